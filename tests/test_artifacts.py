@@ -1,0 +1,146 @@
+"""Artefacts are whole or absent, results keep their schema, and a notebook says what is wrong before it starts."""
+
+import copy
+import json
+
+import jsonschema
+import pytest
+
+from xfrlib import artifacts, start_notebook
+from xfrlib.config import load_profile
+from xfrlib.notebook import ParameterError
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with pytest.raises(KeyboardInterrupt), artifacts.write_atomic(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert list(path.parent.iterdir()) == []
+    with artifacts.write_atomic(path) as part:
+        part.write_text("whole")
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        artifacts.write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_fingerprint_depends_on_values_and_on_the_content_of_files(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text("a")
+    one = artifacts.fingerprint({"x": 1, "y": 2}, path)
+    assert artifacts.fingerprint({"y": 2, "x": 1}, path) == one
+    assert artifacts.fingerprint({"x": 1, "y": 3}, path) != one
+    path.write_text("b")
+    assert artifacts.fingerprint({"x": 1, "y": 2}, path) != one
+
+
+def results():
+    interval = {"value": 1.0, "low": 0.0, "high": 2.0}
+    kinds = {
+        kind: {m: interval for m in ("drop_points", "drop_relative", "prediction_change")}
+        for kind in ("deletion", "retention")
+    }
+    names = ("sdd", "cam", "random_map", "scattered", "box", "shifted", "other_identity", "disc")
+    provenance = (
+        "commit",
+        "notebook",
+        "profile",
+        "seed",
+        "device",
+        "torch",
+        "data_hash",
+        "classifier_sha256",
+        "settings",
+    )
+    return {
+        "schema_version": 1, "profile": "quick", "seed": 0, "data_hash": "0" * 64, "identities": 30,
+        "images": {"train": 3, "validation": 1, "test": 1}, "settings": {}, "test": {"accuracy": interval},
+        "methods": {n: {"black": {"images": 1, "draws": 1, **kinds}} for n in names},
+        "differences": {"sdd_minus_cam": {"black": kinds}},
+        "provenance": {**dict.fromkeys(provenance, ""), "seconds": 1.0},
+    }  # fmt: skip
+
+
+def test_results_keep_their_schema(tmp_path):
+    artifacts.write_results(tmp_path / "results.json", results())
+    assert json.loads((tmp_path / "results.json").read_text()) == results()
+    for path in (("methods", "sdd", "black", "deletion", "drop_points", "low"), ("methods", "disc"), ("data_hash",)):
+        broken = copy.deepcopy(results())
+        node = broken
+        for key in path[:-1]:
+            node = node[key]
+        del node[path[-1]]
+        with pytest.raises(jsonschema.ValidationError, match=f"'{path[-1]}' is a required property"):
+            artifacts.write_results(tmp_path / "broken.json", broken)
+    assert not (tmp_path / "broken.json").exists()
+
+
+@pytest.fixture(autouse=True)
+def build(tmp_path, monkeypatch):
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path / "build"))
+    return tmp_path / "build"
+
+
+def test_unknown_and_impossible_parameters_are_named():
+    def start(namespace=None, **parameters):
+        return start_notebook("06_full_evaluation", namespace or {}, profile="quick", **parameters)
+
+    with pytest.raises(ParameterError, match="unknown parameter 'tpo_k' of 06_full_evaluation; did you mean 'top_k'"):
+        start({"top_k": None, "tpo_k": 3, "In": [], "_private": 1, "json": json}, top_k=None)
+    with pytest.raises(ParameterError, match="top_k = 0: must be at least 2"):
+        start(top_k=0)
+    with pytest.raises(ParameterError, match="top_k = '3': must be int"):
+        start(top_k="3")
+    with pytest.raises(ParameterError, match="no profile 'quik'"):
+        start_notebook("06_full_evaluation", {}, profile="quik")
+    with pytest.raises(ParameterError, match="run_name"):
+        start_notebook("06_full_evaluation", {}, profile="quick", run_name="../up")
+
+
+def test_a_cell_may_be_run_again_after_the_notebook_made_names_of_its_own():
+    namespace = {"top_k": 3}
+    start_notebook("06_full_evaluation", namespace, profile="quick", top_k=3)
+    namespace["table"] = 1
+    assert start_notebook("06_full_evaluation", namespace, profile="quick", top_k=4).profile.top_k == 4
+
+
+def test_changed_settings_write_beside_the_profiles_results_and_read_what_they_lack_from_there(build):
+    plain = start_notebook("06_full_evaluation", {}, profile="quick", top_k=None)
+    assert plain.output("results.json") == build / "quick" / "results.json"
+    same = start_notebook("06_full_evaluation", {}, profile="quick", top_k=load_profile("quick").top_k)
+    assert same.folder == plain.folder
+    changed = start_notebook("06_full_evaluation", {}, profile="quick", top_k=3, delta=2.0)
+    assert changed.output("results.json") == build / "quick" / "runs" / "top_k=3,delta=2.0" / "results.json"
+    named = start_notebook("06_full_evaluation", {}, profile="quick", top_k=3, run_name="mine")
+    assert named.folder == build / "quick" / "runs" / "mine"
+    plain.output("a.json").write_text("{}")
+    assert named.need("a.json", "01_data_preparation") == build / "quick" / "a.json"
+    named.output("a.json").write_text("{}")
+    assert named.need("a.json", "01_data_preparation") == named.folder / "a.json"
+
+
+def test_a_missing_artefact_says_which_notebook_to_run():
+    run = start_notebook("06_full_evaluation", {}, profile="quick")
+    with pytest.raises(artifacts.MissingArtifactError, match="run notebooks/02_fine_tuning.ipynb first"):
+        run.classifier()
+    with pytest.raises(artifacts.MissingArtifactError, match="run notebooks/01_data_preparation.ipynb first"):
+        run.dataset("test")
+
+
+def test_a_missing_data_root_says_what_to_set(tmp_path):
+    run = start_notebook("01_data_preparation", {}, profile="facescrub12", data_root=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="set XFR_DATA.*facescrub12/<identity>/<picture>"):
+        run.faces_root()
+
+
+def test_provenance_names_commit_profile_seed_device_and_versions():
+    run = start_notebook("06_full_evaluation", {}, profile="quick", seed=7)
+    facts = run.provenance()
+    assert facts["profile"] == "quick" and facts["seed"] == 7 and facts["settings"]["seed"] == 7
+    assert {"commit", "device", "torch", "python", "xfrlib", "seconds"} <= facts.keys()
+    path = run.write_json("x.json", {"a": 1})
+    assert json.loads(path.read_text())["provenance"]["notebook"] == "06_full_evaluation"

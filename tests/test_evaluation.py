@@ -1,0 +1,232 @@
+"""Masks, controls, deletion and retention: counted by hand, held to a naive loop, and the same however they are run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from xfrlib import deletion_retention, explain, top_fraction_mask
+from xfrlib.evaluation import controls
+from xfrlib.evaluation.masks import pixel_count
+from xfrlib.evaluation.perturbation import evaluate, fill_picture
+
+SIZE = (112, 112)
+
+
+def test_top_fraction_by_hand_with_ties_in_reading_order():
+    maps = torch.tensor([[[0.0, 5.0], [5.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]])
+    assert top_fraction_mask(maps, 0.5).tolist() == [[[False, True], [True, False]], [[True, True], [False, False]]]
+    assert top_fraction_mask(maps, 0.25).tolist() == [[[False, True], [False, False]], [[True, False], [False, False]]]
+
+
+def test_the_count_is_exact_even_for_a_map_that_is_zero_almost_everywhere():
+    maps = torch.zeros(2, *SIZE)
+    maps[0, 50:53, 50:53] = 1
+    assert top_fraction_mask(maps).sum((1, 2)).tolist() == [2509, 2509]
+    assert top_fraction_mask(maps)[0, 50:53, 50:53].all()
+
+
+def test_nan_and_bad_fractions_are_named():
+    maps = torch.zeros(2, 4, 4)
+    for fraction in (0.0, 1.0, -0.1, 20):
+        with pytest.raises(ValueError, match="fraction"):
+            top_fraction_mask(maps, fraction)
+    maps[1, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="sample 1"):
+        top_fraction_mask(maps)
+
+
+@pytest.fixture
+def own():
+    noise = torch.rand(6, *SIZE, generator=torch.Generator().manual_seed(0))
+    return top_fraction_mask(noise).numpy()
+
+
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+
+
+@pytest.mark.parametrize("name", controls.CONTROLS)
+def test_every_control_has_the_exact_count_and_depends_on_its_own_names_alone(own, name):
+    def draw(number, indices, seed=0):
+        return controls.control_masks(name, number, indices, own=own, labels=LABELS, fraction=0.2, seed=seed)
+
+    masks = draw(0, list(range(6)))
+    assert masks.sum((1, 2)).tolist() == [2509] * 6
+    assert torch.equal(draw(0, [4, 1]), masks[[4, 1]])  # neither order nor batch matters
+    if name != "disc":
+        assert not torch.equal(draw(1, list(range(6))), masks)
+        assert not torch.equal(draw(0, list(range(6)), seed=1), masks)
+
+
+def test_box_is_a_square_and_nine_pixels_beside_it():
+    for seed in range(20):
+        mask = controls.box(np.random.default_rng(seed), 2509, SIZE)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert len(rows) == 50 and len(columns) == 51
+        square = mask[rows[0] : rows[0] + 50, columns[0] : columns[0] + 50]
+        assert square.all() and mask[:, columns[-1]].sum() == 9
+
+
+def test_disc_is_the_nearest_to_the_middle_and_random_maps_are_blobs():
+    mask = controls.disc(2509, SIZE)
+    y, x = np.nonzero(mask)
+    radius = np.hypot(y - 55.5, x - 55.5).max()
+    assert radius == pytest.approx(np.sqrt(2509 / np.pi), abs=0.5)
+    blob = controls.random_map(np.random.default_rng(0), 2509, SIZE)
+    inside = blob[1:-1, 1:-1] & blob[:-2, 1:-1] & blob[2:, 1:-1] & blob[1:-1, :-2] & blob[1:-1, 2:]
+    assert inside.sum() > 0.7 * blob.sum()  # scattered pixels would have almost none
+
+
+def test_shifted_moves_by_a_quarter_to_three_quarters():
+    own = np.zeros((12, 20), dtype=bool)
+    own[0, 0] = True
+    places = [np.argwhere(controls.shifted(np.random.default_rng(s), own))[0] for s in range(300)]
+    assert set(np.array(places)[:, 0]) == set(range(3, 10)) and set(np.array(places)[:, 1]) == set(range(5, 16))
+
+
+def test_another_identity_is_never_the_same_one(own):
+    for seed in range(50):
+        mask = controls.other_identity(np.random.default_rng(seed), 2, own, LABELS)
+        assert any(np.array_equal(mask, own[i]) for i in (0, 1, 4, 5))
+    with pytest.raises(ValueError, match="one identity"):
+        controls.other_identity(np.random.default_rng(0), 2, own, np.zeros(6, dtype=int))
+
+
+def test_fills_by_hand():
+    images = torch.tensor([0.2, 0.4, 0.9]).view(1, 3, 1, 1).expand(1, 3, 24, 24)
+    assert (fill_picture(images, "black") == 0).all() and (fill_picture(images, "grey") == 0.5).all()
+    assert fill_picture(images, "mean", mean=torch.tensor([0.1, 0.2, 0.3]))[0, :, 5, 5].tolist() == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )
+    torch.testing.assert_close(fill_picture(images, "blur"), images)  # a flat picture stays as it is
+    with pytest.raises(ValueError, match="mean colour"):
+        fill_picture(images, "mean")
+    with pytest.raises(ValueError, match="fill = 'pink': use one of black"):
+        fill_picture(images, "pink")
+
+
+class Sum(nn.Module):
+    """Logits of a 2 x 2 picture that can be followed by hand: the left and the right column of its first channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images):
+        return self.factor * torch.stack([images[:, 0, :, 0].sum(1), images[:, 0, :, 1].sum(1)], dim=1)
+
+
+def test_two_by_two_by_hand():
+    images = torch.zeros(1, 3, 2, 2)
+    images[0, 0] = torch.tensor([[1.0, 0.0], [0.5, 0.25]])  # logits 1.5 and 0.25: class 0
+    mask = torch.tensor([[[True, False], [False, False]]])  # the pixel of value 1
+    row = deletion_retention(Sum().eval(), images, mask).iloc[0]
+
+    def p(margin):
+        return 1 / (1 + np.exp(-margin))
+
+    assert row["predicted"] == 0 and row["removed"] == 0.25
+    assert row["probability"] == pytest.approx(p(1.25))
+    assert row["deletion_probability"] == pytest.approx(p(0.25))  # logits 0.5 and 0.25
+    assert row["retention_probability"] == pytest.approx(p(1.0))  # logits 1 and 0
+    assert row["deletion_drop_points"] == pytest.approx(100 * (p(1.25) - p(0.25)))
+    assert row["deletion_drop_relative"] == pytest.approx(100 * (1 - p(0.25) / p(1.25)))
+    assert row["deletion_margin"] == pytest.approx(0.25) and row["margin"] == pytest.approx(1.25)
+    assert row["deletion_prediction_change"] == 0 and row["retention_prediction_change"] == 0
+    both = torch.tensor([[[True, False], [True, False]]])
+    row = deletion_retention(Sum().eval(), images, both).iloc[0]
+    assert row["deletion_prediction_change"] == 100 and row["retention_prediction_change"] == 0
+
+
+def test_bad_masks_and_a_model_in_training_mode_are_named(classifier, images):
+    with pytest.raises(ValueError, match=r"masks must be bool \(5, 16, 16\), got torch.float32"):
+        deletion_retention(classifier, images, torch.ones(5, 16, 16))
+    with pytest.raises(ValueError, match="masks must be bool"):
+        deletion_retention(classifier, images, torch.ones(5, 8, 8, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        deletion_retention(classifier.train(), images, torch.ones(5, 16, 16, dtype=torch.bool))
+
+
+@pytest.fixture
+def evaluation(classifier):
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    explanation = explain(classifier, images)
+    regions = {
+        "sdd": top_fraction_mask(explanation.log_sdd).numpy(),
+        "cam": top_fraction_mask(
+            torch.nn.functional.interpolate(explanation.cams[:, :1], size=(16, 16), mode="bilinear")[:, 0]
+        ).numpy(),
+    }
+    arguments = dict(logits=explanation.logits, fills=("black", "grey"), draws=2, seed=3, progress=False)
+    return images, np.arange(8) % 3, regions, arguments
+
+
+def test_the_table_equals_a_naive_loop(classifier, evaluation):
+    images, labels, regions, arguments = evaluation
+    table = evaluate(classifier, images, labels, regions, batch_size=3, **arguments)
+    rows = []
+    with torch.no_grad():
+        for i in range(8):
+            p = classifier(images[i : i + 1]).softmax(1)[0]
+            c = int(p.argmax())
+            for method in [*regions, *controls.CONTROLS]:
+                for draw in range(1 if method in (*regions, "disc") else 2):
+                    for fill, level in (("black", 0.0), ("grey", 0.5)):
+                        if method in regions:
+                            mask = torch.from_numpy(regions[method][i])
+                        else:
+                            mask = controls.control_masks(
+                                method, draw, [i], own=regions["sdd"], labels=labels, fraction=0.2, seed=3
+                            )[0]
+                        row = {"image": i, "method": method, "draw": draw, "fill": fill}
+                        for kind, gone in (("deletion", mask), ("retention", ~mask)):
+                            picture = images[i].clone()
+                            picture[:, gone] = level
+                            q = classifier(picture[None]).softmax(1)[0]
+                            row[f"{kind}_drop_points"] = 100 * float(p[c] - q[c])
+                            row[f"{kind}_drop_relative"] = 100 * float((p[c] - q[c]) / p[c])
+                            row[f"{kind}_prediction_change"] = 100.0 * (int(q.argmax()) != c)
+                        rows.append(row)
+    keys = ["image", "method", "draw", "fill"]
+    naive = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
+    fast = table.sort_values(keys, ignore_index=True)[naive.columns]
+    pd.testing.assert_frame_equal(fast, naive, check_dtype=False, rtol=1e-4, atol=1e-3)
+    assert (table["removed"] == pixel_count(0.2, (16, 16)) / 256).all()
+
+
+def test_passes_are_the_stated_minimum(classifier, evaluation):
+    images, labels, regions, arguments = evaluation
+    passes = []
+    classifier.backbone.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    evaluate(classifier, images, labels, regions, batch_size=3, **arguments)
+    maps, random_draws, fixed, fills = 2, 5 * 2, 1, 2
+    assert sum(passes) == 8 * 2 * fills * (maps + random_draws + fixed)
+
+
+def test_batches_integers_and_an_interrupted_run_give_the_same_table(classifier, evaluation, tmp_path):
+    images, labels, regions, arguments = evaluation
+    images = (images * 255).round() / 255
+    whole = evaluate(classifier, images, labels, regions, batch_size=8, **arguments)
+    as_bytes = evaluate(classifier, (images * 255).round().byte(), labels, regions, batch_size=8, **arguments)
+    pd.testing.assert_frame_equal(whole, as_bytes, rtol=1e-5, atol=1e-4)
+
+    calls = 0
+
+    def stop(*_):
+        nonlocal calls
+        calls += 1
+        if calls > 60:
+            raise KeyboardInterrupt
+
+    handle = classifier.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(classifier, images, labels, regions, batch_size=3, shards=tmp_path, **arguments)
+    handle.remove()
+    finished = sorted(p.name for p in tmp_path.iterdir())
+    assert finished == ["0000000-3.parquet"]
+    again = evaluate(classifier, images, labels, regions, batch_size=3, shards=tmp_path, **arguments)
+    keys = ["image", "method", "draw", "fill"]
+    pd.testing.assert_frame_equal(
+        again.sort_values(keys, ignore_index=True), whole.sort_values(keys, ignore_index=True), rtol=1e-4, atol=1e-3
+    )

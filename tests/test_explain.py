@@ -1,0 +1,79 @@
+"""explain: one pass, the right classes, maps that do not depend on an arbitrary shift of the weights, bad input."""
+
+import pytest
+import torch
+
+from xfrlib import class_activation_maps, explain, scaled_directed_divergence
+
+
+def test_the_parts_agree_with_the_functions_they_come_from(classifier, images):
+    result = explain(classifier, images, top_k=4)
+    logits = classifier(images)
+    assert torch.equal(result.classes, logits.topk(4, dim=1).indices)
+    torch.testing.assert_close(result.probabilities, logits.softmax(1).gather(1, result.classes))
+    weight = classifier.weight - classifier.weight.mean(0)
+    cams = class_activation_maps(classifier.features(images), weight, result.classes)
+    torch.testing.assert_close(result.cams, cams)
+    torch.testing.assert_close(result.log_sdd, scaled_directed_divergence(cams, size=(16, 16), log=True))
+    torch.testing.assert_close(result.sdd, result.log_sdd.exp())
+    assert result.sdd.shape == (5, 16, 16) and not result.sdd.requires_grad
+
+
+def test_only_one_forward_pass_and_none_backward(classifier, images):
+    passes = []
+    classifier.backbone.register_forward_hook(lambda *_: passes.append(1))
+    explain(classifier, images)
+    assert passes == [1]
+    assert all(p.grad is None for p in classifier.parameters())
+
+
+def test_the_batch_does_not_matter(classifier, images):
+    whole = explain(classifier, images)
+    for index in range(len(images)):
+        torch.testing.assert_close(explain(classifier, images[index : index + 1]).log_sdd[0], whole.log_sdd[index])
+
+
+def test_a_target_and_rivals_by_hand(classifier, images):
+    result = explain(classifier, images, target=3, competitors=[0, 6])
+    assert result.classes.tolist() == [[3, 0, 6]] * 5
+    result = explain(classifier, images, target=[0, 1, 2, 3, 4], competitors=torch.tensor([[5], [6], [5], [6], [5]]))
+    assert result.classes.tolist() == [[0, 5], [1, 6], [2, 5], [3, 6], [4, 5]]
+    result = explain(classifier, images, target=3, top_k=7)
+    assert (
+        result.classes[:, 0].tolist() == [3] * 5 and result.classes.sort(dim=1).values.tolist() == [list(range(7))] * 5
+    )
+
+
+def test_a_shift_of_all_weight_rows_changes_nothing_unless_maps_are_asked_for_raw(classifier, images):
+    before, raw_before = explain(classifier, images, scale=5.0), explain(classifier, images, scale=5.0, centre=False)
+    classifier.head.weight.data += torch.randn(6, generator=torch.Generator().manual_seed(1)) * 3
+    after, raw_after = explain(classifier, images, scale=5.0), explain(classifier, images, scale=5.0, centre=False)
+    torch.testing.assert_close(before.probabilities, after.probabilities, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(before.log_sdd, after.log_sdd, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(raw_before.log_sdd, raw_after.log_sdd, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"top_k": 1}, "top_k = 1: must be between 2 and the number of classes, 7"),
+        ({"top_k": 8}, "top_k = 8"),
+        ({"target": 7}, "target must lie in 0 to 6, got 7 to 7"),
+        ({"target": [1, 2]}, r"target has shape \(2,\); expected \(5,\)"),
+        ({"target": 1.5}, "target must be class indices"),
+        ({"target": 1, "competitors": [1, 2]}, "without the target 1"),
+        ({"target": 1, "competitors": [2, 2]}, "must be distinct"),
+        ({"competitors": []}, "competitors"),
+        ({"competitors": 3}, "competitors"),
+        ({"delta": -1.0}, "delta = -1.0"),
+        ({"detla": 1.0}, "detla"),
+    ],
+)
+def test_bad_arguments_are_named(classifier, images, arguments, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        explain(classifier, images, **arguments)
+
+
+def test_one_picture_without_its_batch_axis_says_how_to_add_it(classifier, images):
+    with pytest.raises(ValueError, match=r"images\[None\]"):
+        explain(classifier, images[0])

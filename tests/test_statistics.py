@@ -1,0 +1,85 @@
+"""Intervals: by hand where there is nothing random, by coverage where there is, and the summary of a table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xfrlib.evaluation.statistics import Interval, bootstrap_interval, per_image, summarise, verdict
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert bootstrap_interval([3.0] * 6, [0, 0, 1, 1, 2, 2]) == Interval(3.0, 3.0, 3.0)
+
+
+def test_the_value_is_the_mean_over_pictures_not_over_identities():
+    assert bootstrap_interval([0.0, 0.0, 0.0, 8.0], ["a", "a", "a", "b"]).value == 2.0
+
+
+def test_pictures_that_repeat_their_identity_do_not_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=20)
+    once = bootstrap_interval(means, np.arange(20))
+    repeated = bootstrap_interval(np.repeat(means, 50), np.repeat(np.arange(20), 50))
+    assert repeated.high - repeated.low == pytest.approx(once.high - once.low, rel=1e-6)
+    naive = bootstrap_interval(np.repeat(means, 50), np.arange(1000))
+    assert naive.high - naive.low < 0.3 * (once.high - once.low)
+
+
+def test_the_interval_covers_the_truth_with_twelve_identities():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(300):
+        offsets = np.repeat(rng.normal(size=12), 5)
+        interval = bootstrap_interval(
+            offsets + rng.normal(size=60), np.repeat(np.arange(12), 5), resamples=300, seed=trial
+        )
+        covered += interval.low <= 0 <= interval.high
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "said"),
+    [
+        ([1.0, 2.0], [0, 0], "at least two identities"),
+        ([1.0, np.nan], [0, 1], "1 of 2 values are not finite"),
+        ([1.0, 2.0], [0], "one length"),
+    ],
+)
+def test_bad_input_is_named(values, clusters, said):
+    with pytest.raises(ValueError, match=said):
+        bootstrap_interval(values, clusters)
+
+
+def table():
+    rows = []
+    for image in range(6):
+        for method, draws, level in (("sdd", 1, 10.0), ("random_map", 2, 4.0)):
+            for draw in range(draws):
+                row = {"image": image, "label": image // 2, "method": method, "draw": draw, "fill": "black"}
+                for kind in ("deletion", "retention"):
+                    for measure in ("drop_points", "drop_relative", "prediction_change"):
+                        row[f"{kind}_{measure}"] = level + image + 2 * draw
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_draws_are_averaged_and_differences_are_paired():
+    wide = per_image(table(), "deletion_drop_points", fill="black")
+    assert wide["sdd"].tolist() == [10, 11, 12, 13, 14, 15]
+    assert wide["random_map"].tolist() == [5, 6, 7, 8, 9, 10]
+    result = summarise(table())
+    assert result["methods"]["random_map"]["black"]["draws"] == 2
+    assert result["methods"]["sdd"]["black"]["images"] == 6
+    assert result["methods"]["sdd"]["black"]["deletion"]["drop_points"]["value"] == 12.5
+    # every picture differs by 5, so pairing leaves no uncertainty
+    difference = result["differences"]["sdd_minus_random_map"]["black"]["retention"]["prediction_change"]
+    assert difference == {"value": 5.0, "low": 5.0, "high": 5.0}
+    with pytest.raises(ValueError, match="no fill 'grey'; it has black"):
+        per_image(table(), "deletion_drop_points", fill="grey")
+
+
+def test_verdicts():
+    assert verdict(Interval(5, 1, 9), expected_sign=1) == "agrees"
+    assert verdict(Interval(-5, -9, -1), expected_sign=1) == "differs"
+    assert verdict(Interval(-5, -9, -1), expected_sign=-1) == "agrees"
+    assert verdict(Interval(1, -1, 3), expected_sign=1) == "undecided"

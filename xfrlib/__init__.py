@@ -1,0 +1,27 @@
+"""Explain why a face recogniser chose one person and not her look-alike, and measure how far to trust it."""
+
+from xfrlib.cam import class_activation_maps
+from xfrlib.config import Profile, load_profile
+from xfrlib.evaluation.masks import top_fraction_mask
+from xfrlib.evaluation.perturbation import deletion_retention
+from xfrlib.explain import Explanation, explain
+from xfrlib.models import load_backbone
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.notebook import start_notebook
+from xfrlib.sdd import scaled_directed_divergence
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Explanation",
+    "FaceClassifier",
+    "Profile",
+    "class_activation_maps",
+    "deletion_retention",
+    "explain",
+    "load_backbone",
+    "load_profile",
+    "scaled_directed_divergence",
+    "start_notebook",
+    "top_fraction_mask",
+]

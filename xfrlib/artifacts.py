@@ -1,0 +1,102 @@
+"""Where results are written: atomically, and with the provenance that lets a reader trace them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import torch
+
+from xfrlib.config import project_root
+
+
+class MissingArtifactError(FileNotFoundError):
+    """An artefact of an earlier notebook is not there; the message says which notebook to run."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a stack that helps nobody
+        return [f"{type(self).__name__}: {self}"]
+
+
+def build_root() -> Path:
+    """Folder of everything that runs produce: the environment variable ``XFR_BUILD``, else ``_build/``."""
+    return Path(os.environ.get("XFR_BUILD") or project_root() / "_build").resolve()
+
+
+@contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the name of `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` as JSON, atomically. Raises `ValueError` for NaN or infinity, which JSON does not have."""
+    with write_atomic(path) as part:
+        part.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_results(path: Path, values: dict[str, Any]) -> None:
+    """Write a results file, if it is what ``results.schema.json`` in this package describes.
+
+    Raises `jsonschema.ValidationError` naming the entry at fault.
+    """
+    schema = json.loads(Path(__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema)
+    write_json(path, values)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of settings (anything JSON can hold) and of the content of files (given as `Path`)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(
+            file_sha256(part).encode() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def commit() -> str:
+    """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
+            cwd=project_root(), capture_output=True, text=True, check=True, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip()
+
+
+def default_device() -> torch.device:
+    """The first GPU, where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def environment() -> dict[str, str]:
+    """Device, Python and the versions that a number can depend on."""
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    versions = {
+        p: importlib.metadata.version(p) for p in ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
+    }
+    return {"device": name, "python": platform.python_version(), **versions}

@@ -1,0 +1,115 @@
+"""Class activation maps (Zhou et al., CVPR 2016) and the check that a network can have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    r"""Signed class activation maps of several classes from one feature map, in one contraction.
+
+    .. math:: M_c(x, y) = \sum_k W_{ck} f_k(x, y)
+
+    so that the mean of :math:`M_c` over positions is the logit of class c less its bias
+    (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, eq. 2).
+
+    Parameters
+    ----------
+    features : (B, C, h, w) float
+        Last convolutional map, the input of the global average pooling.
+    weight : (N, C) float
+        Weight of the linear layer after the pooling, as given: nothing is centred, rectified or normalised.
+    classes : (B, K) integer, 0 to N - 1
+        The classes wanted for each picture.
+
+    Returns
+    -------
+    (B, K, h, w) float, in units of the logit.
+    """
+    if features.ndim != 4 or weight.ndim != 2 or classes.ndim != 2:
+        raise ValueError(
+            "expected features (B, C, h, w), weight (N, C), classes (B, K); got "
+            f"{tuple(features.shape)}, {tuple(weight.shape)}, {tuple(classes.shape)}"
+        )
+    if features.shape[1] != weight.shape[1] or features.shape[0] != classes.shape[0]:
+        raise ValueError(
+            f"sizes disagree: features {tuple(features.shape)}, weight {tuple(weight.shape)}, classes {tuple(classes.shape)}"
+        )
+    if classes.numel() and not (0 <= int(classes.min()) and int(classes.max()) < weight.shape[0]):
+        raise ValueError(
+            f"classes must lie in 0 to {weight.shape[0] - 1}, got {int(classes.min())} to {int(classes.max())}"
+        )
+    return torch.einsum("bkc,bchw->bkhw", weight[classes], features)
+
+
+@dataclass(frozen=True)
+class PooledFeatures:
+    """What a network that ends in average pooling and one linear layer yields in one forward pass."""
+
+    features: Tensor  # (B, C, h, w)
+    logits: Tensor  # (B, N)
+    weight: Tensor  # (N, C)
+
+
+@torch.no_grad()
+def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
+    """Feature map, logits and output weights of any network that ends in global average pooling and one linear layer.
+
+    `images` is (B, 3, H, W), as `model` expects them. The network runs once, in evaluation mode; its modes and hooks
+    are put back even if it fails. The map is found by what it does, not by its name: it is the last 4-dimensional
+    output of a module whose mean over positions equals the input of the last linear layer.
+
+    Raises
+    ------
+    ValueError
+        If `model` has no linear layer at its end, or no map whose average is that layer's input. The message says
+        which of the two is missing.
+    """
+    linear = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    if linear is None:
+        raise ValueError(
+            f"{type(model).__name__} has no linear layer: a CAM needs average pooling and one linear layer at the end"
+        )
+    pooled: list[Tensor] = []
+    maps: list[Tensor] = []
+
+    def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        pooled.append(inputs[0])
+
+    def keep_map(_: nn.Module, __: object, output: object) -> None:
+        if (
+            isinstance(output, Tensor)
+            and output.ndim == 4
+            and output.shape[1] == linear.in_features
+            and output[0, 0].numel() > 1
+        ):
+            maps.append(output)
+
+    modes = {module: module.training for module in model.modules()}
+    handles = [linear.register_forward_pre_hook(keep_input)]
+    handles += [module.register_forward_hook(keep_map) for module in modes]
+    try:
+        model.eval()
+        logits = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    if not pooled or logits.ndim != 2 or logits.shape[1] != linear.out_features:
+        raise ValueError(
+            f"the last linear layer of {type(model).__name__} does not give its logits: a CAM needs it to be the last step"
+        )
+    for features in reversed(maps):
+        means = features.mean(dim=(2, 3))
+        if means.shape == pooled[-1].shape and torch.allclose(
+            means, pooled[-1], rtol=1e-3, atol=1e-4 * float(means.abs().max())
+        ):
+            return PooledFeatures(features, logits, linear.weight)
+    raise ValueError(
+        f"{type(model).__name__} does not feed the global average of a convolutional map to its last linear layer "
+        f"(input {tuple(pooled[-1].shape)}): replace its head by average pooling and one linear layer, e.g. xfrlib.FaceClassifier"
+    )

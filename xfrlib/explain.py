@@ -1,0 +1,142 @@
+"""One call from pictures to maps: the classes compared, their CAMs and the SDD map, in a single forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xfrlib.cam import PooledFeatures, class_activation_maps, pooled_features
+from xfrlib.sdd import scaled_directed_divergence
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why each of B pictures was given its class. K classes are compared, the target first."""
+
+    classes: Tensor  # (B, K) int64
+    probabilities: Tensor  # (B, K) softmax probabilities of those classes, in [0, 1]
+    logits: Tensor  # (B, N) of all classes
+    cams: Tensor  # (B, K, h, w) signed, in units of the logit
+    sdd: Tensor  # (B, H, W) in [0, 1], the largest value of each picture is 1: to look at
+    log_sdd: Tensor  # (B, H, W) at most 0: to rank pixels by
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    top_k: int = 5,
+    target: int | Sequence[int] | Tensor | None = None,
+    competitors: Sequence[int] | Tensor | None = None,
+    centre: bool = True,
+    **sdd: Any,
+) -> Explanation:
+    """Explain the decision of `model` on `images` by CAM and scaled directed divergence, in one forward pass.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Ends in global average pooling and one linear layer (`xfrlib.FaceClassifier`, torchvision's and timm's
+        ResNets, ...). It runs in evaluation mode without gradients; its modes are put back.
+    images : (B, 3, H, W) float
+        RGB in [0, 1]; channel order and normalisation belong to the model.
+    top_k : int, 2 to N
+        Number of classes compared, the target among them (the paper: 5). Unused where `competitors` is given.
+    target : int, (B,) integers, or None
+        The class explained; None is the predicted one.
+    competitors : (K - 1,) or (B, K - 1) integers, optional
+        The rivals. None: the classes of highest probability beside the target.
+    centre : bool
+        Subtract from the output weights their mean over classes first. That changes no probability, and makes the
+        maps a function of the decision; False gives the raw maps of the paper.
+    **sdd
+        `delta`, `scale`, `scale_min`, `scale_max` and `form` of `scaled_directed_divergence`.
+
+    Raises
+    ------
+    ValueError
+        If the model's end is of another kind, or an argument cannot be: the message names it.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with images[None]")
+    return explain_features(
+        pooled_features(model, images),
+        size=(images.shape[2], images.shape[3]),
+        top_k=top_k,
+        target=target,
+        competitors=competitors,
+        centre=centre,
+        **sdd,
+    )
+
+
+@torch.no_grad()
+def explain_features(
+    pooled: PooledFeatures,
+    *,
+    size: tuple[int, int],
+    top_k: int = 5,
+    target: int | Sequence[int] | Tensor | None = None,
+    competitors: Sequence[int] | Tensor | None = None,
+    centre: bool = True,
+    **sdd: Any,
+) -> Explanation:
+    """`explain` for a forward pass that has been made: another setting costs no new pass. `size` is (H, W)."""
+    logits = pooled.logits
+    classes = select_classes(logits, top_k=top_k, target=target, competitors=competitors)
+    weight = pooled.weight - pooled.weight.mean(dim=0) if centre else pooled.weight
+    cams = class_activation_maps(pooled.features, weight, classes)
+    log_sdd = scaled_directed_divergence(cams, size=size, log=True, **sdd)
+    probabilities = F.softmax(logits, dim=1).gather(1, classes)
+    return Explanation(classes, probabilities, logits, cams, log_sdd.exp(), log_sdd)
+
+
+def select_classes(
+    logits: Tensor,
+    *,
+    top_k: int = 5,
+    target: int | Sequence[int] | Tensor | None = None,
+    competitors: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """The classes to compare for each picture, the target first: logits (B, N) -> (B, K). Arguments as in `explain`."""
+    count, n_classes = logits.shape
+    if n_classes < 2:
+        raise ValueError(f"the classifier has {n_classes} class: an explanation against rivals needs at least two")
+    first = (
+        logits.argmax(dim=1) if target is None else _per_sample("target", target, (count,), n_classes, logits.device)
+    )
+    if competitors is None:
+        if not 2 <= top_k <= n_classes:
+            raise ValueError(f"top_k = {top_k}: must be between 2 and the number of classes, {n_classes}")
+        others = logits.scatter(1, first[:, None], -torch.inf).topk(top_k - 1, dim=1).indices
+    else:
+        width = torch.as_tensor(competitors).shape[-1:] or torch.Size([0])
+        others = _per_sample("competitors", competitors, (count, *width), n_classes, logits.device)
+        if others.shape[1] < 1:
+            raise ValueError("competitors is empty: name at least one rival class")
+        for index, (own, rivals) in enumerate(zip(first.tolist(), others.tolist(), strict=True)):
+            if own in rivals or len(set(rivals)) < len(rivals):
+                raise ValueError(
+                    f"competitors of sample {index}: {rivals} must be distinct and without the target {own}"
+                )
+    return torch.cat([first[:, None], others], dim=1)
+
+
+def _per_sample(name: str, value: Any, shape: tuple[int, ...], n_classes: int, device: torch.device) -> Tensor:
+    tensor = torch.as_tensor(value, device=device)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be class indices, got {tensor.dtype}")
+    try:
+        tensor = tensor.long().broadcast_to(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; expected {shape} or one that broadcasts to it"
+        ) from None
+    if tensor.numel() and not (0 <= int(tensor.min()) and int(tensor.max()) < n_classes):
+        raise ValueError(f"{name} must lie in 0 to {n_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}")
+    return tensor

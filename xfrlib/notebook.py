@@ -1,0 +1,166 @@
+"""What every notebook of the book begins and ends with: its settings, where its artefacts lie, its provenance."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from IPython.display import Markdown
+
+from xfrlib import artifacts
+from xfrlib.config import Profile, data_root, did_you_mean, load_profile
+from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.models.saved import load_classifier, save_classifier
+
+_SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+
+class ParameterError(ValueError):
+    """A parameter of a notebook is unknown or impossible; the message names it."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a stack that helps nobody
+        return [f"{type(self).__name__}: {self}"]
+
+
+def start_notebook(
+    notebook: str,
+    namespace: dict[str, Any],
+    *,
+    profile: str,
+    data_root: str = "",
+    run_name: str = "",
+    **parameters: Any,
+) -> NotebookRun:
+    """Check the parameters of a notebook and say where it reads and writes.
+
+    Parameters
+    ----------
+    notebook : its file name without the suffix.
+    namespace : ``globals()`` of the notebook: a plain value in it that is no parameter was injected by mistake.
+    profile : name or path of the profile.
+    data_root : overrides ``XFR_DATA``.
+    run_name : name of the folder below ``runs/`` that a run with other settings than the profile's writes to.
+    **parameters : the notebook's own parameters. One that is a field of `Profile` replaces the profile's value unless
+        it is None; the others are only known by their names.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown parameter or an impossible value, naming it.
+    """
+    known = ["profile", "data_root", "run_name", *parameters]
+    if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
+        for name, value in namespace.items():
+            if name.startswith("_") or name in _SHELL_NAMES or isinstance(value, ModuleType | FunctionType | type):
+                continue
+            if name not in known:
+                raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
+    namespace["_xfrlib_started"] = True
+    try:
+        base = load_profile(profile)
+        changes = {k: v for k, v in parameters.items() if v is not None and k in base.as_dict()}
+        return NotebookRun(notebook, base, base.replace(**changes), data_root, run_name)
+    except (ValueError, FileNotFoundError) as error:
+        raise ParameterError(str(error)) from error
+
+
+class NotebookRun:
+    """Settings, artefacts and provenance of one run of one notebook."""
+
+    def __init__(self, notebook: str, base: Profile, profile: Profile, root: str = "", run_name: str = "") -> None:
+        self.notebook = notebook
+        self.profile = profile
+        self.device = artifacts.default_device()
+        self.data_root = data_root(root)
+        self._base_folder = artifacts.build_root() / base.name
+        changes = {k: v for k, v in profile.as_dict().items() if v != base.as_dict()[k]}
+        if changes and not run_name:
+            run_name = ",".join(f"{key}={value}" for key, value in changes.items()).replace("/", "_")
+        if Path(run_name).name != run_name:
+            raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
+        self.folder = self._base_folder / "runs" / run_name if run_name else self._base_folder
+        self._started = time.monotonic()
+
+    def output(self, name: str) -> Path:
+        """Where this run writes the artefact `name`; the folder is made."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def need(self, name: str, made_by: str) -> Path:
+        """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
+
+        Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
+        """
+        for folder in (self.folder, self._base_folder):
+            if (folder / name).exists():
+                return folder / name
+        raise artifacts.MissingArtifactError(
+            f"{name} of the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
+            f"(or everything in order: make book PROFILE={self.profile.name})"
+        )
+
+    def faces_root(self) -> Path:
+        """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
+        if self.profile.dataset == "synthetic":
+            return self.need("faces", "01_data_preparation") if self.notebook[:2] != "01" else self.output("faces")
+        folder = self.data_root / self.profile.folder
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}: set XFR_DATA (or the parameter data_root) to the folder that holds "
+                f"{self.profile.folder}/<identity>/<picture>"
+            )
+        return folder
+
+    def dataset(self, split: str) -> FaceDataset:
+        """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""
+        manifest = read_manifest(self.need("manifest.csv", "01_data_preparation"))
+        return FaceDataset(self.faces_root(), manifest, split, size=self.profile.image_size)
+
+    def classifier(self) -> FaceClassifier:
+        """The fine-tuned classifier in evaluation mode, on the device of this run."""
+        return load_classifier(self.need("classifier.safetensors", "02_fine_tuning")).to(self.device).eval()
+
+    def save_classifier(self, model: FaceClassifier, identities: list[str]) -> Path:
+        """Write the fine-tuned classifier where the notebooks after this one look for it."""
+        path = self.output("classifier.safetensors")
+        save_classifier(path, model, identities)
+        return path
+
+    def read_json(self, name: str, made_by: str) -> dict[str, Any]:
+        """The content of a JSON artefact of an earlier notebook."""
+        return json.loads(self.need(name, made_by).read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, values: dict[str, Any]) -> Path:
+        """Write `values` and the provenance of this run as the JSON artefact `name`."""
+        path = self.output(name)
+        artifacts.write_json(path, {**values, "provenance": self.provenance()})
+        return path
+
+    def provenance(self) -> dict[str, Any]:
+        """Commit, notebook, profile and its fields, seed, device, versions, hashes of data and weights, run time."""
+        facts: dict[str, Any] = {
+            "commit": artifacts.commit(),
+            "notebook": self.notebook,
+            "profile": self.profile.name,
+            "seed": self.profile.seed,
+            **artifacts.environment(),
+        }
+        for key, name in (("data_hash", "manifest.csv"), ("classifier_sha256", "classifier.safetensors")):
+            path = next((f / name for f in (self.folder, self._base_folder) if (f / name).exists()), None)
+            if path is not None:
+                facts[key] = data_hash(read_manifest(path)) if name == "manifest.csv" else artifacts.file_sha256(path)
+        return {**facts, "settings": self.profile.as_dict(), "seconds": round(time.monotonic() - self._started, 1)}
+
+    def show_provenance(self) -> Markdown:
+        """The provenance as a folded table, for the end of a page."""
+        facts = self.provenance()
+        settings = ", ".join(
+            f"{key} {value}" for key, value in facts.pop("settings").items() if key not in ("name", "title")
+        )
+        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in {**facts, "settings": settings}.items()]
+        return Markdown("\n".join(["**Provenance of this page**", "", "| | |", "|---|---|", *rows]))
