@@ -1,0 +1,345 @@
+"""Fine-tuning: the recipe against a plain loop, resuming bit for bit, the best weights, and what stops a run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from xfrlib.finetune import FineTuning, accuracy, fine_tune, predict, training_precision
+from xfrlib.models import FaceClassifier
+from xfrlib.models.iresnet import IResNet, IRLayout
+from xfrlib.models.weights import seeded
+
+QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "lr_step": 2, "precision": "fp32", "progress": False}
+Row = tuple[Tensor, int, int]
+
+
+class Coloured(Dataset[Row]):
+    """Noisy pictures of 16 x 16 whose brightest channel is the label; mirrored at random when ``flip``."""
+
+    def __init__(self, count: int, *, seed: int = 0, noise: float = 0.5, flip: bool = False) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % 3
+        self.images = noise * torch.rand(count, 3, 16, 16, generator=generator)
+        self.images += 0.5 * nn.functional.one_hot(self.labels, 3)[:, :, None, None]
+        self.flip = flip
+        self.read = 0
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame({"label": self.labels.numpy()})
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Row:
+        self.read += 1
+        image = self.images[index]
+        if self.flip and torch.rand(()) < 0.5:
+            image = image.flip(2)
+        return image, int(self.labels[index]), index
+
+
+class Stop(Exception):
+    """Raised by a test to break a run off."""
+
+
+def tiny(seed: int = 0) -> FaceClassifier:
+    with seeded(seed):
+        backbone = IResNet("tiny", IRLayout((1,), (4,), embedding_size=3))
+    return FaceClassifier(backbone, 3, seed=seed)
+
+
+def stop_after(epoch: int) -> Any:
+    def check(row: dict[str, float]) -> None:
+        if row["epoch"] == epoch:
+            raise Stop
+
+    return check
+
+
+def assert_same_run(models: list[FaceClassifier], runs: list[FineTuning]) -> None:
+    for model, run in zip(models[1:], runs[1:], strict=True):
+        for key, value in models[0].state_dict().items():
+            assert torch.equal(value, model.state_dict()[key]), key
+        pd.testing.assert_frame_equal(
+            run.history.drop(columns="seconds"), runs[0].history.drop(columns="seconds"), check_exact=True
+        )
+        assert run.best_epoch == runs[0].best_epoch
+
+
+def test_it_learns_and_leaves_the_best_weights() -> None:
+    model, held_out = tiny(), Coloured(30, seed=1, noise=0.9)
+    run = fine_tune(model, Coloured(60, noise=0.9), held_out, **QUICK | {"epochs": 8, "learning_rate": 0.02})
+    assert list(run.history.columns) == [
+        "epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds",
+    ]  # fmt: skip
+    assert run.history["epoch"].tolist() == list(range(1, 9))
+    assert run.best_validation_accuracy == run.history["validation_accuracy"].max() > 0.8
+    logits, labels = predict(model, DataLoader(held_out, 7))
+    row = run.history.set_index("epoch").loc[run.best_epoch]
+    assert accuracy(logits, labels) == row["validation_accuracy"]
+    assert float(nn.functional.cross_entropy(logits, labels)) == pytest.approx(row["validation_loss"], rel=1e-5)
+    assert not model.training
+
+
+def test_recipe_equals_a_plain_loop() -> None:
+    data = Coloured(6)
+    model, plain = tiny(), tiny()
+    settings = {"learning_rate": 0.01, "weight_decay": 0.3, "backbone_learning_rate": 0.002, "lr_gamma": 0.5}
+    states: list[dict[str, Tensor]] = []
+
+    def keep(_: dict[str, float]) -> None:
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+
+    # One batch holds all pictures, so that their order does not matter beyond rounding.
+    run = fine_tune(model, data, data, **QUICK | settings | {"epochs": 3, "batch_size": 6, "after_epoch": keep})
+    head = torch.optim.AdamW(plain.head.parameters(), lr=0.01, weight_decay=0.3)
+    body = torch.optim.AdamW([p for p in plain.backbone.parameters() if p.requires_grad], lr=0.002, weight_decay=0.3)
+    plain.train()
+    losses = []
+    for step in range(3):
+        for optimiser, rate in ((head, 0.01), (body, 0.002)):
+            optimiser.param_groups[0]["lr"] = rate * (0.5 if step == 2 else 1)
+            optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(plain(data.images), data.labels)
+        loss.backward()
+        head.step()
+        body.step()
+        losses.append(loss.item())
+    assert run.history["train_loss"].tolist() == pytest.approx(losses, rel=1e-4)
+    assert run.history["learning_rate"].tolist() == pytest.approx([0.01, 0.01, 0.005])
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(states[-1][key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, precision: str) -> None:
+    train, held_out = Coloured(14, flip=True), Coloured(6, seed=1)
+    settings = QUICK | {"epochs": 5, "precision": precision, "learning_rate": 0.02}
+    models = [tiny() for _ in range(4)]
+    runs = [fine_tune(models[0], train, held_out, **settings)]
+
+    stopped = tmp_path / "stopped.pt"
+    with pytest.raises(Stop):
+        fine_tune(models[1], train, held_out, **settings, checkpoint=stopped, after_epoch=stop_after(3))
+    models[1] = tiny()
+    runs.append(fine_tune(models[1], train, held_out, **settings, checkpoint=stopped))
+    assert runs[-1].resumed_from == 3
+
+    prolonged = tmp_path / "prolonged.pt"
+    fine_tune(tiny(), train, held_out, **settings | {"epochs": 2}, checkpoint=prolonged)
+    runs.append(fine_tune(models[2], train, held_out, **settings, checkpoint=prolonged))
+    assert runs[-1].resumed_from == 2
+
+    torch.manual_seed(99)  # what the caller drew before must not matter
+    runs.append(fine_tune(models[3], train, held_out, **settings, checkpoint=tmp_path / "fresh.pt"))
+    assert_same_run(models, runs)
+
+
+def test_a_run_broken_off_within_an_epoch_resumes(tmp_path: Path) -> None:
+    class Failing(Coloured):
+        limit = 10**9
+
+        def __getitem__(self, index: int) -> Row:
+            if self.read >= self.limit:
+                raise Stop
+            return super().__getitem__(index)
+
+    train, held_out = Failing(12, flip=True), Coloured(6, seed=1)
+    models = [tiny(), tiny()]
+    runs = [fine_tune(models[0], train, held_out, **QUICK)]
+    train.read, train.limit = 0, 12 + 5  # in the second epoch
+    with pytest.raises(Stop):
+        fine_tune(tiny(), train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")
+    train.limit = 10**9
+    runs.append(fine_tune(models[1], train, held_out, **QUICK, checkpoint=tmp_path / "c.pt"))
+    assert runs[1].resumed_from == 1
+    assert_same_run(models, runs)
+
+
+def test_a_complete_run_trains_nothing_and_gives_the_same(tmp_path: Path) -> None:
+    train, held_out = Coloured(12), Coloured(6, seed=1)
+    models = [tiny(), tiny()]
+    runs = [fine_tune(models[0], train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")]
+    train.read = held_out.read = 0
+    log = tmp_path / "log.csv"
+    runs.append(fine_tune(models[1], train, held_out, **QUICK, checkpoint=tmp_path / "c.pt", log=log))
+    assert train.read == held_out.read == 0
+    assert pd.read_csv(log)["epoch"].tolist() == [1, 2, 3, 4]
+    assert runs[1].resumed_from == 4
+    assert "nothing to train" in runs[1].note
+    assert_same_run(models, runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"fingerprint": "other data"}, "fingerprint"),
+        ({"learning_rate": 0.004}, "learning_rate"),
+        ({"seed": 1}, "seed"),
+        ({"epochs": 3}, "4 epochs, 3 are wanted"),
+    ],
+)
+def test_another_run_starts_anew_and_says_so(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    train, held_out = Coloured(12, flip=True), Coloured(6, seed=1)
+    fine_tune(tiny(), train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")
+    models = [tiny(), tiny()]
+    runs = [fine_tune(models[0], train, held_out, **QUICK | change)]
+    runs.append(fine_tune(models[1], train, held_out, **QUICK | change, checkpoint=tmp_path / "c.pt"))
+    assert runs[1].resumed_from == 0
+    assert named in runs[1].note
+    assert "starts anew" in runs[1].note
+    assert_same_run(models, runs)
+
+
+def test_other_initial_weights_start_anew(tmp_path: Path) -> None:
+    train, held_out = Coloured(12), Coloured(6, seed=1)
+    fine_tune(tiny(0), train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")
+    run = fine_tune(tiny(1), train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")
+    assert "initial_weights" in run.note
+
+
+def test_seed_decides_the_order_of_pictures() -> None:
+    train, held_out = Coloured(12), Coloured(6, seed=1)
+    losses = [fine_tune(tiny(), train, held_out, **QUICK | {"seed": s}).history["train_loss"][0] for s in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_no_global_state_is_left_behind() -> None:
+    before = torch.get_rng_state()
+    fine_tune(tiny(), Coloured(8, flip=True), Coloured(3), **QUICK)
+    with pytest.raises(Stop):
+        fine_tune(tiny(), Coloured(8, flip=True), Coloured(3), **QUICK, after_epoch=stop_after(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+
+
+def test_best_is_accuracy_then_loss_then_the_earlier_epoch() -> None:
+    from xfrlib.finetune import _Recipe, _Run
+
+    run = _Run(tiny(), _Recipe(9, 2, 0.1, 0.0, 1, 1.0, None, 0), torch.device("cpu"), "fp32")
+    outcomes = [(0.5, 0.1), (0.8, 0.9), (0.8, 0.4), (0.8, 0.4), (0.7, 0.0)]
+    chosen = []
+    for epoch, (right, loss) in enumerate(outcomes, start=1):
+        run.model.head.bias.data.fill_(float(epoch))
+        run.close_epoch({"epoch": epoch, "validation_accuracy": right, "validation_loss": loss})
+        chosen.append((run.best["epoch"], run.best_state["head.bias"][0].item()))
+    assert chosen == [(1, 1), (2, 2), (3, 3), (3, 3), (3, 3)]
+
+
+def test_a_last_batch_of_one_picture_is_left_out() -> None:
+    for count, read in ((9, 8), (10, 10), (8, 8)):
+        train = Coloured(count)
+        fine_tune(tiny(), train, Coloured(3), **QUICK | {"epochs": 1})
+        assert train.read == read
+
+
+def test_only_training_steps_use_bf16() -> None:
+    model, seen = tiny(), set()
+    model.backbone.body.register_forward_hook(lambda m, _, out: seen.add((m.training, out.dtype)))
+    run = fine_tune(model, Coloured(8), Coloured(3), **QUICK | {"epochs": 1, "precision": "bf16"})
+    assert run.precision == "bf16"
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+
+
+def test_precision_is_chosen_by_what_the_cpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, expected in (({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert training_precision("auto", "cpu") == expected
+        assert training_precision("fp32", "cpu") == "fp32"
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        training_precision("half", "cpu")
+
+
+def test_the_embedding_head_does_not_change() -> None:
+    model = tiny()
+    before = model.backbone.output_layer[3].weight.clone()
+    body = model.backbone.input_layer[0].weight.clone()
+    fine_tune(model, Coloured(8), Coloured(3), **QUICK | {"weight_decay": 0.5})
+    assert torch.equal(model.backbone.output_layer[3].weight, before)
+    assert not torch.equal(model.backbone.input_layer[0].weight, body)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    train = Coloured(8)
+    train.images[:] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"nan in epoch 1, batch 1, at learning rate 0\.005.*Lower"):
+        fine_tune(tiny(), train, Coloured(3), **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0), ("batch_size", 1), ("lr_step", 0), ("seed", -1), ("learning_rate", 0.0), ("lr_gamma", -1.0),
+        ("learning_rate", float("nan")), ("backbone_learning_rate", 0.0), ("weight_decay", -0.1),
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is"):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK | {name: value})
+
+
+def test_data_that_cannot_be_learnt_are_refused() -> None:
+    one, many = Coloured(6), Coloured(6)
+    one.labels[:] = 1
+    many.labels[0] = 3
+    for train, held_out, message in (
+        (one, Coloured(3), "single identity"),
+        (many, Coloured(3), "train has labels from 0 to 3, but the model has 3 classes"),
+        (Coloured(6), many, "validation has labels"),
+        (Coloured(1), Coloured(3), "train has 1 picture"),
+        (Coloured(6), Coloured(0), "validation has no picture"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fine_tune(tiny(), train, held_out, **QUICK)
+
+
+def test_the_log_is_the_history(tmp_path: Path) -> None:
+    run = fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK, log=tmp_path / "log.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "log.csv"), run.history)
+
+
+class Malicious:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    target, path = tmp_path / "made", tmp_path / "c.pt"
+    torch.save({"settings": Malicious(target)}, path)
+    with pytest.raises(ValueError, match=r"c\.pt cannot be read"):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK, checkpoint=path)
+    assert not target.exists()
+
+
+def test_predict_keeps_order_and_puts_the_mode_back() -> None:
+    model, data = tiny().train(), Coloured(5)
+    logits, labels = predict(model, DataLoader(data, 2))
+    assert model.training
+    assert labels.tolist() == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(logits, model.eval()(data.images).detach())
+    temperature = torch.ones((), requires_grad=True)
+    nn.functional.cross_entropy(logits / temperature, labels).backward()  # calibration must be possible
+    assert temperature.grad is not None
+    with pytest.raises(ValueError, match="empty"):
+        predict(model, [])
+    model.train()
+    with pytest.raises(ValueError, match="images must have"):
+        predict(model, [(torch.zeros(1, 1, 16, 16), torch.zeros(1))])
+    assert model.training
+
+
+def test_accuracy_by_hand() -> None:
+    logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert accuracy(logits, torch.tensor([1, 0, 0, 1])) == 0.75

@@ -1,0 +1,81 @@
+"""Reading and writing weights: safetensors only, every key and shape checked, the SHA-256 of the file kept."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xfrlib.artifacts import file_sha256, write_atomic
+
+_NAMED = 3  # so many keys are named in an error; the rest are counted
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from ``seed`` on the CPU inside the block and put torch's global generator back after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it is not a whole safetensors file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a .safetensors file that exists.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}). Copy it again, or convert it to safetensors."
+        ) from error
+
+
+def _some(keys: list[str]) -> str:
+    """The first few keys, and how many more there are."""
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return ", ".join(keys[:_NAMED]) + more
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy ``tensors`` into ``model``; keys and shapes must agree exactly.
+
+    Only ``num_batches_tracked`` may be missing: it counts batches, and no result depends on it.
+    Raises ValueError that names the first few missing, unexpected and wrongly shaped keys; the model is then unchanged.
+    """
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in tensors if key not in expected]
+    misshaped = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of the wrong shape": misshaped}
+    said = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+    if said:
+        name = getattr(model, "name", type(model).__name__)
+        raise ValueError(f"{source} does not fit {name!r}: {'; '.join(said)}. Choose the model it was made for.")
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> str:
+    """Load a safetensors file into ``model`` and return the file's SHA-256. Errors: read_tensors, load_tensors."""
+    path = Path(path)
+    load_tensors(model, read_tensors(path), source=str(path))
+    return file_sha256(path)
+
+
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
+    """Write ``model``'s state to a safetensors file, whole or not at all, and return its SHA-256."""
+    path = Path(path)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with write_atomic(path) as temporary:
+        save_file(tensors, temporary, dict(metadata or {}))
+    return file_sha256(path)
