@@ -41,7 +41,7 @@ def test_fingerprint_depends_on_values_and_on_the_content_of_files(tmp_path):
 def results():
     interval = {"value": 1.0, "low": 0.0, "high": 2.0}
     kinds = {
-        kind: {m: interval for m in ("drop_points", "drop_relative", "prediction_change")}
+        kind: dict.fromkeys(("drop_points", "drop_relative", "prediction_change"), interval)
         for kind in ("deletion", "retention")
     }
     names = ("sdd", "cam", "random_map", "scattered", "box", "shifted", "other_identity", "disc")

@@ -158,7 +158,7 @@ def evaluation(classifier):
             torch.nn.functional.interpolate(explanation.cams[:, :1], size=(16, 16), mode="bilinear")[:, 0]
         ).numpy(),
     }
-    arguments = dict(logits=explanation.logits, fills=("black", "grey"), draws=2, seed=3, progress=False)
+    arguments = {"logits": explanation.logits, "fills": ("black", "grey"), "draws": 2, "seed": 3, "progress": False}
     return images, np.arange(8) % 3, regions, arguments
 
 

@@ -36,9 +36,10 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
         )
     if features.shape[1] != weight.shape[1] or features.shape[0] != classes.shape[0]:
         raise ValueError(
-            f"sizes disagree: features {tuple(features.shape)}, weight {tuple(weight.shape)}, classes {tuple(classes.shape)}"
+            f"sizes disagree: features {tuple(features.shape)}, weight {tuple(weight.shape)}, "
+            f"classes {tuple(classes.shape)}"
         )
-    if classes.numel() and not (0 <= int(classes.min()) and int(classes.max()) < weight.shape[0]):
+    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= weight.shape[0]):
         raise ValueError(
             f"classes must lie in 0 to {weight.shape[0] - 1}, got {int(classes.min())} to {int(classes.max())}"
         )
@@ -101,7 +102,8 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
             module.training = mode
     if not pooled or logits.ndim != 2 or logits.shape[1] != linear.out_features:
         raise ValueError(
-            f"the last linear layer of {type(model).__name__} does not give its logits: a CAM needs it to be the last step"
+            f"the last linear layer of {type(model).__name__} does not give its logits: "
+            "a CAM needs it to be the last step"
         )
     for features in reversed(maps):
         means = features.mean(dim=(2, 3))
@@ -111,5 +113,6 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
             return PooledFeatures(features, logits, linear.weight)
     raise ValueError(
         f"{type(model).__name__} does not feed the global average of a convolutional map to its last linear layer "
-        f"(input {tuple(pooled[-1].shape)}): replace its head by average pooling and one linear layer, e.g. xfrlib.FaceClassifier"
+        f"(input {tuple(pooled[-1].shape)}): replace its head by average pooling "
+        "and one linear layer, e.g. xfrlib.FaceClassifier"
     )

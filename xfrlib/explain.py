@@ -137,6 +137,6 @@ def _per_sample(name: str, value: Any, shape: tuple[int, ...], n_classes: int, d
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}; expected {shape} or one that broadcasts to it"
         ) from None
-    if tensor.numel() and not (0 <= int(tensor.min()) and int(tensor.max()) < n_classes):
+    if tensor.numel() and (int(tensor.min()) < 0 or int(tensor.max()) >= n_classes):
         raise ValueError(f"{name} must lie in 0 to {n_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}")
     return tensor

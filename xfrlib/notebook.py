@@ -119,7 +119,7 @@ class NotebookRun:
     def dataset(self, split: str) -> FaceDataset:
         """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""
         manifest = read_manifest(self.need("manifest.csv", "01_data_preparation"))
-        return FaceDataset(self.faces_root(), manifest, split, size=self.profile.image_size)
+        return FaceDataset(self.faces_root(), manifest, split)
 
     def classifier(self) -> FaceClassifier:
         """The fine-tuned classifier in evaluation mode, on the device of this run."""

@@ -1,0 +1,287 @@
+"""Any folder of ``<identity>/<picture>``: a table of every file, the manifest of a split, and batches for torch.
+
+Nothing is dropped in silence: a file that cannot be used keeps its row, with a status and a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from xfrlib.artifacts import write_atomic
+from xfrlib.data.duplicates import NEAR_WITHIN, find_duplicates, perceptual_hash
+from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image
+from xfrlib.data.split import held_out, path_draw, path_order, set_status, spanning_groups, split_faces
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "STATUSES",
+    "FaceDataset",
+    "FaceImageError",
+    "data_hash",
+    "data_report",
+    "face_loader",
+    "find_duplicates",
+    "load_image",
+    "prepare_manifest",
+    "read_manifest",
+    "scan_faces",
+    "split_counts",
+    "split_faces",
+    "write_manifest",
+]
+
+SPLITS = ("train", "validation", "test")
+# "misplaced": the file lies beside the identity folders, or deeper than <identity>/<picture>
+STATUSES = ("used", "unreadable", "too_small", "too_few_images", "over_max_images", "not_an_image", "misplaced")
+_COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
+_MANIFEST = (*_COLUMNS, "duplicate_group", "duplicate_kind", "label", "split")
+_INTEGERS = ("width", "height", "duplicate_group", "label")
+
+
+def _find_files(root: Path) -> list[str]:
+    """Every file below `root`, relative, with "/"; an identity folder without files as "<name>/"."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder of faces; set the data root (XFR_DATA) or the folder's name")
+    found: list[str] = []
+    for entry in root.iterdir():
+        if not entry.is_dir():
+            found.append(entry.name)
+            continue
+        inside = [Path(at, name).relative_to(root).as_posix() for at, _, names in os.walk(entry) for name in names]
+        found += inside or [f"{entry.name}/"]
+    return sorted(found, key=path_order)
+
+
+def _describe(root: Path, path: str, min_side: int) -> dict[str, Any]:
+    """The row of one file: what it is and whether it can be used."""
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    parts = shown.split("/")
+    row = dict.fromkeys(_COLUMNS, "") | {"path": shown, "width": 0, "height": 0}
+    row["identity"] = parts[0] if len(parts) > 1 else ""
+
+    def result(status: str, note: str) -> dict[str, Any]:
+        return row | {"status": status, "note": note}
+
+    if path.endswith("/"):
+        return result("too_few_images", "no file in this folder, or no right to list it")
+    if any(part.startswith(".") for part in parts):
+        return result("not_an_image", "hidden")
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        return result("not_an_image", "the suffix is not that of a picture")
+    if len(parts) != 2:
+        return result("misplaced", "not at <identity>/<picture>")
+    if shown != path:
+        return result("unreadable", "the name is not valid UTF-8: rename it")
+    file = root / path
+    try:
+        if not file.is_file():  # opening a pipe would wait for ever
+            return result("unreadable", "broken link" if file.is_symlink() else "not a regular file")
+        data = file.read_bytes()
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+        picture, row["mode"], note = decode_image(data)
+    except OSError as error:
+        return result("unreadable", error.strerror or type(error).__name__)
+    except FaceImageError as error:
+        return result("unreadable", str(error))
+    row["width"], row["height"] = picture.size
+    if min(picture.size) < min_side:
+        return result("too_small", f"shorter side below {min_side} pixels")
+    row["phash"] = perceptual_hash(picture)
+    return result("used", note)
+
+
+def scan_faces(
+    root: str | Path,
+    *,
+    min_side: int = 32,
+    min_images: int = 1,
+    max_images: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """List every file below `root`, one row each, sorted by path.
+
+    Columns: identity (folder name), path (relative, with "/"), sha256 (of the file), phash (256-bit perceptual hash,
+    hexadecimal), width and height (pixels, upright), mode (as stored), status (one of `STATUSES`), note (what was
+    converted, or why the file is not used). Identities with fewer than `min_images` usable pictures are left out; of
+    those with more than `max_images`, that many are drawn by `seed`. An identity folder without files has a row too.
+    Raises `FileNotFoundError` for a missing root and `ValueError` for a root without identity folders.
+    """
+    if max_images is not None and max_images < min_images:
+        raise ValueError(f"max_images = {max_images}: must not be below min_images = {min_images}")
+    root = Path(root)
+    paths = _find_files(root)
+    if not any("/" in path for path in paths):
+        raise ValueError(f"{root}: holds no identity folders; put the pictures at <identity>/<picture>")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        rows = pool.map(lambda path: _describe(root, path, min_side), paths)
+        shown = tqdm(rows, "reading faces", len(paths), unit="file", mininterval=1, disable=not progress)
+        table = pd.DataFrame(list(shown), columns=list(_COLUMNS))
+    for identity, group in table[table["status"] == "used"].groupby("identity"):
+        if len(group) < min_images:
+            note = f"{len(group)} usable pictures of {identity}, {min_images} asked for"
+            set_status(table, group.index, "too_few_images", note)
+        elif max_images is not None:
+            drawn = sorted(group.index, key=lambda i: path_draw(seed, str(table.at[i, "path"])))
+            set_status(table, drawn[max_images:], "over_max_images", f"not among the {max_images} drawn")
+    return table
+
+
+def prepare_manifest(
+    root: str | Path,
+    *,
+    min_side: int = 32,
+    min_images: int = 3,
+    max_images: int | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    near_threshold: int | None = NEAR_WITHIN,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """`scan_faces`, `find_duplicates` and `split_faces` in one: the manifest of a folder of identities.
+
+    For made faces give near_threshold=None: look-alikes are near by design, and no picture of theirs is copied.
+    """
+    options: dict[str, Any] = {"min_side": min_side, "min_images": min_images, "max_images": max_images}
+    table = scan_faces(root, **options, seed=seed, progress=progress)
+    return split_faces(find_duplicates(table, near_threshold=near_threshold), fractions, seed=seed)
+
+
+def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
+    """Write the manifest as CSV (UTF-8), atomically; equal tables give equal bytes."""
+    with write_atomic(Path(path)) as part:
+        table.to_csv(part, columns=list(_MANIFEST), index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_manifest(path: str | Path) -> pd.DataFrame:
+    """Read what `write_manifest` wrote. Raises `ValueError` naming missing columns."""
+    # as text and without missing values: a person may be called "NA" or "007"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    missing = [column for column in _MANIFEST if column not in table]
+    if missing:
+        raise ValueError(f"{path}: not a manifest, it lacks {', '.join(missing)}; prepare the data again")
+    return table.astype(dict.fromkeys(_INTEGERS, "int64"))
+
+
+def data_hash(manifest: pd.DataFrame) -> str:
+    """SHA-256 over identity, path, file hash and split of all used pictures, whatever the order of the rows."""
+    used = manifest[manifest["status"] == "used"]
+    lines = used[["identity", "path", "sha256", "split"]].agg("\t".join, axis=1)
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def split_counts(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Number of used pictures, a row per identity, a column per split."""
+    used = manifest[manifest["status"] == "used"]
+    return pd.crosstab(used["identity"], used["split"]).reindex(columns=list(SPLITS), fill_value=0)
+
+
+def data_report(manifest: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> dict[str, Any]:
+    """What a reader should know of a manifest, as plain JSON values.
+
+    Keys: files, statuses, notes (of used pictures), problems (files that are broken or out of place), identities,
+    images (per split), duplicates (groups, pictures, largest_group, across_identities), missed_shares (identities
+    whose parts differ from the rounded-up shares, with got and wanted as [train, validation, test]), data_hash.
+    """
+    used = manifest[manifest["status"] == "used"]
+    counts = split_counts(manifest)
+    bad = manifest[manifest["status"].isin(["unreadable", "too_small", "misplaced", "not_an_image"])]
+    grouped = used[used["duplicate_group"] >= 0]
+    groups = grouped.groupby("duplicate_group")
+    missed = []
+    for identity, *got in counts.itertuples():
+        outside = [held_out(sum(got), fraction) for fraction in fractions[1:]]
+        wanted = [sum(got) - sum(outside), *outside]
+        if got != wanted:
+            missed.append({"identity": identity, "got": got, "wanted": wanted})
+    return {
+        "files": int((~manifest["path"].str.endswith("/")).sum()),
+        "statuses": manifest["status"].value_counts().sort_index().to_dict(),
+        "notes": used.loc[used["note"] != "", "note"].value_counts().sort_index().to_dict(),
+        "problems": bad[["path", "status", "note"]].to_dict("records"),
+        "identities": len(counts),
+        "images": {split: int(counts[split].sum()) for split in SPLITS},
+        "duplicates": {
+            "groups": len(groups),
+            "pictures": grouped["duplicate_kind"].value_counts().sort_index().to_dict(),
+            "largest_group": int(groups.size().max()) if len(groups) else 0,
+            "across_identities": [groups.get_group(group)["path"].tolist() for group in spanning_groups(used)],
+        },
+        "missed_shares": missed,
+        "data_hash": data_hash(manifest),
+    }
+
+
+class FaceDataset(Dataset[tuple[torch.Tensor, int, int]]):
+    """One split of a manifest: item i is (image float32 (3, size, size) RGB in [0, 1], label, i).
+
+    `.table` holds the rows, `.identities` the names in the order of the labels (of all splits), `.num_classes` their
+    number. With `flip`, every second picture on average is mirrored; `face_loader` makes that repeatable.
+    """
+
+    def __init__(
+        self, root: str | Path, manifest: pd.DataFrame, split: str, *, size: int = 112, flip: bool = False
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split = {split!r}: use one of {', '.join(SPLITS)}")
+        used = manifest[manifest["status"] == "used"]
+        self.root, self.size, self.flip = Path(root), size, flip
+        self.identities: list[str] = used.drop_duplicates("label").sort_values("label")["identity"].tolist()
+        self.num_classes = len(self.identities)
+        self.table = used[used["split"] == split].reset_index(drop=True)
+        if self.table.empty:
+            raise ValueError(
+                f"the manifest has no picture in split {split!r}; give it a share and prepare the data again"
+            )
+        self._paths, self._labels = self.table["path"].tolist(), self.table["label"].tolist()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: int | tuple[int, bool]) -> tuple[torch.Tensor, int, int]:
+        """A key (index, mirrored) says whether to mirror; for a plain index torch's global generator says it."""
+        index, mirrored = key if isinstance(key, tuple) else (key, self.flip and bool(torch.rand(()) < 0.5))
+        image = torch.from_numpy(load_image(self.root / self._paths[index], self.size)).permute(2, 0, 1)
+        image = image.flip(-1) if mirrored else image
+        return image.contiguous().float().div_(255), self._labels[index], index
+
+
+class _Keys(Sampler[tuple[int, bool]]):
+    """Order and mirroring of one epoch, drawn in the main process: the same for any number of workers."""
+
+    def __init__(self, dataset: FaceDataset, shuffle: bool, generator: torch.Generator) -> None:
+        self.dataset, self.shuffle, self.generator = dataset, shuffle, generator
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[tuple[int, bool]]:
+        n = len(self)
+        order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
+        mirrored = (
+            torch.rand(n, generator=self.generator) < 0.5 if self.dataset.flip else torch.zeros(n, dtype=torch.bool)
+        )
+        return zip(order.tolist(), mirrored.tolist(), strict=True)
+
+
+def face_loader(
+    dataset: FaceDataset, batch_size: int, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
+) -> DataLoader[tuple[torch.Tensor, int, int]]:
+    """Batches (images (B, 3, H, W), labels (B,), indices (B,)), all of them; order and flips follow from `seed` alone.
+
+    Epochs differ, because `.generator` moves on; save and restore its state to resume.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    keys = _Keys(dataset, shuffle, generator)
+    return DataLoader(dataset, batch_size, sampler=keys, num_workers=num_workers, generator=generator)

@@ -1,0 +1,96 @@
+"""Read one picture of a face, however it is stored, or say why it cannot be read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+# Only what faces are stored in: Pillow would hand EPS, whatever the file's suffix, to an outside program.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_ORIENTATION = 0x0112
+_UPRIGHT = {  # by the value of EXIF's orientation tag
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class FaceImageError(ValueError):
+    """A picture cannot be used; the message names the file and the reason."""
+
+
+def load_image(path: str | Path, size: int | None = 112) -> np.ndarray:
+    """Read one picture as RGB, uint8 (H, W, 3), upright by its EXIF orientation.
+
+    Grey and palette pictures become RGB, 16-bit grey is divided by 257, transparency is laid over white, of several
+    frames the first is taken. With `size`, a picture of another size is cut to its central square, so that faces keep
+    their proportions, and resized (bicubic, antialiased) to (size, size, 3).
+    Raises `FaceImageError` when the file cannot be read or is not a picture.
+    """
+    try:
+        picture, _, _ = decode_image(Path(path).read_bytes())
+    except OSError as error:
+        raise FaceImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except FaceImageError as error:
+        raise FaceImageError(f"{path}: {error}") from error
+    if size is not None and picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), method=Image.Resampling.BICUBIC)
+    return np.array(picture)
+
+
+def decode_image(data: bytes) -> tuple[Image.Image, str, str]:
+    """The upright RGB picture in a file's bytes, its mode as stored, and what was done to it."""
+    if not data:
+        raise FaceImageError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            limit, (width, height) = Image.MAX_IMAGE_PIXELS, picture.size
+            if limit is not None and width * height > limit:  # Pillow only warns up to twice the limit
+                raise FaceImageError(f"{width} x {height} pixels, more than Pillow's limit of {limit}")
+            frames = "first of several frames" if getattr(picture, "is_animated", False) else ""
+            picture.load()
+            mode, turn = picture.mode, _UPRIGHT.get(_orientation(picture))
+            rgb, note = _to_rgb(picture)
+    except UnidentifiedImageError as error:  # its message holds an address in memory, and the table must be byte-stable
+        raise FaceImageError("not a picture of a known format") from error
+    except FaceImageError:
+        raise
+    except Exception as error:  # on broken files Pillow's readers raise whatever their parsing ran into
+        raise FaceImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    return rgb, mode, "; ".join(filter(None, (frames, note, "EXIF rotated" if turn is not None else "")))
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block is no reason to lose good pixels
+        return 1
+
+
+def _to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:
+    if picture.mode.startswith("I"):  # convert() would clip 16 bits at 255
+        values = np.asarray(picture).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise FaceImageError("grey values outside 0 to 65535")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), "16 bit grey->RGB"
+    if picture.mode == "F":
+        raise FaceImageError("floating-point pixels, whose range is unknown")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB"), f"{picture.mode} composited on white"
+    if picture.mode == "RGB":
+        return picture.copy(), ""
+    return picture.convert("RGB"), f"{'grey' if picture.mode in ('1', 'L') else picture.mode}->RGB"
