@@ -1,0 +1,93 @@
+# The book: `make help` lists what there is to make.
+
+PROFILE ?= quick
+VENV    ?= .venv
+PYTHON  ?= python3
+# Address of a package index with CPU-only builds of torch; empty: the default torch.
+TORCH_INDEX ?=
+
+# The folders of real pictures and of what is built, made absolute, because notebooks run in a folder of their own.
+ifneq ($(strip $(XFR_DATA)),)
+override XFR_DATA := $(or $(shell cd "$(XFR_DATA)" 2>/dev/null && pwd),$(XFR_DATA))
+export XFR_DATA
+endif
+ifneq ($(strip $(XFR_BUILD)),)
+override XFR_BUILD := $(abspath $(XFR_BUILD))
+export XFR_BUILD
+endif
+
+PY        := $(VENV)/bin/python
+READY     := $(VENV)/.ready
+OUT       := $(or $(XFR_BUILD),_build)/$(PROFILE)
+RUN       := $(OUT)/notebooks
+NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation
+EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
+LIBRARY   := $(shell find xfrlib -name '*.py' -o -name '*.safetensors' -o -name '*.json')
+PAGES     := _config.yml _toc.yml tools/make_book.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: help book test lint lab bench publishable clean FORCE
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+	@echo "Profiles (PROFILE=$(PROFILE)): $(basename $(notdir $(wildcard profiles/*.yaml)))"
+
+book: $(OUT)/html/index.html  ## run what has changed and build the site
+
+test: $(READY)  ## the tests
+	$(PY) -m pytest
+
+lint: $(READY)  ## ruff, mypy, and notebooks without outputs
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) tools/make_book.py check
+	$(PY) tools/readme_results.py --check
+
+lab: $(READY)  ## JupyterLab
+	$(PY) -m jupyterlab
+
+bench: $(READY)  ## the benchmarks
+	@for file in benchmarks/bench_*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
+
+publishable: $(READY)  ## stop unless the profile's site may be published
+	$(PY) tools/make_book.py publishable $(PROFILE)
+
+clean:  ## remove what the profile built; .venv, data and other profiles stay
+	rm -rf $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --- the environment
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; name another: make PYTHON=python3.11" % sys.version_info[:2])'
+	@echo "Installing into $(VENV): about 3 GB to download and 6.5 GB on disk with the default torch on Linux,"
+	@echo "most of it for GPUs. A CPU-only torch takes 2 GB in all: stop now and give the address of the CPU index"
+	@echo "that PyTorch's installation page names:  make TORCH_INDEX=<address> book"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[all]'
+	@touch $@
+
+# --- the notebooks: each runs after those whose artefacts it reads
+
+$(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(LIBRARY) $(OUT)/data_root | $(READY)
+	@$(PY) tools/make_book.py run $(PROFILE) $*
+
+$(RUN)/02_fine_tuning.ipynb: $(RUN)/01_data_preparation.ipynb
+$(patsubst %,$(RUN)/%.ipynb,03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation): $(RUN)/02_fine_tuning.ipynb
+
+profiles/%.yaml:
+	@echo "There is no profile '$*'; there are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 1
+
+# The folder of real pictures is an input of the profiles that read one: another folder runs everything again.
+DATA_ROOT := $(if $(shell grep -s '^dataset: *folder' profiles/$(PROFILE).yaml),$(or $(XFR_DATA),$(CURDIR)/data),made faces)
+ifneq ($(shell cat "$(OUT)/data_root" 2>/dev/null),$(DATA_ROOT))
+$(OUT)/data_root: FORCE
+endif
+$(OUT)/data_root:
+	@mkdir -p $(@D)
+	@echo "$(DATA_ROOT)" > $@
+
+# --- the site
+
+$(OUT)/html/index.html: $(EXECUTED) $(PAGES) profiles/$(PROFILE).yaml | $(READY)
+	@$(PY) tools/make_book.py site $(PROFILE)

@@ -1,0 +1,197 @@
+"""Numbers in the prose, read from results files while the site is built; a missing number fails the build.
+
+Role::
+
+    {result}`this:test.accuracy|ci`                                           96.7 [93.3, 100.0]
+    {result}`facescrub12:methods.sdd.black.deletion.drop_points|.0f`          62
+
+The source is ``this`` (results.json of the profile that is being built) or the name of a file in ``results/``; then
+come the path of keys and a format: ``ci`` for a value with its 95 % interval, any format of Python for the value alone,
+nothing for a text or a whole number.
+
+Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
+map beside the paper's values. Both take a source, and ``:fill:``.
+
+The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json`` and ``profile.yaml``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from xfrlib.evaluation.statistics import MEASURES, METHODS, PAPER, SIGN, Interval, verdict
+
+logger = logging.getLogger(__name__)
+
+BANNER = "Built from pictures of real people: for private study, not for publication."
+
+
+class ResultError(Exception):
+    """A number that the text asks for and the results do not hold; the message says what there is."""
+
+
+def results_file(folder: Path, source: str) -> Path:
+    """Path of a results file: ``this`` is ``results.json``, any other name a file of ``results/``."""
+    return folder / ("results.json" if source == "this" else f"results/{source}.json")
+
+
+def load_results(folder: Path, source: str) -> dict[str, Any]:
+    """Read a results file. Raises `ResultError` naming the files there are."""
+    path = results_file(folder, source)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (folder / "results").glob("*.json"))) or "none"
+        raise ResultError(f"there are no results {source!r}; besides 'this' there are: {known}")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def lookup(results: dict[str, Any], path: str) -> Any:
+    """The node at a dotted path. Raises `ResultError` naming the first key that is missing and its neighbours."""
+    node: Any = results
+    for key in path.split("."):
+        if not isinstance(node, dict) or key not in node:
+            known = ", ".join(node) if isinstance(node, dict) else "nothing below it"
+            raise ResultError(f"the results have no {path!r}: {key!r} is missing; there is: {known}")
+        node = node[key]
+    return node
+
+
+def show(node: Any, form: str = "") -> str:
+    """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
+    measured = isinstance(node, dict) and {"value", "low", "high"} <= node.keys()
+    if form == "ci" and measured:
+        return f"{show(node, '.1f')} [{show(node['low'], '.1f')}, {show(node['high'], '.1f')}]"
+    value = node["value"] if measured else node
+    if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or form == "ci":
+        raise ResultError(f"{value!r} cannot be written with the format {form!r}")
+    try:
+        text = format(value, form)
+    except ValueError as error:
+        raise ResultError(f"{value!r} cannot be written with the format {form!r}: {error}") from error
+    return text.replace("-", "−") if isinstance(value, int | float) else text
+
+
+def read(folder: Path, text: str) -> str:
+    """Resolve ``source:path|format``. Raises `ResultError`."""
+    address, _, form = text.partition("|")
+    source, colon, path = address.strip().partition(":")
+    if not colon:
+        raise ResultError(f"{text!r} must read source:path|format, for example this:test.accuracy|ci")
+    return show(lookup(load_results(folder, source), path), form.strip())
+
+
+def method_rows(results: dict[str, Any], fill: str, kind: str, methods: Iterable[str] = ()) -> list[list[str]]:
+    """Head and rows of a table: one row per map or control, one column per measure, each with its interval."""
+    names = list(methods) or list(lookup(results, "methods"))
+    rows = [["", *MEASURES.values()]]
+    for name in names:
+        values = lookup(results, f"methods.{name}.{fill}.{kind}")
+        rows.append([METHODS.get(name, name.replace("_", " ")), *(show(lookup(values, m), "ci") for m in MEASURES)])
+    return rows
+
+
+def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
+    """Head and rows of the comparison with the paper, the verdict from the paired difference SDD minus random map."""
+    rows = [["", "SDD, paper", "SDD, ours", "random, paper", "random, ours", "SDD beats random, as in the paper"]]
+    for (kind, measure), (sdd, random) in PAPER.items():
+        ours = [show(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
+        difference = lookup(results, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
+        judged = f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}"
+        label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
+        rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], judged])
+    return rows
+
+
+def _cell(text: str) -> nodes.entry:
+    parts = re.split(r"(\[.*?\])", text)  # an interval stays on one line
+    inlines = (nodes.inline("", part, classes=["result"] if part.startswith("[") else []) for part in parts if part)
+    return nodes.entry("", nodes.paragraph("", "", *inlines))
+
+
+def table_node(rows: list[list[str]]) -> nodes.table:
+    """A docutils table from rows of text, the first of them its head."""
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in rows[0]), cols=len(rows[0]))
+    for wrap, part in ((nodes.thead, rows[:1]), (nodes.tbody, rows[1:])):
+        group += wrap("", *(nodes.row("", *map(_cell, row)) for row in part))
+    return nodes.table("", group, classes=["results"])
+
+
+class ResultRole(SphinxRole):
+    """``{result}`source:path|format```: one number in the text."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        folder = Path(self.env.srcdir)
+        self.env.note_dependency(str(results_file(folder, self.text.partition(":")[0])))
+        try:
+            return [nodes.inline(self.rawtext, read(folder, self.text), classes=["result"])], []
+        except ResultError as error:
+            logger.warning("result: %s", error, location=self.get_location())
+            return [nodes.problematic(self.rawtext, "missing result")], []
+
+
+class _TableDirective(SphinxDirective):
+    optional_arguments = 1
+    option_spec = {"fill": directives.unchanged, "methods": directives.unchanged}  # noqa: RUF012 (docutils' interface)
+
+    def rows(self, results: dict[str, Any], fill: str) -> list[list[str]]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        folder, source = Path(self.env.srcdir), self.arguments[0] if self.arguments else "this"
+        self.env.note_dependency(str(results_file(folder, source)))
+        try:
+            return [table_node(self.rows(load_results(folder, source), self.options.get("fill", "black")))]
+        except ResultError as error:
+            logger.warning("%s: %s", self.name, error, location=self.get_location())
+            return []
+
+
+class ResultsTable(_TableDirective):
+    """``{results-table} source`` with ``:kind: deletion`` or ``retention``: every map and control."""
+
+    option_spec = {  # noqa: RUF012
+        **_TableDirective.option_spec,
+        "kind": lambda text: directives.choice(text, ("deletion", "retention")),
+    }
+
+    def rows(self, results: dict[str, Any], fill: str) -> list[list[str]]:
+        return method_rows(results, fill, self.options.get("kind", "deletion"), self.options.get("methods", "").split())
+
+
+class PaperTable(_TableDirective):
+    """``{paper-table} source``: SDD and the random map beside the paper's values, with a verdict."""
+
+    def rows(self, results: dict[str, Any], fill: str) -> list[list[str]]:
+        return paper_rows(results, fill)
+
+
+def read_profile(app: Sphinx) -> None:
+    """Set the tag ``real_people`` and the banner of every page when the profile shows real people."""
+    profile = yaml.safe_load((Path(app.srcdir) / "profile.yaml").read_text(encoding="utf-8"))
+    if profile.get("shows_real_people", True):
+        app.tags.add("real_people")
+        app.connect("config-inited", _set_banner)
+
+
+def _set_banner(app: Sphinx, config: Any) -> None:
+    config.html_theme_options = {**config.html_theme_options, "announcement": BANNER}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the role and the directives, and read the profile."""
+    read_profile(app)
+    app.add_role("result", ResultRole())
+    app.add_directive("results-table", ResultsTable)
+    app.add_directive("paper-table", PaperTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

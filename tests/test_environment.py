@@ -1,0 +1,125 @@
+"""pyproject.toml, constraints.txt, environment.yml and the Makefile describe one environment; the address is one."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import xfrlib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DIRECT = [Requirement(text) for text in PROJECT["dependencies"]] + [
+    Requirement(text) for name, group in PROJECT["optional-dependencies"].items() if name != "all" for text in group
+]
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pair) == 2 for pair in pairs), "constraints.txt holds name==version and comments, nothing else"
+    found = {canonicalize_name(name): Version(version) for name, version in pairs}
+    assert len(found) == len(pairs), "constraints.txt pins a package twice"
+    return found
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=str)
+def test_every_dependency_is_pinned_and_installed_at_its_pin(requirement: Requirement) -> None:
+    pin = pins()[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin)
+    assert Version(importlib.metadata.version(requirement.name)).public == pin.public  # a CPU build is 2.x+cpu
+
+
+def test_every_package_that_a_dependency_brings_is_pinned() -> None:
+    known = pins()
+    todo, seen = [r.name for r in DIRECT], set()
+    while todo:
+        name = canonicalize_name(todo.pop())
+        if name in seen or re.match("nvidia|cuda|triton", name):  # follow from torch's own pins
+            continue
+        seen.add(name)
+        assert name in known, f"constraints.txt does not pin {name}"
+        for text in importlib.metadata.requires(name) or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                todo.append(requirement.name)
+    assert len(seen) > len(DIRECT)
+
+
+def test_conda_gets_the_same_environment_as_make() -> None:
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip,) = [item["pip"] for item in conda if isinstance(item, dict)]
+    assert pip == ["-c constraints.txt", "-e .[all]"]
+    (install,) = re.findall(r"pip install (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert install.startswith(pip[0]) and install.endswith("-e '.[all]'")
+    (python,) = [item.removeprefix("python=") for item in conda if str(item).startswith("python=")]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+    assert SpecifierSet(PROJECT["requires-python"]).contains(".".join(map(str, sys.version_info[:3])))
+
+
+def test_the_extra_all_names_every_other_extra() -> None:
+    extras = dict(PROJECT["optional-dependencies"])
+    (requirement,) = map(Requirement, extras.pop("all"))
+    assert requirement.name == PROJECT["name"] and requirement.extras == set(extras)
+
+
+def imported_modules() -> dict[str, str]:
+    """Top-level modules that the project's code imports, each with a file that does."""
+    found: dict[str, str] = {}
+    for folder in ("xfrlib", "tools", "book/_ext", "scripts", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            collect(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)), found)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        lines = (line for cell in cells for line in [*"".join(cell["source"]).splitlines(), ""])
+        collect("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))), path.name, found)
+    return found
+
+
+def collect(code: str, where: str, found: dict[str, str]) -> None:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found.update((alias.name.split(".")[0], where) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found[node.module.split(".")[0]] = where
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    providers = importlib.metadata.packages_distributions()
+    declared = {canonicalize_name(r.name) for r in DIRECT} | {PROJECT["name"]}
+    # come with a declared package and are part of what it is
+    declared |= {"cycler", "docutils", "packaging"}
+    own = {
+        path.stem
+        for folder in ("tests", "tools", "book/_ext", "scripts", "benchmarks")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    own |= {"scripts", "benchmarks", "tests", "tools", "xfrlib"}
+    for module, where in imported_modules().items():
+        if module in own or module in sys.stdlib_module_names:
+            continue
+        offered = {canonicalize_name(name) for name in providers.get(module, [])}
+        assert offered & declared, (
+            f"{where} imports {module} ({offered or 'not installed'}), which pyproject.toml does not declare"
+        )
+
+
+def test_the_repository_has_one_address() -> None:
+    address = PROJECT["urls"]["Repository"]
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    clone = re.search(r"git clone (\S+) && cd (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert clone is not None
+    assert config["repository"]["url"] == citation["repository-code"] == clone[1] == address
+    assert clone[2] == address.rsplit("/", 1)[-1]
+    assert citation["version"] == PROJECT["version"] == xfrlib.__version__ and citation["license"] == PROJECT["license"]

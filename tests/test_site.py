@@ -1,0 +1,301 @@
+"""Numbers in the prose, executed copies, the rules of the Makefile, and pages that fetch nothing from other hosts."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import make_book
+import nbformat
+import pytest
+import readme_results
+import results
+import yaml
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from xfrlib.artifacts import build_root
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = make_book.sources()
+
+
+def node(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def example() -> dict[str, Any]:
+    def of(value: float) -> dict[str, Any]:
+        kinds = {m: node(value, value - 4.1, value + 3.9) for m in results.MEASURES}
+        return {"black": {"deletion": kinds, "retention": kinds}}
+
+    return {
+        "profile": "quick",
+        "identities": 30,
+        "images": {"test": 120},
+        "test": {"accuracy": node(96.66, 93, 100)},
+        "methods": {"sdd": of(62.1), "random_map": of(20)},
+        "differences": {"sdd_minus_random_map": of(42.1)},
+    }
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A folder laid out as the staged site."""
+    (tmp_path / "results").mkdir()
+    for name in ("results.json", "results/other.json"):
+        (tmp_path / name).write_text(json.dumps(example()), encoding="utf-8")
+    (tmp_path / "profile.yaml").write_text("shows_real_people: false", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("this:methods.sdd.black.deletion.drop_points|ci", "62.1 [58.0, 66.0]"),
+        ("this:test.accuracy|ci", "96.7 [93.0, 100.0]"),
+        ("this:test.accuracy|.0f", "97"),
+        ("this:test.accuracy.low|.1f", "93.0"),
+        ("other:identities", "30"),
+        ("this:profile", "quick"),
+    ],
+)
+def test_role_writes(sources: Path, text: str, shown: str) -> None:
+    assert results.read(sources, text) == shown
+
+
+def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> None:
+    assert results.show(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
+    assert results.show("look-alike") == "look-alike"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("this:test.acuracy|ci", "'acuracy' is missing; there is: accuracy"),
+        ("this:profile.name", "nothing below it"),
+        ("none:identities", "besides 'this' there are: other"),
+        ("this:test.accuracy", "cannot be written"),
+        ("this:identities|ci", "cannot be written"),
+        ("this:test|.1f", "cannot be written"),
+        ("this:test.accuracy|q", "cannot be written"),
+        ("identities", "must read source:path"),
+    ],
+)
+def test_role_refuses(sources: Path, text: str, says: str) -> None:
+    with pytest.raises(results.ResultError, match=re.escape(says)):
+        results.read(sources, text)
+
+
+def build(folder: Path, page: str) -> tuple[int, str, str]:
+    """Build one page with warnings as errors: exit status, the page as text, the warnings."""
+    (folder / "index.md").write_text(f"# Page\n\n{page}\n", encoding="utf-8")
+    config = {"extensions": ["myst_parser", "results"], "master_doc": "index", "html_theme": "pydata_sphinx_theme"}
+    warnings, target = io.StringIO(), folder / "_build"
+    with docutils_namespace():
+        app = Sphinx(
+            str(folder), None, str(target), str(target), "html", config,
+            status=None, warning=warnings, warningiserror=True, keep_going=True,
+        )  # fmt: skip
+        app.build()
+    return app.statuscode, (target / "index.html").read_text(encoding="utf-8"), warnings.getvalue()
+
+
+def test_a_built_page_shows_numbers_and_tables(sources: Path) -> None:
+    role = "{result}`this:methods.sdd.black.deletion.drop_points|ci`"
+    status, page, warnings = build(sources, f"{role}\n\n```{{results-table}}\n```\n\n```{{paper-table}} other\n```")
+    assert status == 0, warnings
+    assert "62.1 [58.0, 66.0]" in page
+    assert "random 7×7 map" in page and "62.33" in page and "agrees: 42.1" in page
+    assert results.BANNER not in page
+
+
+@pytest.mark.parametrize(
+    "page", ["{result}`this:tset|ci`", "```{results-table} nobody\n```", "```{paper-table}\n:fill: pink\n```"]
+)
+def test_a_missing_number_fails_the_build(sources: Path, page: str) -> None:
+    status, _, warnings = build(sources, page)
+    assert status != 0
+    assert "tset" in warnings or "nobody" in warnings or "pink" in warnings
+
+
+@pytest.mark.parametrize("profile", ["shows_real_people: true", "title: says nothing about people"])
+def test_real_people_bring_a_banner(sources: Path, profile: str) -> None:
+    (sources / "profile.yaml").write_text(profile, encoding="utf-8")
+    assert results.BANNER in build(sources, "Text.")[1]
+
+
+def test_readme_shows_the_committed_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_results.filled(text, readme_results.tables()) == text, "run tools/readme_results.py"
+
+
+def test_readme_table_is_filled_between_its_markers(sources: Path) -> None:
+    content = readme_results.tables(sources)
+    assert "`other`: 30 people, 120 test pictures" in content and "| 62.33 | 62.1 [58.0, 66.0] |" in content
+    old = f"before {readme_results.BEGIN} old {readme_results.END} after"
+    new = readme_results.filled(old, content)
+    assert content in new and " old " not in new and new.startswith("before ") and new.endswith(" after")
+    with pytest.raises(ValueError, match="markers"):
+        readme_results.filled("no markers", content)
+
+
+def test_executed_copies_keep_what_a_page_can_show() -> None:
+    def widget(**more: str) -> nbformat.NotebookNode:
+        data = {make_book.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "IntSlider()", **more}
+        return nbformat.v4.new_output("display_data", data)
+
+    def stream(text: str) -> nbformat.NotebookNode:
+        return nbformat.v4.new_output("stream", name="stderr", text=text)
+
+    outputs = [
+        widget(),
+        widget(**{"image/png": "aGk="}),
+        stream("\r  0%|          | 0/2 [00:00<?, ?it/s]\r100%|##########| 2/2 [00:01<00:00,  2.0it/s]\n"),
+        stream("epoch 1\repoch 2\nUserWarning: kept\n"),
+    ]
+    cell = nbformat.v4.new_code_cell("x", outputs=outputs, metadata={"papermill": {}, "tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "papermill": {"input_path": "x"}})
+    clean = make_book.for_the_page(notebook)
+    assert "widgets" not in clean.metadata and "papermill" not in clean.metadata
+    assert clean.cells[0].metadata == {"tags": ["parameters"]}
+    image, text = clean.cells[0].outputs
+    assert image.data.keys() == {"text/plain", "image/png"}
+    assert text.text == "epoch 2\nUserWarning: kept\n"
+
+
+def test_check_finds_outputs_and_a_missing_parameters_cell(tmp_path: Path) -> None:
+    good = nbformat.v4.new_code_cell("profile: str = 'quick'", metadata={"tags": ["parameters"]})
+    ran = nbformat.v4.new_code_cell("1", execution_count=1)
+    path = tmp_path / "01_x.ipynb"
+    for cells, word in ([good], None), ([good, ran], "outputs"), ([nbformat.v4.new_code_cell("1")], "parameters"):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+        found = make_book.faults(path)
+        assert (found == []) if word is None else (len(found) == 1 and word in found[0])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_sources_are_clean(path: Path) -> None:
+    assert make_book.faults(path) == []
+
+
+def test_makefile_and_table_of_contents_name_the_notebooks() -> None:
+    names = [path.stem for path in NOTEBOOKS]
+    (line,) = re.findall(r"^NOTEBOOKS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert names == line.split() == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
+    assert all((ROOT / f"{file}.md").is_file() for file in [toc["root"], *files] if file.startswith("book/"))
+
+
+def test_publishing_refuses_real_people() -> None:
+    make_book.require_publishable("quick")
+    with pytest.raises(SystemExit, match="facescrub12 is not publishable"):
+        make_book.require_publishable("facescrub12")
+
+
+def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="01_data_preparation has not been run with the profile quick"):
+        make_book.stage("quick")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+class TestMake:
+    """What would be run, as `make -n` lists it in a small tree with the real Makefile."""
+
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> Path:
+        shutil.copy(ROOT / "Makefile", tmp_path)
+        names = [path.stem for path in NOTEBOOKS]
+        inputs = ["pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml", "tools/make_book.py", "book/index.md"]
+        inputs += [
+            "results/a.json",
+            "xfrlib/sdd.py",
+            "profiles/quick.yaml",
+            *(f"notebooks/{name}.ipynb" for name in names),
+        ]
+        built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
+        for age, file in enumerate([*inputs, *built, "_build/quick/html/index.html"]):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("made faces\n", encoding="utf-8")
+            os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
+        return tmp_path
+
+    def runs(self, tree: Path, *arguments: str) -> list[str]:
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("XFR_DATA", "XFR_BUILD", "MAKEFLAGS", "PROFILE")
+        }
+        command = ["make", "-n", "book", *arguments]
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
+        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|site)", done.stdout)
+
+    def test_nothing_changed_means_nothing_runs(self, tree: Path) -> None:
+        assert self.runs(tree) == []
+
+    @pytest.mark.parametrize(
+        ("touched", "expected"),
+        [
+            ("notebooks/01_data_preparation.ipynb", ["01", "02", "03", "04", "05", "06", "site"]),
+            ("notebooks/02_fine_tuning.ipynb", ["02", "03", "04", "05", "06", "site"]),
+            ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
+            ("xfrlib/sdd.py", ["01", "02", "03", "04", "05", "06", "site"]),
+            ("profiles/quick.yaml", ["01", "02", "03", "04", "05", "06", "site"]),
+            ("book/index.md", ["site"]),
+            ("results/a.json", ["site"]),
+        ],
+    )
+    def test_a_touched_file_runs_what_depends_on_it(self, tree: Path, touched: str, expected: list[str]) -> None:
+        os.utime(tree / touched)
+        assert self.runs(tree) == expected
+
+    def test_another_folder_of_pictures_runs_real_profiles_again(self, tree: Path) -> None:
+        (tree / "pictures").mkdir()
+        assert self.runs(tree, "XFR_DATA=pictures") == []  # made faces need none
+        (tree / "profiles/quick.yaml").write_text("dataset: folder\n", encoding="utf-8")
+        os.utime(tree / "profiles/quick.yaml", (1e9, 1e9))
+        (tree / "_build/quick/data_root").write_text(f"{tree / 'pictures'}\n", encoding="utf-8")
+        os.utime(tree / "_build/quick/data_root", (1e9, 1e9))
+        assert self.runs(tree, "XFR_DATA=pictures") == []
+        assert len(self.runs(tree, "XFR_DATA=notebooks")) == 7
+
+
+class Loads(HTMLParser):
+    """Collects what a browser would fetch from another host while it opens a page; plain links are not fetched."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+        self.found += re.findall(r"@import\s+(?:url\()?['\"]?((?:https?:)?//[^'\")\s]+)", page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "link" and not set(given.get("rel", "").split()) & {"stylesheet", "preload", "icon", "modulepreload"}:
+            return
+        names = {"link": ["href"], "a": [], "form": []}.get(tag, ["src", "srcset", "data", "poster"])
+        self.found += [given[n] for n in names if re.match(r"(https?:)?//", given.get(n, ""))]
+
+
+def test_the_scan_sees_what_a_browser_fetches() -> None:
+    page = """<a href="https://a.org">x</a><link rel="canonical" href="https://b.org">
+    <script src="https://c.org/require.js"></script><link rel="stylesheet" href="//d.org/x.css"><img src="local.png">
+    <style>@import url("https://e.org/f.css");</style>"""
+    assert Loads(page).found == ["https://c.org/require.js", "//d.org/x.css", "https://e.org/f.css"]
+
+
+def built_pages() -> list[Path]:
+    return sorted(build_root().glob("*/html/**/*.html"))
+
+
+@pytest.mark.skipif(not built_pages(), reason="no site is built: make book")
+def test_built_pages_fetch_nothing_from_other_hosts() -> None:
+    found = {str(path): loads for path in built_pages() if (loads := Loads(path.read_text(encoding="utf-8")).found)}
+    assert found == {}
+    for path in build_root().glob("*/html/_static/**/*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", path.read_text(encoding="utf-8")), path

@@ -1,0 +1,187 @@
+"""Run the notebooks through papermill, build the site from the executed copies, check the notebooks' sources.
+
+python tools/make_book.py run quick                    all notebooks, in reading order
+python tools/make_book.py run quick 03_cam_theory      one of them
+python tools/make_book.py site quick                   the site, from the executed copies
+python tools/make_book.py check                        no notebook carries outputs
+python tools/make_book.py publishable quick            stop unless the profile's site may be published
+
+Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
+
+
+def sources(root: Path = ROOT) -> list[Path]:
+    """The notebooks in reading order."""
+    return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def build_root() -> Path:
+    """As ``xfrlib.artifacts.build_root``, which this does not import: torch would be loaded beside every notebook."""
+    return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").resolve()
+
+
+def run(profile: str, notebook: str) -> None:
+    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds."""
+    source = ROOT / "notebooks" / f"{notebook}.ipynb"
+    start = time.monotonic()
+    print(f"{notebook}: runs with the profile {profile}", flush=True)
+    executed = papermill.execute_notebook(
+        source,
+        None,
+        {"profile": profile},
+        kernel_name="python3",
+        cwd=source.parent,  # as in JupyterLab
+        progress_bar=False,
+        stderr_file=sys.stderr,  # the notebook's own progress bars
+        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
+    )
+    target = build_root() / profile / "notebooks" / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{source.name}")  # make must never find half a notebook
+    nbformat.write(for_the_page(executed), part)
+    part.replace(target)
+    print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def for_the_page(notebook: NotebookNode) -> NotebookNode:
+    """Take out what only a live kernel can show: widget views and state, progress bars, papermill's own notes.
+
+    A widget view would make the page load scripts from other hosts; a static output beside it stays.
+    """
+    for key in ("widgets", "papermill"):
+        notebook.metadata.pop(key, None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = list(_static(cell.outputs))
+    return notebook
+
+
+def _static(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
+    for output in outputs:
+        data = output.get("data", {})
+        if data.pop(WIDGET_VIEW, None) is not None and data.keys() <= {"text/plain"}:
+            continue
+        if output.output_type == "stream":
+            lines = (line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+            output.text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line))
+            if not output.text.strip():
+                continue
+        yield output
+
+
+def stage(profile: str) -> Path:
+    """Lay out ``_build/<profile>/site``: pages, executed notebooks, results and figures, as Sphinx reads them.
+
+    Raises `FileNotFoundError` when the notebooks have not been run.
+    """
+    out = build_root() / profile
+    for source in sources():
+        if not (out / "notebooks" / source.name).is_file():
+            raise FileNotFoundError(
+                f"{source.stem} has not been run with the profile {profile}: make book PROFILE={profile}"
+            )
+    site = out / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    site.mkdir()
+    for folder in (ROOT / "book", ROOT / "results", out / "notebooks", out / "figures"):
+        if folder.is_dir():
+            shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
+        shutil.copy2(file, site)
+    shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
+    return site
+
+
+def build_site(profile: str) -> None:
+    """Build ``_build/<profile>/html`` with nitpicks and warnings as errors, always from nothing.
+
+    A second build over a failed one would not repeat the warnings of the pages that it takes over, and pass.
+    """
+    site = stage(profile)
+    command = "from jupyter_book.cli.main import main; main()"
+    build = [sys.executable, "-c", command, "build", "-W", "-n", "--keep-going", "-q", str(site)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)  # warnings and errors go to stderr
+    html = site.parent / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    shutil.move(site / "_build" / "html", html)
+    print(f"The site is built, without a warning: {html / 'index.html'}", flush=True)
+
+
+def faults(path: Path) -> list[str]:
+    """What keeps a notebook's source from being committed, as sentences; empty when nothing does."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found = []
+    if any(cell.outputs or cell.execution_count for cell in code):
+        found.append(f"{path.name} carries outputs; clear them: jupyter nbconvert --clear-output --inplace {path.name}")
+    if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
+        found.append(f"{path.name} must have exactly one code cell with the tag parameters")
+    if notebook.metadata.keys() & {"widgets", "papermill"}:
+        found.append(f"{path.name} carries the state of a run in its metadata (widgets or papermill); remove it")
+    return found
+
+
+def check() -> None:
+    """Stop with every fault of every notebook's source."""
+    found = [fault for path in sources() for fault in faults(path)]
+    if found:
+        sys.exit("\n".join(found))
+
+
+def require_publishable(profile: str) -> None:
+    """Stop unless the profile allows its site to be published."""
+    from xfrlib.config import load_profile
+
+    if not load_profile(profile).publishable:
+        sys.exit(f"the profile {profile} is not publishable: its site shows pictures that may not be passed on")
+
+
+def main() -> None:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "site", "publishable"):
+        commands.add_parser(name).add_argument("profile")
+    commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
+    commands.add_parser("check")
+    args = parser.parse_args()
+    try:
+        if args.command == "run":
+            for notebook in args.notebook:
+                run(args.profile, notebook)
+        elif args.command == "site":
+            build_site(args.profile)
+        elif args.command == "publishable":
+            require_publishable(args.profile)
+        else:
+            check()
+    except (FileNotFoundError, ValueError, PapermillExecutionError) as error:
+        sys.exit(str(error))
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+
+
+if __name__ == "__main__":
+    main()
