@@ -10,7 +10,29 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 KINDS = ("deletion", "retention")
-MEASURES = ("drop_points", "drop_relative", "prediction_change")
+MEASURES = {  # column of the table -> how a reader sees it
+    "drop_points": "confidence drop, points",
+    "drop_relative": "confidence drop, % of the confidence",
+    "prediction_change": "prediction change, %",
+}
+METHODS = {
+    "sdd": "SDD",
+    "cam": "CAM",
+    "random_map": "random 7×7 map",
+    "scattered": "scattered pixels",
+    "box": "one box",
+    "shifted": "own map, shifted",
+    "other_identity": "another person's map",
+    "disc": "centred disc",
+}
+# Shadman et al. (2025), tables 1 and 2, in percent: SDD CAM, random CAM. It does not give the relative drop.
+PAPER = {
+    ("deletion", "drop_points"): (62.33, 42.50),
+    ("deletion", "prediction_change"): (51.36, 29.73),
+    ("retention", "drop_points"): (69.43, 82.21),
+    ("retention", "prediction_change"): (57.68, 79.93),
+}
+SIGN = {"deletion": 1, "retention": -1}  # of a difference that favours the first method
 
 
 class Interval(NamedTuple):

@@ -1,0 +1,188 @@
+"""Figures: what is drawn is what was given, on the scale that the labels say, and no global state changes."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from xfrlib import explain, plots, top_fraction_mask
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "train_loss": [2.0, 1.0, 0.5],
+        "validation_loss": [2.5, 1.5, 1.6],
+        "train_accuracy": [0.3, 0.6, 0.9],
+        "validation_accuracy": [0.2, 0.7, 0.7],
+    }
+)
+
+
+def picture_axes(figure):
+    return [axis for axis in figure.axes if axis.images]
+
+
+def as_grey(image):
+    return (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=0)[..., None].numpy()
+
+
+def test_style_and_figures_leave_matplotlib_as_it_was(images):
+    import matplotlib.pyplot as plt
+
+    before = dict(mpl.rcParams)
+    with plots.style():
+        assert mpl.rcParams["svg.hashsalt"] == "xfrlib"
+    figure = plots.contact_sheet(images)
+    assert isinstance(figure, Figure)
+    figure._repr_mimebundle_()
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_pictures_are_the_same_from_tensors_and_arrays():
+    array = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(array).movedim(-1, 1)
+    expected = array.astype(np.float32) / 255
+    for given in (array, tensor, tensor.float() / 255, expected):
+        np.testing.assert_allclose(plots.as_pictures(given), expected, atol=1e-7)
+    np.testing.assert_array_equal(plots.as_pictures(array[0])[0], plots.as_pictures(tensor[0])[0])
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(4, 5), torch.zeros(2, 1, 4, 5), np.zeros((2, 3, 4, 5))])
+def test_pictures_of_another_shape_are_refused(bad):
+    with pytest.raises(ValueError, match="tensors \\(n, 3, H, W\\) or arrays \\(n, H, W, 3\\)"):
+        plots.as_pictures(bad)
+
+
+def test_overlay_upsamples_as_sdd_does_and_scales_signed_maps_about_zero(images):
+    _, axis = plots.subplots()
+    values = torch.tensor([[-3.0, 1.0], [0.0, 2.0]])
+    drawn = plots.overlay(axis, images[0], values, cmap=plots.DIVERGING)
+    expected = F.interpolate(values[None, None], size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
+    colour = mpl.colormaps[plots.DIVERGING]((expected.numpy() + 3) / 6)[..., :3]
+    np.testing.assert_allclose(axis.images[0].get_array(), 0.4 * as_grey(images[0]) + 0.6 * colour, atol=1e-6)
+    assert drawn.get_clim() == (-3.0, 3.0)
+    assert plots.overlay(axis, images[0], values.abs()).get_clim() == (0.0, 3.0)
+    assert plots.overlay(axis, images[0], values, limits=(-1, 5)).get_clim() == (-1, 5)
+    with pytest.raises(ValueError, match="one map"):
+        plots.overlay(axis, images[0], values[None])
+
+
+def test_contact_sheet_shows_every_picture_once(images):
+    masks = torch.zeros(5, 16, 16, dtype=torch.bool)
+    masks[3, 4:9, 4:9] = True
+    figure = plots.contact_sheet(images, list("abcde"), columns=3, rows=["first", "second"], outlines=masks)
+    shown = picture_axes(figure)
+    assert [axis.get_title() for axis in shown] == list("abcde")
+    np.testing.assert_array_equal(shown[3].images[0].get_array(), plots.as_pictures(images)[3])
+    assert [len(axis.collections) for axis in shown] == [0, 0, 0, 2, 0]  # an outline and its black edge
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["first", "second"]
+
+
+def test_cams_share_one_labelled_scale(images):
+    cams = torch.stack([torch.full((2, 2), -4.0), torch.full((2, 2), 1.0)])
+    figure = plots.cam_row(images[0], cams, ["one", "two"])
+    first, *maps = picture_axes(figure)[:3]
+    assert [axis.get_title() for axis in (first, *maps)] == ["picture", "one", "two"]
+    red, blue = ScalarMappable(Normalize(-4, 4), plots.DIVERGING).to_rgba([1.0, -4.0])[:, :3]
+    grey = as_grey(images[0])
+    np.testing.assert_allclose(maps[0].images[0].get_array(), 0.4 * grey + 0.6 * blue, atol=1e-6)
+    np.testing.assert_allclose(maps[1].images[0].get_array(), 0.4 * grey + 0.6 * red, atol=1e-6)
+    assert plots.CAM_UNIT in [axis.get_xlabel() for axis in figure.axes]
+
+
+def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
+    explanation = explain(classifier, images, top_k=4)
+    names = [f"person {i}" for i in range(7)]
+    samples = torch.rand(4, 3, 16, 16)
+    figure = plots.subject_figure(samples, images[2], explanation, names, index=2)
+    top, bottom = np.array(picture_axes(figure)[:10]).reshape(2, 5)
+    for i, label in enumerate(explanation.classes[2].tolist()):
+        probability = plots.percent(explanation.probabilities[2, i])
+        assert top[i].get_title().split("\n") == [f"person {label}", probability]
+        np.testing.assert_array_equal(top[i].images[0].get_array(), plots.as_pictures(samples)[i])
+    np.testing.assert_array_equal(top[4].images[0].get_array(), plots.as_pictures(images)[2])
+    high = float(explanation.cams[2].abs().max())
+    signed, relative = ScalarMappable(Normalize(-high, high), plots.DIVERGING), ScalarMappable(Normalize(0, 1))
+    large = F.interpolate(explanation.cams[2:3], size=(16, 16), mode="bilinear", align_corners=False)[0]
+    for axis, cam in zip(bottom[:4], large, strict=True):
+        np.testing.assert_allclose(axis.images[0].get_array(), plots.tint(images[2], cam, signed), atol=1e-6)
+    heat = plots.tint(images[2], explanation.sdd[2], relative)
+    np.testing.assert_allclose(bottom[4].images[0].get_array(), heat, atol=1e-6)
+    assert [len(axis.collections) for axis in bottom] == [0, 0, 0, 0, 2]  # the outline of the top pixels
+    assert {axis.get_xlabel() for axis in figure.axes} == {"", plots.CAM_UNIT, "SDD (relative)"}
+    with pytest.raises(ValueError, match="3 samples for 4 classes"):
+        plots.subject_figure(samples[:3], images[2], explanation, names, index=2)
+
+
+def test_training_curves_mark_the_first_of_equally_good_epochs():
+    figure = plots.training_curves(HISTORY)
+    loss, accuracy = figure.axes
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [30, 60, 90])
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), HISTORY["validation_loss"])
+    assert list(accuracy.lines[2].get_xdata()) == [2, 2]
+    assert "best epoch (3)" in plots.training_curves(HISTORY, best_epoch=3).axes[0].get_legend().texts[2].get_text()
+
+
+def test_deletion_figure_shows_what_was_deleted_and_kept(classifier, images):
+    explanation = explain(classifier, images, top_k=3)
+    mask = top_fraction_mask(explanation.log_sdd)[0]
+    row = plots.MaskedPicture("SDD", explanation.sdd[0], mask, images[0] * ~mask, images[0] * mask, 0.25, 0.5)
+    shown = picture_axes(plots.deletion_figure(images[0], 0.75, [row]))[:5]
+    share = plots.percent(float(mask.float().mean()))
+    titles = ["original 75 %", "SDD", f"mask {share} of pixels", "deleted 25 %", "retained 50 %"]
+    assert [" ".join(axis.get_title().split()) for axis in shown] == titles
+    together = shown[3].images[0].get_array() + shown[4].images[0].get_array()
+    np.testing.assert_allclose(together, plots.as_pictures(images)[0], atol=1e-6)
+
+
+def test_interval_plot_puts_every_number_on_its_line():
+    table = pd.DataFrame(
+        [
+            {"method": "SDD", "measure": "drop", "value": 60.0, "low": 55.0, "high": 63.0, "paper": 62.33},
+            {"method": "disc", "measure": "drop", "value": 70.0, "low": 68.0, "high": 75.0, "paper": np.nan},
+            {"method": "disc", "measure": "change", "value": 30.0, "low": 28.0, "high": 35.0, "paper": np.nan},
+        ]
+    )
+    figure = plots.interval_plot(table, better={"drop": "higher"})
+    drop, change = figure.axes
+    assert (drop.get_title(), change.get_title()) == ("drop\n(higher is better)", "change")
+    assert [text.get_text() for text in drop.get_yticklabels()] == ["SDD", "disc"]
+    assert drop.get_ylim()[0] > drop.get_ylim()[1]  # the first method is above
+    points = [(list(line.get_xdata()), list(line.get_ydata())) for line in drop.lines]
+    for expected in (([55, 63], [0, 0]), ([60], [0]), ([62.33], [0]), ([68, 75], [1, 1]), ([70], [1])):
+        assert expected in points
+    hollow = [line for line in drop.lines if line.get_marker() == "D"]
+    assert [line.get_markerfacecolor() for line in hollow] == ["none"] * len(hollow)
+    sdd, disc = [line.get_color() for line in drop.lines if line.get_marker() == "o"]
+    assert sdd != disc  # SDD is set off
+    assert [list(line.get_ydata()) for line in change.lines if line.get_marker() == "o"] == [[1]]
+
+
+def test_notebooks_get_vectors_for_curves_and_pixels_for_pictures(images):
+    vector = plots.training_curves(HISTORY)._repr_mimebundle_()
+    assert list(vector) == ["image/svg+xml"]
+    assert vector == plots.training_curves(HISTORY)._repr_mimebundle_()  # no date, no random names
+    pixels = plots.contact_sheet(images)._repr_mimebundle_()
+    assert pixels["image/png"].startswith(b"\x89PNG")
+    buffer = io.BytesIO()
+    plots.save(plots.training_curves(HISTORY), buffer, "svg")
+    assert buffer.getvalue().decode() == vector["image/svg+xml"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [
+        *((0, "0 %"), (0.0004, "< 0.1 %"), (0.004, "0.4 %"), (0.01, "1 %"), (0.5, "50 %")),
+        *((0.99, "99 %"), (0.996, "99.6 %"), (0.9999, "> 99.9 %"), (1, "100 %")),
+    ],
+)
+def test_percent_never_rounds_to_certainty(probability, text):
+    assert plots.percent(probability) == text
