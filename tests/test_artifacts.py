@@ -90,7 +90,7 @@ def test_unknown_and_impossible_parameters_are_named():
         return start_notebook("06_full_evaluation", namespace or {}, profile="quick", **parameters)
 
     with pytest.raises(ParameterError, match="unknown parameter 'tpo_k' of 06_full_evaluation; did you mean 'top_k'"):
-        start({"top_k": None, "tpo_k": 3, "In": [], "_private": 1, "json": json}, top_k=None)
+        start({"top_k": None, "tpo_k": 3, "In": [], "_private": 1, "json": json, "CONSTANT": 1}, top_k=None)
     with pytest.raises(ParameterError, match="top_k = 0: must be at least 2"):
         start(top_k=0)
     with pytest.raises(ParameterError, match="top_k = '3': must be int"):

@@ -71,6 +71,7 @@ def for_the_page(notebook: NotebookNode) -> NotebookNode:
     """
     for key in ("widgets", "papermill"):
         notebook.metadata.pop(key, None)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":

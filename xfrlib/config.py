@@ -107,9 +107,9 @@ class Profile:
         for field in ("learning_rate", "lr_gamma", "delta", "scale", "scale_min"):
             need(0 < getattr(self, field) < float("inf"), field, "must be a positive number")
         need(
-            self.backbone_learning_rate is None or self.backbone_learning_rate >= 0,
+            self.backbone_learning_rate is None or self.backbone_learning_rate > 0,
             "backbone_learning_rate",
-            "must be 0 or more",
+            "must be above 0, or empty for the learning rate of the head",
         )
         need(self.weight_decay >= 0, "weight_decay", "must be 0 or more")
         need(self.seed >= 0, "seed", "must be 0 or more")

@@ -55,9 +55,9 @@ def start_notebook(
     known = ["profile", "data_root", "run_name", *parameters]
     if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
         for name, value in namespace.items():
-            if name.startswith("_") or name in _SHELL_NAMES or isinstance(value, ModuleType | FunctionType | type):
-                continue
-            if name not in known:
+            if name.startswith("_") or name.isupper() or isinstance(value, ModuleType | FunctionType | type):
+                continue  # a private name, a constant, something imported
+            if name not in known and name not in _SHELL_NAMES:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
     try:

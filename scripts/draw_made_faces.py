@@ -1,0 +1,24 @@
+"""Draw the picture of the README: families of made look-alikes, the part that differs named at the left."""
+
+from pathlib import Path
+
+import numpy as np
+
+from xfrlib import plots
+from xfrlib.data.synthetic import make_families, picture_seed, render
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES, SIZE, PICTURES = 4, 3, 2
+
+
+def main() -> None:
+    people = make_families(FAMILIES, SIZE, seed=0)
+    shown = [(person, picture_seed(0, row, k)) for row, person in enumerate(people) for k in range(PICTURES)]
+    pictures = render([person for person, _ in shown], [seed for _, seed in shown])[0]
+    rows = ["differ in " + " and ".join(person.differs) for person in people[::SIZE]]
+    figure = plots.contact_sheet(np.asarray(pictures), columns=SIZE * PICTURES, rows=rows, width=5.5)
+    plots.save(figure, ROOT / "book" / "_static" / "made_faces.png")
+
+
+if __name__ == "__main__":
+    main()
