@@ -83,11 +83,12 @@ class NotebookRun:
         if Path(run_name).name != run_name:
             raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
         self.folder = self._base_folder / "runs" / run_name if run_name else self._base_folder
+        self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
         self._started = time.monotonic()
 
     def output(self, name: str) -> Path:
         """Where this run writes the artefact `name`; the folder is made."""
-        path = self.folder / name
+        path = self._touched[name] = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -98,7 +99,7 @@ class NotebookRun:
         """
         for folder in (self.folder, self._base_folder):
             if (folder / name).exists():
-                return folder / name
+                return self._touched.setdefault(name, folder / name)
         raise artifacts.MissingArtifactError(
             f"{name} of the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
             f"(or everything in order: make book PROFILE={self.profile.name})"
@@ -151,16 +152,20 @@ class NotebookRun:
             **artifacts.environment(),
         }
         for key, name in (("data_hash", "manifest.csv"), ("classifier_sha256", "classifier.safetensors")):
-            path = next((f / name for f in (self.folder, self._base_folder) if (f / name).exists()), None)
-            if path is not None:
+            path = self._touched.get(name)
+            if path is not None and path.exists():
                 facts[key] = data_hash(read_manifest(path)) if name == "manifest.csv" else artifacts.file_sha256(path)
         return {**facts, "settings": self.profile.as_dict(), "seconds": round(time.monotonic() - self._started, 1)}
 
     def show_provenance(self) -> Markdown:
-        """The provenance as a folded table, for the end of a page."""
+        """The provenance as a table, for the end of a page; hashes are cut to their first 16 digits."""
         facts = self.provenance()
-        settings = ", ".join(
-            f"{key} {value}" for key, value in facts.pop("settings").items() if key not in ("name", "title")
+        settings = {key: value for key, value in facts.pop("settings").items() if key not in ("name", "title", "seed")}
+        facts |= {key: f"{facts[key][:16]}…" for key in ("data_hash", "classifier_sha256") if key in facts}
+        facts["settings"] = ", ".join(
+            f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in settings.items()
+            if value not in ("", None)
         )
-        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in {**facts, "settings": settings}.items()]
-        return Markdown("\n".join(["**Provenance of this page**", "", "| | |", "|---|---|", *rows]))
+        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
+        return Markdown("\n".join(["**Provenance of this page**", "", "| what | value |", "|---|---|", *rows]))
