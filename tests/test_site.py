@@ -14,11 +14,11 @@ import make_book
 import nbformat
 import pytest
 import readme_results
-import results
 import yaml
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
+import results
 from xfrlib.artifacts import build_root
 
 ROOT = Path(__file__).resolve().parents[1]
