@@ -1,4 +1,4 @@
-"""What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a random explainer."""
+"""What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a null case."""
 
 from types import SimpleNamespace
 
