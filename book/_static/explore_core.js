@@ -357,13 +357,12 @@ function explorerCore() {
   /** "left eye", "left brow" -> "left eye and brow". */
   function inWords(names) {
     const [first, second] = names;
-    if (!second) return first ? withArticle(first) : "no place";
+    if (!second) return first ? `the ${first}` : "no place";
     const side = first.split(" ")[0];
-    if (second.startsWith(`${side} `)) return `the ${first} and ${second.slice(side.length + 1)}`;
-    return `${withArticle(first)} and ${withArticle(second)}`;
+    return second.startsWith(`${side} `)
+      ? `the ${first} and ${second.slice(side.length + 1)}`
+      : `the ${first} and the ${second}`;
   }
-
-  const withArticle = (name) => (/^(clothes|glasses)$/.test(name) ? `the ${name}` : `the ${name}`);
 
   // --- one answer, and the worker
 
@@ -379,16 +378,19 @@ function explorerCore() {
       if (kept.size > limit) kept.delete(kept.keys().next().value);
       return found;
     }
-    /** Maps of a request {pixels, target, rivals, delta, scale, scaleMin, scaleMax, form, share}. */
+    /** Maps of a request {pixels, target, rivals, topK, delta, scale, scaleMin, scaleMax, form, share}; target null is
+        the predicted class, rivals null the topK - 1 most probable others. */
     function explain(request) {
       const { features, logits } = look(request.pixels);
-      const classes = [request.target, ...request.rivals];
+      const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]);
+      const target = request.target ?? order[0];
+      const classes = [target, ...(request.rivals ?? order.filter((n) => n !== target).slice(0, request.topK - 1))];
       const small = cams(network.head, features, classes);
       const s = sddScale(small, request);
       const large = small.map((map) => upsample(map, features.h, features.w, size));
       const log = logSdd(large, s.used, request);
-      return { logits, probabilities: softmax(logits), cams: small, large, s, log, mask: topMask(log, request.share),
-        peak: topMask(log, 0.05) };
+      return { classes, logits, probabilities: softmax(logits), cams: small, large, s, log,
+        mask: topMask(log, request.share), peak: topMask(log, 0.05) };
     }
     /** Probabilities after the top share was painted black, and after all else was. */
     function masked(pixels, mask) {
@@ -422,13 +424,11 @@ function explorerCore() {
         try {
           const began = performance.now(), before = work.passes();
           const found = work.explain(request);
-          const { large, s, log, mask, peak, logits, probabilities } = found;
           const spent = { milliseconds: performance.now() - began, passes: work.passes() - before };
-          scope.postMessage({ kind: "maps", id: request.id, large, cams: found.cams, s, log, mask, peak, logits,
-            probabilities, ...spent });
+          scope.postMessage({ kind: "maps", id: request.id, ...found, ...spent });
           await breathe();
           if (waiting) continue;
-          const after = work.masked(request.pixels, mask);
+          const after = work.masked(request.pixels, found.mask);
           scope.postMessage({ kind: "masked", id: request.id, ...after, milliseconds: performance.now() - began });
           await breathe();
         } catch (error) {
