@@ -12,17 +12,17 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
@@ -31,13 +31,10 @@ from xfrlib.data.synthetic import DIFFERING, Identity, make_families, picture_se
 from xfrlib.evaluation.ground_truth import part_differs
 from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.evaluation.perturbation import deletion_retention
-from xfrlib.explain import explain
+from xfrlib.explain import Explanation, explain
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.models.iresnet import IRBlock, IResNet
 from xfrlib.notebook import NotebookRun
-
-WEIGHTS_LIMIT = 4_000_000  # bytes of the binary file
-_LEVELS = 32767  # a weight is a whole number of 16 bits times the scale of its row
+from xfrlib.page_weights import pack_classifier
 
 
 class PageFace(NamedTuple):
@@ -45,89 +42,6 @@ class PageFace(NamedTuple):
 
     identity: int  # class that it shows
     seed: int  # its nuisance seed, see `xfrlib.data.synthetic.picture_seed`
-
-
-class _Writer:
-    """Appends arrays to one binary file, each at a multiple of four bytes, and remembers where."""
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-
-    def put(self, values: NDArray[Any]) -> int:
-        start = len(self.content)
-        self.content += values.astype(values.dtype.newbyteorder("<")).tobytes()
-        self.content += bytes(-len(self.content) % 4)
-        return start
-
-    def floats(self, values: Tensor) -> dict[str, Any]:
-        return {"at": self.put(values.detach().cpu().numpy().astype(np.float32)), "size": values.numel()}
-
-    def rows(self, weight: Tensor) -> dict[str, Any]:
-        """A matrix (rows, columns) as whole numbers of 16 bits and one scale a row."""
-        matrix = weight.detach().cpu().double().flatten(1)
-        scale = (matrix.abs().amax(dim=1) / _LEVELS).float()
-        whole = (matrix / scale.double().clamp(min=1e-30)[:, None]).round().clamp(-_LEVELS, _LEVELS)
-        return {"at": self.put(whole.numpy().astype(np.int16)), "scale": self.floats(scale), "shape": [*matrix.shape]}
-
-
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a BatchNorm in evaluation mode, (C,) each, in float64."""
-    mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
-    scale = norm.weight.double() / torch.sqrt(var + norm.eps)
-    return scale, norm.bias.double() - mean * scale
-
-
-def _convolution(writer: _Writer, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> dict[str, Any]:
-    """A convolution with the BatchNorm after it folded in."""
-    scale, shift = _affine(norm)
-    folded = conv.weight.double() * scale[:, None, None, None]
-    geometry = {"kernel": conv.kernel_size[0], "stride": conv.stride[0], "padding": conv.padding[0]}
-    return {**geometry, "weight": writer.rows(folded), "bias": writer.floats(shift)}
-
-
-def _block(writer: _Writer, block: IRBlock) -> dict[str, Any]:
-    before, first, after, prelu, second, last = cast("list[Any]", list(block.res_layer))
-    # The first BatchNorm stands before a padded convolution: its shift must not reach the padding, so it is not folded.
-    scale, shift = _affine(before)
-    shortcut = None
-    if isinstance(block.shortcut_layer, nn.Sequential):
-        shortcut = _convolution(writer, *cast("list[Any]", list(block.shortcut_layer)))
-    return {
-        "scale": writer.floats(scale),
-        "shift": writer.floats(shift),
-        "first": _convolution(writer, first, after),
-        "prelu": writer.floats(prelu.weight),
-        "second": _convolution(writer, second, last),
-        "shortcut": shortcut,
-    }
-
-
-@torch.no_grad()
-def pack_classifier(model: FaceClassifier) -> tuple[dict[str, Any], bytes]:
-    """The network as a description and one binary file, for ``explore_core.js``.
-
-    Weights of convolutions, their BatchNorm folded in, are whole numbers of 16 bits with a scale for each output
-    channel (half the size of float32; the rounding is 1/65 534 of the largest weight of the channel, against 1/2 048 of
-    each weight in float16). All else is float32, little-endian.
-    Raises ValueError for a backbone that is no IR network, or one that does not fit the page.
-    """
-    backbone = model.backbone
-    if not isinstance(backbone, IResNet):
-        raise ValueError(f"{type(backbone).__name__} cannot be run in the page: it reads IR networks, such as 'slim'")
-    writer = _Writer()
-    conv, norm, prelu = cast("list[Any]", list(backbone.input_layer))
-    description = {
-        "mean": backbone.mean,
-        "std": backbone.std,
-        "bgr": backbone.channel_order == "BGR",
-        "stem": _convolution(writer, conv, norm),
-        "prelu": writer.floats(prelu.weight),
-        "blocks": [_block(writer, cast(IRBlock, block)) for block in backbone.body],
-        "head": {"weight": writer.floats(model.weight), "bias": writer.floats(model.bias)},
-    }
-    if len(writer.content) > WEIGHTS_LIMIT:
-        raise ValueError(f"{backbone.name!r} takes {len(writer.content):,} bytes; the page takes {WEIGHTS_LIMIT:,}")
-    return description, bytes(writer.content)
 
 
 def _base64(content: bytes) -> str:
@@ -196,16 +110,43 @@ def write_explorer(
     model : the classifier, of an IR backbone.
     people : its classes, in order.
     faces : the pictures that a reader can choose.
-    settings : where the controls stand at first: ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``,
-        ``form`` and ``fraction``.
+    settings : ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``, ``form``, ``centre`` and ``fraction``, as
+        the figures of the book use them. At first the page shows a smaller delta, see `gentle_delta`.
     """
     if model.num_classes != len(people):
         raise ValueError(f"the model has {model.num_classes} classes but there are {len(people)} people: give one each")
+    shown = settings | {"delta": gentle_delta(model, people, faces, settings)}
     description, weights = pack_classifier(model)
     _write_script(folder / "weights.js", "explorerWeights", {"network": description, "binary": _base64(weights)})
-    _write_script(folder / "faces.js", "explorerFaces", {**pack_faces(people, faces), "settings": settings})
+    _write_script(
+        folder / "faces.js",
+        "explorerFaces",
+        {**pack_faces(people, faces), "settings": settings, "delta_shown": shown["delta"]},
+    )
     with write_atomic(folder / "static.webp") as path:
-        plots.save(static_figure(model, people, faces[0], settings), path, "webp")
+        plots.save(static_figure(model, people, faces[0], shown), path, "webp")
+
+
+def _images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.Tensor:
+    """The pictures as (n, 3, 112, 112) in [0, 1]."""
+    pictures, _ = render([people[face.identity] for face in faces], [face.seed for face in faces])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+def _explain(model: FaceClassifier, images: torch.Tensor, settings: dict[str, Any]) -> Explanation:
+    return explain(model, images, **{key: value for key, value in settings.items() if key != "fraction"})
+
+
+def gentle_delta(
+    model: FaceClassifier, people: Sequence[Identity], faces: Sequence[PageFace], settings: dict[str, Any]
+) -> float:
+    """The delta with which the maps of half the faces run from about e^-4 to 1, so that more than a peak is seen.
+
+    Rounded to a step of the page's slider, a twentieth of a power of ten.
+    """
+    depth = -float(_explain(model, _images(people, faces), settings).log_sdd.amin(dim=(1, 2)).median())
+    steps = round(20 * math.log10(settings["delta"] * 4 / depth)) if depth > 0 else 0
+    return 10 ** (max(-40, min(steps, 40)) / 20)
 
 
 def _write_script(path: Path, name: str, value: dict[str, Any]) -> None:
@@ -217,10 +158,8 @@ def static_figure(
     model: FaceClassifier, people: Sequence[Identity], face: PageFace, settings: dict[str, Any]
 ) -> Figure:
     """What the explorer shows first, for a reader whose browser runs no scripts."""
-    picture = render([people[face.identity]], [face.seed])[0]
-    image = torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255
-    sdd = {key: value for key, value in settings.items() if key != "fraction"}
-    explanation = explain(model, image, **sdd)
+    image = _images(people, [face])
+    explanation = _explain(model, image, settings)
     mask = top_fraction_mask(explanation.log_sdd, settings["fraction"])
     answer = deletion_retention(model, image, mask).iloc[0]
     names = [people[c].name.replace("_", " ") for c in explanation.classes[0].tolist()]
@@ -248,10 +187,10 @@ def static_figure(
 
 
 def closest_decisions(run: NotebookRun, people: Sequence[Identity], model: FaceClassifier) -> list[PageFace]:
-    """For each person the test picture whose two highest logits lie closest together, right or wrong."""
+    """For each person the test picture whose two highest logits lie closest together, right or wrong; on the CPU."""
     dataset = run.dataset("test")
     with torch.no_grad():
-        logits = torch.cat([model(dataset[row][0][None].to(run.device)).cpu() for row in range(len(dataset))])
+        logits = torch.cat([model(dataset[row][0][None]) for row in range(len(dataset))])
     best = logits.topk(2, dim=1).values
     table = dataset.table.assign(margin=(best[:, 0] - best[:, 1]).numpy())
     chosen = table.loc[table.groupby("label")["margin"].idxmin()]
@@ -277,7 +216,7 @@ def export_explorer(run: NotebookRun, folder: Path) -> None:
     model = run.classifier().cpu()
     by_name = {person.name: person for person in _drawn(run)}
     people = [by_name[name] for name in run.dataset("test").identities]
-    names = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "fraction")
+    names = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre", "fraction")
     settings = {name: getattr(profile, name) for name in names}
     write_explorer(folder, model, people, closest_decisions(run, people, model), settings)
 

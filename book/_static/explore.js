@@ -16,9 +16,8 @@
 
   const percent = (p) => {
     const value = 100 * p;
-    if (value < 0.05) return "0 %";
-    if (value > 99.95) return "100 %";
-    return `${value.toFixed(value < 10 || value > 99 ? 1 : 0)} %`;
+    const digits = value >= 0.05 && value < 10 || value > 99 && value <= 99.95 ? 1 : 0;
+    return `${value.toFixed(digits)}\u00a0%`;
   };
   const number = (value) => String(Number(value.toPrecision(3)));
   const argmax = (values) => values.indexOf(Math.max(...values));
@@ -100,7 +99,10 @@
       Object.assign(this, { root, core, data, worker, size: data.size });
       const { settings } = data;
       this.settings = { delta: settings.delta, scale: settings.scale, scaleMin: settings.scale_min,
-        scaleMax: settings.scale_max, form: settings.form, share: settings.fraction };
+        scaleMax: settings.scale_max, form: settings.form, centre: settings.centre, share: settings.fraction };
+      this.book = { ...this.settings }; // what the figures of the book use
+      this.settings.delta = data.delta_shown; // small, so that more than the peak of the map can be seen
+      this.controls = {}; // name of a setting -> function that moves its control to it
       this.brush = { ink: "black", radius: 7, x: 56, y: 56, down: false, shown: false };
       this.map = "sdd";
       this.truth = false;
@@ -124,7 +126,7 @@
       this.ask();
     }
 
-    get painted() { return this.history.length > 0; }
+    get painted() { return this.pixels.some((value, i) => value !== this.face.pixels[i]); }
 
     ask() {
       if (this.rivals && !this.rivals.length) {
@@ -167,11 +169,16 @@
       this.canvas = make("canvas", { width: SIDE, height: SIDE, className: "xe-canvas", tabIndex: 0, role: "application",
         "aria-roledescription": "picture to paint on", "aria-describedby": "xe-say" });
       this.listenToBrush();
-      this.mapChoice = make("select", { id: "xe-map", onchange: (e) => { this.map = e.target.value; this.draw(); } });
+      this.mapChoice = make("select", { id: "xe-map", onchange: (e) => {
+        this.map = e.target.value;
+        this.draw();
+        this.tell();
+      } });
       this.bar = make("div", { className: "xe-bar" });
       this.barLabels = make("div", { className: "xe-bar-labels" });
       this.truthText = make("p", { className: "xe-note", id: "xe-truth-text" });
       this.sayText = make("p", { className: "xe-say", id: "xe-say", role: "status", "aria-live": "polite" });
+      this.brushText = make("p", { className: "xe-hidden", role: "status", "aria-live": "polite" });
       this.timeText = make("p", { className: "xe-note xe-time" });
       this.targetChoice = make("select", { id: "xe-target", onchange: (e) => this.setTarget(Number(e.target.value)) });
       this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title", tabIndex: -1 });
@@ -184,34 +191,33 @@
         this.canvas,
         make("div", { className: "xe-row" }, make("label", { for: "xe-map" }, "Drawn over it"), this.mapChoice),
         this.bar, this.barLabels,
+        this.check("xe-top", "Outline the top share", true, (on) => { this.showTop = on; }),
         this.check("xe-truth", "Outline where they truly differ", false, (on) => { this.truth = on; }),
-        this.truthText,
-        this.check("xe-top", "Outline the top share", true, (on) => { this.showTop = on; }));
+        this.truthText);
       this.showTop = true;
-      const controls = make("div", { className: "xe-controls" },
+      const classes = make("div", { className: "xe-classes" },
         make("div", { className: "xe-row" }, make("label", { for: "xe-target" }, "Target"), this.targetChoice),
         make("p", { className: "xe-label", id: "xe-rivals-title" }, "Rivals"),
         make("div", { className: "xe-buttons" },
           this.button("xe-likely", "The most probable", () => this.setRivals(this.byProbability().slice(0, d.settings.top_k - 1))),
           this.button("xe-family", "The look-alikes", () => this.setRivals(this.relatives()))),
-        this.rivalList,
+        this.rivalList);
+      const settings = make("div", { className: "xe-settings" },
         this.slider("delta", "Amplification δ", -2, 2),
         this.slider("scale", "Scale k", -1, 2),
         this.slider("scaleMin", "Smallest s", -1, 1),
         (this.scaleText = make("p", { className: "xe-note", id: "xe-scale-text" })),
-        make("div", { className: "xe-row" }, make("label", { for: "xe-form" }, "Form"),
-          make("select", { id: "xe-form", onchange: (e) => { this.settings.form = e.target.value; this.ask(); } },
-            ...["sum", "product", "local_softmax"].map((form) => make("option", { value: form,
-              selected: form === this.settings.form }, form.replace("_", " "))))),
-        this.shareSlider());
-      const results = make("div", { className: "xe-results" },
-        make("div", { className: "xe-scroll" }, this.table),
-        make("div", { className: "xe-masked" },
-          ...["deletion", "retention"].map((kind) => make("figure", {}, this.maskedCanvas[kind], this.maskedText[kind]))));
+        this.formChoice(),
+        this.shareSlider(),
+        this.button("xe-book", "The settings of the book", () => this.setAll(this.book)));
+      const masked = make("div", { className: "xe-masked" },
+        ...["deletion", "retention"].map((kind) => make("figure", {}, this.maskedCanvas[kind], this.maskedText[kind])));
       this.panel = make("div", { className: "xe" },
         make("fieldset", { className: "xe-people" }, make("legend", {}, "The person in the picture"), ...families),
-        make("div", { className: "xe-main" }, make("div", {}, stage, this.paintBox(), this.sayText), controls),
-        results, this.timeText);
+        make("div", { className: "xe-main" },
+          make("div", { className: "xe-column" }, stage, this.paintBox(), masked),
+          make("div", { className: "xe-column" }, this.sayText, make("div", { className: "xe-scroll" }, this.table), classes, settings)),
+        this.brushText, this.timeText);
       this.root.replaceChildren(this.panel);
     }
 
@@ -245,6 +251,7 @@
         show();
         this.ask();
       };
+      this.controls[name] = () => { input.value = Math.log10(this.settings[name]); show(); };
       show();
       return make("div", { className: "xe-slider" }, make("label", { for: input.id }, text), output, input);
     }
@@ -253,12 +260,27 @@
       const output = make("output", { for: "xe-share" });
       const input = make("input", { type: "range", id: "xe-share", min: 1, max: 90, step: 1, value: 100 * this.settings.share });
       const show = () => {
-        output.textContent = `${Math.round(100 * this.settings.share)} %`;
+        output.textContent = `${Math.round(100 * this.settings.share)}\u00a0%`;
         input.setAttribute("aria-valuetext", output.textContent);
       };
       input.oninput = () => { this.settings.share = Number(input.value) / 100; show(); this.ask(); };
+      this.controls.share = () => { input.value = 100 * this.settings.share; show(); };
       show();
       return make("div", { className: "xe-slider" }, make("label", { for: "xe-share" }, "Top share"), output, input);
+    }
+
+    formChoice() {
+      const select = make("select", { id: "xe-form", onchange: () => { this.settings.form = select.value; this.ask(); } },
+        ...["sum", "product", "local_softmax"].map((form) => make("option", { value: form }, form.replace("_", " "))));
+      this.controls.form = () => { select.value = this.settings.form; };
+      this.controls.form();
+      return make("div", { className: "xe-row" }, make("label", { for: "xe-form" }, "Form"), select);
+    }
+
+    setAll(settings) {
+      Object.assign(this.settings, settings);
+      for (const show of Object.values(this.controls)) show();
+      this.ask();
     }
 
     /** All classes but the target, the most probable in the picture as it was made first. */
@@ -363,6 +385,7 @@
 
     key(event) {
       const brush = this.brush, step = event.shiftKey ? 8 : 2;
+      const where = () => { this.brushText.textContent = `Brush ${brush.down ? "down " : ""}over the ${this.placeAt(brush.x, brush.y)}`; };
       const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
       const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
       if (key === "u" || (key === "z" && (event.ctrlKey || event.metaKey))) this.undo();
@@ -373,11 +396,12 @@
         const [x, y] = [keep(brush.x + dx), keep(brush.y + dy)];
         if (brush.down) { this.strokeTo(x, y); this.ask(); }
         Object.assign(brush, { x, y });
+        where();
       } else if (key === " ") this.begin(brush.x, brush.y);
       else if (key === "p") {
         brush.down = !brush.down;
         if (brush.down) this.begin(brush.x, brush.y);
-        this.say(brush.down ? "The brush is down: arrows paint." : "The brush is lifted.", 0);
+        where();
       } else if (key === "Escape") brush.down = false;
       else return;
       event.preventDefault();
@@ -385,11 +409,22 @@
       this.draw();
     }
 
+    pixelAt(x, y) {
+      const inside = (v) => Math.min(Math.max(Math.floor(v), 0), this.size - 1);
+      return inside(y) * this.size + inside(x);
+    }
+
+    placeAt(x, y) { return this.places[this.pixelAt(x, y)]; }
+
+    remember() {
+      this.history.push(this.pixels.slice());
+      if (this.history.length > 60) this.history.shift();
+    }
+
     /** Begin a stroke with one spot. */
     begin(x, y) {
-      this.history.push(this.pixels.slice());
-      if (this.history.length > 60) this.history.splice(1, 1); // the first is kept: it is the picture as it was made
-      const i = 3 * (Math.min(Math.floor(y), this.size - 1) * this.size + Math.min(Math.floor(x), this.size - 1));
+      this.remember();
+      const i = 3 * this.pixelAt(x, y);
       this.brush.colour = { black: [0, 0, 0], grey: [128, 128, 128] }[this.brush.ink] || [...this.pixels.subarray(i, i + 3)];
       Object.assign(this.brush, { x, y });
       this.spot(x, y);
@@ -425,7 +460,7 @@
     }
 
     clear() {
-      this.history = [];
+      this.remember();
       this.pixels = this.face.pixels.slice();
       this.draw();
       this.ask();
@@ -449,9 +484,11 @@
       if (this.brush.shown) this.drawBrush(context);
       this.drawBar(values);
       const name = this.data.names[this.face.identity];
-      this.canvas.setAttribute("aria-label", `Face of ${name}${this.painted ? ", painted over" : ""}. ` +
+      const { painted } = this;
+      this.canvas.setAttribute("aria-label", `Face of ${name}${painted ? ", painted over" : ""}. ` +
         "Arrow keys move the brush, Space paints, P puts it down, U undoes");
-      this.undoButton.disabled = this.clearButton.disabled = !this.painted;
+      this.undoButton.disabled = !this.history.length;
+      this.clearButton.disabled = !painted;
     }
 
     /** What is drawn over the picture: shares of the colour scale, its colours and the labels of its bar. */
@@ -515,7 +552,7 @@
 
     fill() {
       const { answer, masked, original, data, target, rivals } = this;
-      const share = `${Math.round(100 * this.settings.share)} %`;
+      const share = `${Math.round(100 * this.settings.share)}\u00a0%`;
       const columns = [["as made", original]];
       if (this.painted) columns.push(["painted", answer.probabilities]);
       columns.push([`without the top ${share}`, masked && masked.deletion], [`only the top ${share}`, masked && masked.retention]);
@@ -541,13 +578,15 @@
         this.maskedText[kind].textContent = `${what}: ${says}`;
       }
       const { free, used } = answer.s;
-      const bound = used > free ? ", held up to the smallest s" : used < free ? ", held down to the largest s" : "";
-      this.scaleText.textContent = `s = ${number(used)}${bound ? `: k alone gives ${number(free)}${bound}` : ""}`;
+      const bound = used > free ? "the smallest" : used < free ? "the largest" : "";
+      this.scaleText.textContent = `s = ${number(used)}${bound ? `, ${bound} allowed; k alone would give ${number(free)}` : ""}`;
       if (this.forwardTime) {
         this.timeText.textContent = `The last pass of the network took ${Math.round(this.forwardTime)} ms in this browser.`;
       }
-      if (masked) this.say(this.sentence());
+      this.tell();
     }
+
+    tell() { if (this.masked) this.say(this.sentence()); }
 
     verdict(probabilities) {
       const best = argmax(probabilities);
@@ -560,10 +599,13 @@
       const named = argmax(answer.probabilities);
       const right = named === face.identity ? "right" : `wrong: this is ${data.names[face.identity]}`;
       const before = painted && argmax(this.original) !== named ? ` It named ${data.names[argmax(this.original)]} before you painted.` : "";
-      const where = core.inWords(core.strongest(answer.peak, this.places));
+      const cam = answer.classes.indexOf(Number(this.map));
+      const [map, values] = cam < 0 ? ["SDD map", answer.log] : [`evidence for ${data.names[answer.classes[cam]]}`, answer.large[cam]];
+      const where = core.inWords(core.strongest(core.topMask(values, 0.05), this.places));
       return `The network names ${this.verdict(answer.probabilities)} (${right}).${before} ` +
-        `The map is strongest over ${where}. ` +
-        `Without the top ${Math.round(100 * this.settings.share)} %: ${this.verdict(masked.deletion)}; with them alone: ${this.verdict(masked.retention)}.`;
+        `The ${map} is strongest over ${where}. ` +
+        `Without the top ${Math.round(100 * this.settings.share)}\u00a0%: ${this.verdict(masked.deletion)}; ` +
+        `with it alone: ${this.verdict(masked.retention)}.`;
     }
 
     /** Say something to everyone; a reader with a screen reader hears it once the controls rest. */

@@ -197,12 +197,13 @@ function explorerCore() {
 
   // --- maps
 
-  /** Signed CAMs of `classes`, in units of the logit: a Float32Array (h * w) each. Weights are centred over classes. */
-  function cams(head, map, classes) {
+  /** Signed CAMs of `classes`, in units of the logit: a Float32Array (h * w) each. `centre` takes the mean over classes
+      off the weights first. */
+  function cams(head, map, classes, centre) {
     const { channels, data } = map;
     const positions = map.h * map.w;
     const mean = new Float64Array(channels);
-    for (let n = 0; n < head.classes; n++)
+    for (let n = 0; centre && n < head.classes; n++)
       for (let c = 0; c < channels; c++) mean[c] += head.weight[n * channels + c] / head.classes;
     return classes.map((n) => {
       const sums = new Float64Array(positions);
@@ -338,8 +339,8 @@ function explorerCore() {
     });
   }
 
-  /** The one or two places on which a mask lies most: those it covers at least by half, largest share of the mask first;
-      parts of the face go before bare skin and what is beside the face. */
+  /** The one or two places on which a mask lies most. A place counts by its pixels in the mask; a part of the face twice,
+      or six times where the mask covers half of it, since the skin around it is always larger. */
   function strongest(mask, placeOf) {
     const area = new Map(), within = new Map();
     placeOf.forEach((place, i) => {
@@ -347,7 +348,7 @@ function explorerCore() {
       if (mask[i]) within.set(place, (within.get(place) || 0) + 1);
     });
     const plain = /cheek|forehead|chin|middle|background|clothes|hair/;
-    const score = ([place, n]) => n * (plain.test(place) ? 0.25 : 1) * (n >= area.get(place) / 2 ? 2 : 1);
+    const score = ([place, n]) => n * (plain.test(place) ? 1 : n >= area.get(place) / 2 ? 6 : 2);
     const ranked = [...within].sort((a, b) => score(b) - score(a));
     if (!ranked.length) return [];
     const limit = score(ranked[0]) / 3;
@@ -378,19 +379,19 @@ function explorerCore() {
       if (kept.size > limit) kept.delete(kept.keys().next().value);
       return found;
     }
-    /** Maps of a request {pixels, target, rivals, topK, delta, scale, scaleMin, scaleMax, form, share}; target null is
-        the predicted class, rivals null the topK - 1 most probable others. */
+    /** Maps of a request {pixels, target, rivals, topK, delta, scale, scaleMin, scaleMax, form, centre, share}; target
+        null is the predicted class, rivals null the topK - 1 most probable others. */
     function explain(request) {
       const { features, logits } = look(request.pixels);
       const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]);
       const target = request.target ?? order[0];
       const classes = [target, ...(request.rivals ?? order.filter((n) => n !== target).slice(0, request.topK - 1))];
-      const small = cams(network.head, features, classes);
+      const small = cams(network.head, features, classes, request.centre);
       const s = sddScale(small, request);
       const large = small.map((map) => upsample(map, features.h, features.w, size));
       const log = logSdd(large, s.used, request);
       return { classes, logits, probabilities: softmax(logits), cams: small, large, s, log,
-        mask: topMask(log, request.share), peak: topMask(log, 0.05) };
+        mask: topMask(log, request.share) };
     }
     /** Probabilities after the top share was painted black, and after all else was. */
     function masked(pixels, mask) {
