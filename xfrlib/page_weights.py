@@ -1,4 +1,4 @@
-"""A classifier as one small binary file that a web page can run: see ``book/_static/explore_core.js``, which reads it."""
+"""A classifier as one small binary file that a web page can run: ``book/_static/explore_core.js`` reads it."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@
       this.table = make("table", { className: "xe-table" });
       this.maskedCanvas = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("canvas", {
         width: this.size, height: this.size, role: "img" })]));
-      this.maskedText = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("figcaption")]));
+      this.maskedText = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("p")]));
 
       const stage = make("div", { className: "xe-stage" },
         this.canvas,
@@ -211,7 +211,7 @@
         this.shareSlider(),
         this.button("xe-book", "The settings of the book", () => this.setAll(this.book)));
       const masked = make("div", { className: "xe-masked" },
-        ...["deletion", "retention"].map((kind) => make("figure", {}, this.maskedCanvas[kind], this.maskedText[kind])));
+        ...["deletion", "retention"].map((kind) => make("div", {}, this.maskedCanvas[kind], this.maskedText[kind])));
       this.panel = make("div", { className: "xe" },
         make("fieldset", { className: "xe-people" }, make("legend", {}, "The person in the picture"), ...families),
         make("div", { className: "xe-main" },
@@ -555,7 +555,7 @@
       const share = `${Math.round(100 * this.settings.share)}\u00a0%`;
       const columns = [["as made", original]];
       if (this.painted) columns.push(["painted", answer.probabilities]);
-      columns.push([`without the top ${share}`, masked && masked.deletion], [`only the top ${share}`, masked && masked.retention]);
+      columns.push([`without top ${share}`, masked && masked.deletion], [`only top ${share}`, masked && masked.retention]);
       const cell = (p) => {
         const td = make("td", {}, p === null ? "…" : percent(p));
         if (p !== null) td.style.setProperty("--share", `${100 * p}%`);
@@ -567,7 +567,7 @@
         make("thead", {}, make("tr", {}, make("td"), ...columns.map(([title]) => make("th", { scope: "col" }, title)))),
         make("tbody", {},
           ...[target, ...rivals].map((n) => row(data.names[n], columns.map(([, p]) => cell(p && p[n])), n === target ? "xe-target" : "")),
-          row("the network names", columns.map(([, p]) => make("td", { className: "xe-named" }, p ? data.names[argmax(p)] : "…")))));
+          row("named", columns.map(([, p]) => make("td", { className: "xe-named" }, p ? data.names[argmax(p)] : "…")))));
       for (const [kind, value] of [["deletion", 1], ["retention", 0]]) {
         const canvas = this.maskedCanvas[kind];
         const picture = canvasOf(this.core.blacken(this.pixels, answer.mask, value), this.size);
