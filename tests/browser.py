@@ -50,4 +50,4 @@ def requests(driver: Any) -> list[str]:
     """Addresses that pages and workers have asked for since the last call; what lies inside the page does not count."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in sent if not url.startswith(("data:", "blob:"))]
+    return [url for url in sent if not url.startswith(("data:", "blob:", "chrome"))]

@@ -166,7 +166,7 @@
         const members = d.faces.map((face, n) => [face, n]).filter(([face]) => d.family[face.identity] === family);
         return make("span", { className: "xe-family" }, ...members.map(([face, n]) => this.thumbnail(face, n)));
       });
-      this.canvas = make("canvas", { width: SIDE, height: SIDE, className: "xe-canvas", tabIndex: 0, role: "application",
+      this.canvas = make("canvas", { width: SIDE, height: SIDE, id: "xe-canvas", className: "xe-canvas", tabIndex: 0, role: "application",
         "aria-roledescription": "picture to paint on", "aria-describedby": "xe-say" });
       this.listenToBrush();
       this.mapChoice = make("select", { id: "xe-map", onchange: (e) => {

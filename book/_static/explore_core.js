@@ -351,7 +351,7 @@ function explorerCore() {
     const score = ([place, n]) => n * (plain.test(place) ? 1 : n >= area.get(place) / 2 ? 6 : 2);
     const ranked = [...within].sort((a, b) => score(b) - score(a));
     if (!ranked.length) return [];
-    const limit = score(ranked[0]) / 3;
+    const limit = score(ranked[0]) / 5;
     return ranked.slice(0, 2).filter((entry) => score(entry) >= limit).map(([place]) => place);
   }
 
