@@ -1,17 +1,31 @@
-"""The panel without a browser: controls change pictures, errors are sentences, and nothing is computed twice."""
+"""The explorer without a browser: what it computes, that nothing is computed twice, and that its controls work."""
 
+import io
+import json
+from datetime import datetime
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 pytest.importorskip("ipywidgets")
 
-from xfrlib import explain
-from xfrlib.explorer import explorer
+from xfrlib import deletion_retention, explain, scaled_directed_divergence, top_fraction_mask
+from xfrlib.artifacts import commit
+from xfrlib.cam import pooled_features
+from xfrlib.data.images import FaceImageError
+from xfrlib.evaluation.abstention import should_show
+from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
+from xfrlib.explorer.maps import _upsample_exponential
+from xfrlib.explorer.panel import colour_table, place_of_peak, tint
+from xfrlib.plots import SEQUENTIAL
 
 
 class Faces(torch.utils.data.Dataset):
-    """Two pictures of each of four people."""
+    """Two pictures of each of four people, of seven that the model knows."""
 
     def __init__(self):
         self.identities = [f"person_{i}" for i in range(7)]
@@ -27,77 +41,390 @@ class Faces(torch.utils.data.Dataset):
 
 
 @pytest.fixture
-def panel(classifier):
-    calls = []
-    classifier.register_forward_hook(lambda *_: calls.append(1))
-    made = explorer(classifier, Faces(), top_k=3, delta=0.5)
-    made.calls = calls
-    return made
+def seen(classifier):
+    """How many pictures have gone through the network: a list that grows by the size of each batch."""
+    sizes = []
+    classifier.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    return sizes
 
 
-def tile(panel, name):
-    return bytes(panel.tiles[name].value)
+@pytest.fixture
+def pictures(classifier, seen):
+    return Pictures(classifier, Faces())
+
+
+@pytest.fixture
+def panel(classifier, seen, tmp_path):
+    return explorer(classifier, Faces(), top_k=3, delta=0.5, folder=tmp_path)
+
+
+def tile(panel, name, side=0):
+    return bytes(panel.panels[side].tiles[name].value)
+
+
+def encoded(size, kind="PNG", mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, "grey").save(buffer, kind)
+    return buffer.getvalue()
+
+
+def upload(panel, name, content):
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    panel.upload.value = ({**file, "last_modified": datetime.now()},)
+
+
+# --- pictures
+
+
+def test_filters_agree_with_a_plain_loop(pictures, classifier):
+    chances = classifier(pictures.dataset.images).softmax(dim=1).detach()
+    labels, right, wrong = [i // 2 for i in range(8)], [], []
+    for row in range(8):
+        (right if int(chances[row].argmax()) == labels[row] else wrong).append(row)
+    assert right and wrong  # else the next lines hold nothing
+    assert pictures.matching(outcome="right") == right
+    assert pictures.matching(outcome="wrong") == wrong
+    middle = float(chances.amax(dim=1).median())
+    sure = [row for row in range(8) if float(chances[row].max()) >= middle]
+    assert pictures.matching(confidence=(middle - 1e-6, 1.0)) == sure
+    assert pictures.matching(name="PERSON 2") == pictures.matching(name="person_2") == [4, 5]
+    assert pictures.matching(name="007.png") == [7]
+    assert pictures.matching(subject=1) == [2, 3]
+    assert pictures.matching(name="nobody") == []
+    with pytest.raises(ValueError, match="outcome = 'maybe': use one of all, right, wrong"):
+        pictures.matching(outcome="maybe")
+
+
+def test_a_filter_asks_the_network_once_about_each_picture(pictures, seen):
+    said = []
+    pictures.pooled(3)
+    pictures.matching(name="person")
+    assert sum(seen) == 2  # the first, and number 3: a name needs no network
+    pictures.matching(outcome="wrong", progress=lambda *done: said.append(done))
+    assert sum(seen) == 8 and said == [(0, 6)]
+    pictures.matching(outcome="right", confidence=(0.5, 1.0))
+    for row in range(8):
+        pictures.pooled(row)
+    assert sum(seen) == 8
+
+
+def test_what_is_known_already_is_not_asked_for(classifier, seen):
+    faces = Faces()
+    pooled = pooled_features(classifier, faces.images)
+    pictures = Pictures(classifier, faces, pooled)
+    seen.clear()
+    pictures.matching(outcome="right")
+    assert torch.equal(pictures.pooled(5).features, pooled.features[5:6]) and not seen
+    row = pictures.add("own.png", encoded((40, 40)))
+    pictures.pooled(row)
+    assert seen == [1]
+
+
+def test_features_beyond_the_memory_are_made_again_but_predictions_stay(pictures, seen, monkeypatch):
+    monkeypatch.setattr("xfrlib.explorer.pictures._MEMORY", 3 * pictures.pooled(0).features.numel() * 4)
+    for row in range(8):
+        pictures.pooled(row)
+    assert len(pictures._features) == 3 and sum(seen) == 8
+    pictures.predicted(0)
+    assert sum(seen) == 8
+    expected = pooled_features(pictures.model, pictures.dataset.images[:1])
+    torch.testing.assert_close(pictures.pooled(0).features, expected.features)
+
+
+def test_look_alikes_are_those_of_the_nearest_mean_embedding(pictures, seen):
+    corners = {0: [3.0, 0], 1: [2, 1], 2: [0, 2], 3: [-5, -3]}  # the mean is 0
+    pictures.run_all()
+    for row, label in enumerate(pictures.labels):
+        offset = 0.5 if row % 2 else -0.5  # the two pictures of a person lie about her corner
+        pictures._embeddings[row] = torch.tensor(corners[label]) + offset + torch.tensor([10.0, -7])
+    assert pictures.look_alikes(0) == [1, 2, 3]
+    assert pictures.look_alikes(2) == [1, 0, 3]
+    with pytest.raises(ValueError, match="there is no picture of person 5 here"):
+        pictures.look_alikes(5)
+
+
+def test_embeddings_are_averaged_feature_maps_of_length_one(pictures, classifier):
+    pictures.run_all()
+    expected = F.normalize(classifier.features(pictures.dataset.images).mean(dim=(2, 3)), dim=1)
+    torch.testing.assert_close(torch.stack([pictures._embeddings[row] for row in range(8)]), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "bad.png: empty file"),
+        (b"just text", "bad.png: not a picture of a known format"),
+        (encoded((64, 64))[:60], "bad.png: "),
+        (encoded((20, 64)), "bad.png: 20 x 64 pixels, at least 32 each way are needed"),
+    ],
+    ids=["empty", "text", "cut off", "small"],
+)
+def test_a_bad_upload_is_a_sentence_and_changes_nothing(panel, pictures, content, said):
+    with pytest.raises(FaceImageError, match=said):
+        pictures.add("bad.png", content)
+    assert len(pictures) == 8
+    before = tile(panel, "picture")
+    upload(panel, "bad.png", content)
+    assert f"Cannot do this: {said}" in panel.status.value
+    assert tile(panel, "picture") == before and len(panel.pictures) == 8 and panel.upload.value == ()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "LA"), ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P")])
+def test_an_own_picture_is_cut_to_the_shape_of_the_others(pictures, kind, mode):
+    row = pictures.add("own", encoded((90, 50), kind, mode))
+    assert row == 8 and pictures.image(row).shape == (3, 16, 16)
+    assert pictures.person(row) == "unknown" and pictures.labels[row] == -1
+    assert row in pictures.matching() and row not in pictures.matching(outcome="wrong")
+
+
+def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classifier):
+    for name in ("beta", "alpha", "stranger"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)).save(
+            tmp_path / name / "1.png"
+        )
+    (tmp_path / "alpha" / "broken.png").write_bytes(b"nothing")
+    faces = open_folder(tmp_path)
+    assert faces.identities == ["alpha", "beta", "stranger"] and len(faces) == 3
+    with pytest.raises(ValueError, match="the model has 7 classes and the data set names 3: give identities"):
+        explorer(classifier, tmp_path)
+    names = ["zeta", "beta", "alpha", *"defg"]
+    panel = explorer(classifier, str(tmp_path), identities=names)
+    assert panel.pictures.labels == [2, 1, -1]
+    assert [panel.pictures.person(row) for row in range(3)] == ["alpha", "beta", "stranger"]
+    panel.picture.value = 2
+    assert "who this is is not known" in panel.status.value
+    assert 2 not in panel.pictures.matching(outcome="wrong") + panel.pictures.matching(outcome="right")
+
+
+# --- maps and answers
+
+
+@pytest.fixture
+def calculator(pictures):
+    return Calculator(pictures, temperature=2.0)
+
+
+def test_maps_are_those_of_explain_and_answers_those_of_the_package(calculator, classifier):
+    settings = Settings(top_k=4, delta=0.7, scale=3.0, form="product", fraction=0.3, fill="grey")
+    image = calculator.pictures.dataset.images[2:3]
+    maps = calculator.maps(2, settings)
+    expected = explain(classifier, image, top_k=4, delta=0.7, scale=3.0, form="product")
+    torch.testing.assert_close(maps.explanation.sdd, expected.sdd)
+    assert maps.classes == expected.classes[0].tolist()
+    assert torch.equal(maps.mask, top_fraction_mask(expected.log_sdd, 0.3))
+    answers = calculator.answers(maps)
+    row = deletion_retention(classifier, image, maps.mask, fill="grey", temperature=2.0).iloc[0]
+    assert answers.measures == pytest.approx(row.to_dict(), rel=1e-5, abs=1e-5)
+    for kind, removed in (("deletion", maps.mask), ("retention", ~maps.mask)):
+        picture = torch.where(removed[:, None], torch.tensor(0.5), image)
+        assert torch.equal(answers.pictures[kind], picture[0])
+        chances = classifier(picture).softmax(dim=1)[0].double()
+        torch.testing.assert_close(answers.chances[kind], chances, rtol=1e-5, atol=1e-6)
+    verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0)[0]
+    assert answers.verdict.show == verdict.show and answers.verdict.deletion == pytest.approx(
+        verdict.deletion, abs=1e-5
+    )
+
+
+def test_only_what_changed_is_computed(calculator, seen):
+    def ask(**changes):
+        before = sum(seen)
+        calculator.answers(calculator.maps(1, Settings(form="product", **changes)))
+        return sum(seen) - before
+
+    calculator.pictures.pooled(1)
+    assert ask() == 4  # deletion and retention of the region, and of the disc that judges it
+    assert ask(delta=3.0) == 0  # for "product" another delta is the same mask
+    assert ask(fraction=0.5) == 4
+    assert ask() == ask(fraction=0.5) == 0
+    assert ask(top_k=2) == 2  # another region; the disc is the same
+    assert ask(target=(calculator.target(1, Settings()) + 1) % 7) == 2  # no verdict on another target
+    calculator.pictures.model.train()
+    with pytest.raises(ValueError, match="training mode"):
+        ask(fraction=0.45)
+
+
+def test_rivals_are_chosen_by_rule_or_by_hand(calculator):
+    logits = calculator.pictures.logits(0)
+    first, second, third = logits.argsort(descending=True)[:3].tolist()
+    assert calculator.rivals(0, Settings(top_k=3)) == [second, third]
+    assert calculator.rivals(0, Settings(top_k=2, target=second)) == [first]
+    alike = Settings(top_k=3, rivals="look-alikes", target=1)
+    assert calculator.rivals(0, alike) == calculator.pictures.look_alikes(1)[:2]
+    assert calculator.maps(0, Settings(rivals="by hand", chosen=(third,))).classes == [first, third]
+    for settings, said in (
+        (Settings(rivals="by hand"), "no rival is chosen"),
+        (Settings(top_k=9), "top_k = 9: must be between 2 and 7"),
+        (Settings(rivals="by hand", chosen=(first,)), "without the target"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            calculator.maps(0, settings)
+    with pytest.raises(ValueError, match="rivals = 'all': use one of most probable"):
+        Settings(rivals="all")
+
+
+def test_the_exponential_before_the_upsampling(calculator):
+    before = calculator.maps(0, Settings(resolution="before", top_k=3))
+    coarse = explain(calculator.pictures.model, calculator.pictures.image(0)[None], top_k=3)
+    small = scaled_directed_divergence(coarse.cams)
+    large = F.interpolate(small[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(before.explanation.sdd, large / large.max(), rtol=1e-4, atol=1e-6)
+    assert not torch.equal(before.mask, calculator.maps(0, Settings(top_k=3)).mask)
+
+
+def test_where_the_exponential_underflows_pixels_keep_an_order():
+    log_values = torch.tensor([[[0.0, -3000], [-5000, -9000]]])
+    large = _upsample_exponential(log_values, (8, 8))
+    assert torch.isfinite(large).all() and float(large.max()) == 0
+    assert large[0, 0, 0] > large[0, 0, 7] > large[0, 7, 0] > large[0, 7, 7]
+
+
+def test_the_live_tint_is_that_of_the_figures():
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    from xfrlib import plots
+
+    rng = np.random.default_rng(0)
+    picture, values = rng.random((9, 7, 3), np.float32), rng.random((9, 7), np.float32)
+    expected = plots.tint(picture, values, ScalarMappable(Normalize(0, 1), SEQUENTIAL))
+    np.testing.assert_allclose(tint(picture, values, colour_table(SEQUENTIAL), 0, 1), expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [((0, 0), "top left"), ((4, 4), "middle"), ((8, 4), "bottom middle"), ((4, 8), "middle right")]
+)
+def test_a_peak_is_told_in_words(place, words):
+    values = np.zeros((9, 9), np.float32)
+    values[place] = 1
+    assert place_of_peak(values) == words
+
+
+# --- the panel
 
 
 def test_the_first_picture_is_explained_at_once(panel, classifier):
-    expected = explain(classifier, panel.dataset.images[:1], top_k=3, delta=0.5)
-    torch.testing.assert_close(panel.explanation.sdd, expected.sdd)
-    assert panel.explanation.classes.tolist() == expected.classes.tolist()
-    assert set(panel.rivals.value) == set(expected.classes[0, 1:].tolist())
-    assert list(panel.tiles) == ["picture", "sdd", "mask", "deleted", "retained", "cam 0", "cam 1", "cam 2"]
-    assert all(tile(panel, name).startswith(b"\x89PNG") for name in panel.tiles)
-    assert panel.answers["probability"] == pytest.approx(float(expected.probabilities[0, 0]), rel=1e-5)
+    expected = explain(classifier, panel.pictures.dataset.images[:1], top_k=3, delta=0.5)
+    maps, answers = panel.shown[0]
+    torch.testing.assert_close(maps.explanation.sdd, expected.sdd)
+    assert set(panel.chosen.value) == set(expected.classes[0, 1:].tolist())
+    names = ["picture", "sdd", "mask", "deleted", "retained", "cam 0", "cam 1", "cam 2"]
+    assert list(panel.panels[0].tiles) == names
+    assert all(tile(panel, name).startswith(b"\x89PNG") for name in names)
+    assert all(panel.panels[0].tiles[name].tooltip for name in names)
+    assert answers.measures["probability"] == pytest.approx(float(expected.probabilities[0, 0]), rel=1e-5)
+    assert answers.verdict.reason.split(":")[0] in panel.panels[0].verdict.value
+    assert "Predicted: person" in panel.status.value
 
 
-def test_map_settings_need_no_pass_unless_the_mask_changes(panel):
-    panel.form.value = "product"  # its order of pixels, so its mask, is the same for every delta
-    calls, before, mask = len(panel.calls), tile(panel, "sdd"), tile(panel, "mask")
+def test_a_slider_moves_the_map_and_only_another_mask_asks_the_network(panel, seen):
+    panel.form.value = "product"
+    before, calls, mask = tile(panel, "sdd"), sum(seen), tile(panel, "mask")
     panel.delta.value = 3.0
-    assert tile(panel, "sdd") != before
-    assert tile(panel, "mask") == mask
-    assert len(panel.calls) == calls
+    assert tile(panel, "sdd") != before and tile(panel, "mask") == mask and sum(seen) == calls
     panel.fraction.value = 0.5
-    assert tile(panel, "mask") != mask
-    assert len(panel.calls) == calls + 2  # deletion and retention, not the picture again
+    assert tile(panel, "mask") != mask and sum(seen) == calls + 4
 
 
-def test_every_setting_reaches_the_map(panel):
+def test_every_control_reaches_its_setting(panel):
     maps = {tile(panel, "sdd")}
-    for name, value in {"delta": 2.0, "scale_min": 5.0, "scale": 30.0, "form": "local_softmax"}.items():
+    values = {
+        "delta": 2.0, "scale_min": 5.0, "scale": 30.0, "form": "local_softmax", "resolution": "before", "top_k": 5,
+        "rivals": "look-alikes", "target": 3,
+    }  # fmt: skip
+    for name, value in values.items():
         getattr(panel, name).value = value
+        assert getattr(panel.sides[0], name) == value
         maps.add(tile(panel, "sdd"))
-    assert len(maps) == 5
+    assert len(maps) >= len(values)
+    deleted = tile(panel, "deleted")
+    panel.fill.value = "blur"
+    assert tile(panel, "deleted") != deleted
 
 
-def test_a_picture_goes_through_the_network_once(panel):
+def test_a_picture_goes_through_the_network_once(panel, seen):
     first = tile(panel, "picture")
     panel.picture.value = 1
     assert tile(panel, "picture") != first
-    calls = len(panel.calls)
+    calls = sum(seen)
     panel.picture.value = 0
-    assert tile(panel, "picture") == first
-    assert len(panel.calls) == calls + 2  # its masks only
+    assert tile(panel, "picture") == first and sum(seen) == calls
 
 
-def test_another_subject_brings_its_pictures_and_rivals(panel):
+def test_a_subject_brings_its_pictures_and_a_thumbnail_chooses_one(panel):
     panel.subject.value = 2
-    assert [row for _, row in panel.picture.options] == [4, 5]
-    assert panel.picture.value == 4
-    target = int(panel.explanation.classes[0, 0])
-    assert target not in [label for _, label in panel.rivals.options]
-    rival = panel.rivals.options[-1][1]
-    panel.rivals.value = (rival,)
-    assert panel.explanation.classes.tolist() == [[target, rival]]
-    assert len(panel._maps.children) == 2
+    assert [row for _, row in panel.picture.options] == [4, 5] and panel.row == 4
+    shown = [button for button in panel.thumbnails if button.layout.display != "none"]
+    assert [button.tooltip.split(",")[0] for button in shown] == ["person 2: 004.png", "person 2: 005.png"]
+    shown[1].click()
+    assert panel.picture.value == panel.row == 5
+    panel.outcome.value = "right"
+    assert (
+        panel.rows == panel.pictures.matching(subject=2, outcome="right") or "no picture passes" in panel.status.value
+    )
+
+
+def test_thumbnails_come_in_pages(panel, monkeypatch):
+    panel.rows = list(range(8)) * 4  # 32 places
+    panel._turn(0)
+    assert panel._earlier.disabled and "1 to 12 of 32" in panel._look.value
+    panel._later.click(), panel._later.click()
+    assert panel._later.disabled and "25 to 32 of 32" in panel._look.value
+    assert sum(button.layout.display != "none" for button in panel.thumbnails) == 8
+
+
+def test_target_and_rivals_by_hand_until_another_picture(panel):
+    first = panel.shown[0][0].classes[0]
+    rival, other = (label for _, label in panel.chosen.options[-2:])
+    panel.chosen.value = (rival, other)
+    assert panel.rivals.value == "by hand" and panel.shown[0][0].classes == [first, rival, other]
+    panel.target.value = rival
+    assert panel.shown[0][0].classes == [rival, other]
+    assert rival not in [label for _, label in panel.chosen.options]
+    assert "No verdict" in panel.panels[0].verdict.value
+    panel.target.value = other
+    assert panel.rivals.value == "most probable" and len(panel.shown[0][0].classes) == 3
+    panel.picture.value = 3
+    assert panel.target.value is None and panel.rivals.value == "most probable"
+    assert panel.shown[0][0].classes[0] == panel.shown[0][0].predicted
+
+
+def test_two_settings_side_by_side(panel):
+    panel.compare.value = True
+    assert len(panel._panels.children) == 2 and tile(panel, "sdd", 0) == tile(panel, "sdd", 1)
+    panel.delta.value = 5.0
+    assert [side.delta for side in panel.sides] == [0.5, 5.0] and tile(panel, "sdd", 0) != tile(panel, "sdd", 1)
+    panel.side.value = "A"
+    assert panel.delta.value == 0.5
+    panel.fraction.value = 0.4
+    assert [side.fraction for side in panel.sides] == [0.4, 0.2]
+    masks = [maps.mask for maps, _ in panel.shown]
+    share = 100 * float((masks[0] & masks[1]).sum() / masks[0].sum())
+    assert f"B&#x27;s mask covers {share:.0f} % of A" in panel.status.value
+    panel.side.value = "B"
+    panel.compare.value = False
+    assert len(panel._panels.children) == 1 and panel.sides[0].delta == 5.0 == panel.delta.value
+
+
+def test_an_own_picture_is_shown(panel):
+    panel.subject.value = 1
+    upload(panel, "me.jpg", encoded((64, 48), "JPEG"))
+    assert panel.row == 8 == panel.picture.value and "own picture: me.jpg" in panel.status.value
+    assert panel.subject.value is None and panel.upload.value == ()
 
 
 def test_errors_are_sentences_and_go_away(panel):
-    chosen = panel.rivals.value
-    panel.rivals.value = ()
+    chosen = panel.chosen.value
+    panel.chosen.value = ()
     assert "no rival is chosen" in panel.status.value
-    panel.rivals.value = chosen
+    panel.chosen.value = chosen
     assert "Cannot" not in panel.status.value
-    panel.model.train()
+    panel.name.value = "nobody of that name"
+    assert "no picture passes these filters" in panel.status.value
+    panel.name.value = ""
+    assert "Cannot" not in panel.status.value
+    panel.pictures.model.train()
     panel.fraction.value = 0.4
     assert "training mode" in panel.status.value
 
@@ -106,5 +433,32 @@ def test_names_are_shown_as_text_not_as_markup(classifier):
     faces = Faces()
     faces.identities = ["<b>bold</b>"] * 7
     panel = explorer(classifier, faces, top_k=2)
-    assert "<b>bold" not in panel.status.value + panel._captions["picture"].value
-    assert "&lt;b&gt;bold" in panel._captions["picture"].value
+    shown = panel.panels[0]
+    assert "<b>bold" not in panel.status.value + shown.captions["picture"].value + shown.table.value
+    assert "&lt;b&gt;bold" in shown.captions["picture"].value and "&lt;b&gt;bold" in shown.table.value
+
+
+def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):
+    panel = explorer(classifier, Faces(), top_k=3, folder=tmp_path, provenance=lambda: {"profile": "tiny"})
+    panel.compare.value = True
+    panel.delta.value = 2.0
+    panel.save.click()
+    picture, numbers = (next(tmp_path.glob(f"person_0_000.png-*{suffix}")) for suffix in (".png", ".json"))
+    assert str(picture) in panel.status.value and str(numbers) in panel.status.value
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG" and min(drawn.size) > 300
+    saved = json.loads(numbers.read_text(encoding="utf-8"))
+    assert saved["picture"] == "person_0/000.png" and saved["person"] == "person 0"
+    assert [side["delta"] for side in saved["settings"]] == [1.0, 2.0]
+    side, (maps, answers) = saved["settings"][1], panel.shown[1]
+    names = [f"person {label}" for label in maps.classes]
+    assert list(side["probabilities"]) == names and side["target"] == names[0] and side["mask_pixels"] == 51
+    assert side["probabilities"][names[1]]["deletion"] == float(answers.chances["deletion"][maps.classes[1]])
+    assert side["deletion_retention"] == answers.measures and side["verdict"]["reason"] == answers.verdict.reason
+    origin = saved["provenance"]
+    assert origin["commit"] == commit() and origin["profile"] == "tiny" and {"torch", "pixels_sha256"} < origin.keys()
+    before = origin["weights_sha256"]
+    panel.save.click()
+    assert len(list(tmp_path.iterdir())) == 2  # the same settings are the same files
+    classifier.head.bias.data += 1
+    assert panel.pictures.provenance(0)["weights_sha256"] != before

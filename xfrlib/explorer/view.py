@@ -1,0 +1,320 @@
+"""The panel for JupyterLab: controls, a line that says what is going on, and one or two settings on the screen."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ipywidgets as widgets
+
+from xfrlib.config import FORMS
+from xfrlib.explorer.export import describe, save
+from xfrlib.explorer.maps import RESOLUTIONS, RIVALS, Answers, Calculator, Maps, Settings
+from xfrlib.explorer.panel import Panel
+from xfrlib.explorer.pictures import OUTCOMES, Pictures
+from xfrlib.plots import percent
+
+_LABEL = {"description_width": "100px"}
+_PAGE = 12  # thumbnails
+_BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
+
+
+class Explorer(widgets.VBox):
+    """What `xfrlib.explorer.explorer` returns.
+
+    Its controls are attributes; `panels` hold the pictures, `shown` the last maps and answers, and `sides` the one or
+    two settings that they belong to.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        calculator: Calculator,
+        settings: Settings,
+        folder: Path,
+        provenance: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.pictures, self.calculator, self.folder, self.provenance = pictures, calculator, folder, provenance
+        self.sides, self.row = [settings], 0
+        self.shown: list[tuple[Maps, Answers]] = []
+        self.rows: list[int] = []  # those that pass the filters
+        self._quiet, self._first = False, 0  # the first thumbnail on the page
+        self._offered: tuple[int, int] | None = None  # picture and target whose classes are in the lists
+        self._make_choice(), self._make_controls(settings)
+        self.status = widgets.HTML()
+        self.panels = [Panel(pictures), Panel(pictures)]
+        self._panels = widgets.HBox(self.panels[:1])
+        filters = widgets.HBox([self.name, self.outcome, self.confidence], layout={"flex_flow": "row wrap"})
+        choice = widgets.HBox([self.subject, self.picture, self.upload], layout={"flex_flow": "row wrap"})
+        columns = [
+            widgets.VBox([self.target, self.rivals, self.top_k, self.chosen]),
+            widgets.VBox([self.form, self.delta, self.scale, self.scale_min, self.resolution]),
+            widgets.VBox([self.fraction, self.fill, self.compare, self.side, self.save]),
+        ]
+        controls = widgets.HBox(columns, layout={"flex_flow": "row wrap"})
+        super().__init__([filters, choice, self._thumbnails, controls, self.status, self._panels])
+        self._filter()
+
+    def _make_choice(self) -> None:
+        self.name = widgets.Text(description="name", placeholder="part of a name", style=_LABEL)
+        self.outcome = widgets.Dropdown(options=OUTCOMES, description="predictions", style=_LABEL)
+        self.confidence = widgets.IntRangeSlider(
+            value=(0, 100), min=0, max=100, description="probability %", continuous_update=False, style=_LABEL
+        )
+        present = sorted(set(self.pictures.labels))
+        people = [(self.pictures.names[label] if label >= 0 else "strangers", label) for label in present]
+        self.subject = widgets.Dropdown(options=[("everybody", None), *people], description="subject", style=_LABEL)
+        self.picture = widgets.Dropdown(description="picture", style=_LABEL)
+        self.upload = widgets.FileUpload(accept="image/*", description="own picture")
+        self._earlier = widgets.Button(description="◀", tooltip="earlier pictures", layout={"width": "40px"})
+        self._later = widgets.Button(description="▶", tooltip="later pictures", layout={"width": "40px"})
+        self._mark = f"xfr-{uuid4().hex[:8]}"
+        self._look = widgets.HTML()
+        self.thumbnails = [widgets.Button() for _ in range(_PAGE)]
+        for place, button in enumerate(self.thumbnails):
+            button.add_class(self._mark).add_class(f"{self._mark}-{place}")
+            button.on_click(lambda _, place=place: self._pick(place))
+        self._earlier.on_click(lambda _: self._turn(-_PAGE))
+        self._later.on_click(lambda _: self._turn(_PAGE))
+        row = [self._earlier, *self.thumbnails, self._later, self._look]
+        self._thumbnails = widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"})
+        for control in (self.name, self.outcome, self.confidence, self.subject):
+            control.observe(self._filter, "value")
+        self.picture.observe(lambda change: self._choose(change.new), "value")
+        self.upload.observe(self._receive, "value")
+
+    def _make_controls(self, first: Settings) -> None:
+        self.target = widgets.Dropdown(description="target", style=_LABEL)
+        self.rivals = widgets.Dropdown(options=RIVALS, description="rivals", style=_LABEL)
+        most = min(12, len(self.pictures.names))
+        self.top_k = widgets.IntSlider(first.top_k, 2, max(most, first.top_k), description="classes", style=_LABEL)
+        self.chosen = widgets.SelectMultiple(description="compared with", rows=6, style=_LABEL)
+        self.form = widgets.Dropdown(options=FORMS, value=first.form, description="form", style=_LABEL)
+        self.delta = _log_slider("delta", first.delta, -2, 2)
+        self.scale = _log_slider("scale k", first.scale, -1, 2)
+        self.scale_min = _log_slider("s at least", first.scale_min, -1, math.log10(first.scale_max))
+        words = zip((f"{word} upsampling" for word in RESOLUTIONS), RESOLUTIONS, strict=True)
+        self.resolution = widgets.Dropdown(options=list(words), description="exponential", style=_LABEL)
+        self.fraction = widgets.FloatSlider(
+            first.fraction,
+            min=0.01,
+            max=0.9,
+            step=0.01,
+            readout_format=".0%",
+            description="share deleted",
+            style=_LABEL,
+        )
+        fills = ("black", "grey", "blur") + (("mean",) if self.calculator.mean is not None else ())
+        self.fill = widgets.Dropdown(options=fills, value=first.fill, description="filled with", style=_LABEL)
+        self.compare = widgets.ToggleButton(description="compare two settings")
+        self.side = widgets.ToggleButtons(options=["A", "B"], description="controls set", style=_LABEL)
+        self.side.layout.display = "none"
+        self.save = widgets.Button(description="save figure and numbers", layout={"width": "auto"})
+        for name in (*_BY_DESIGN, "target", "rivals"):
+            getattr(self, name).observe(lambda change, name=name: self._change(**{name: change.new}), "value")
+        self.chosen.observe(lambda change: self._change(chosen=change.new, rivals="by hand"), "value")
+        self.compare.observe(self._split, "value")
+        self.side.observe(lambda _: self._load(), "value")
+        self.save.on_click(self._save)
+
+    # --- which picture
+
+    def _filter(self, _: Any = None) -> None:
+        """Offer the pictures that pass the filters, and stay with the one shown if it is among them."""
+        if self._quiet:
+            return
+        with self._report("looking for pictures"):
+            low, high = self.confidence.value
+            rows = self.pictures.matching(
+                name=self.name.value,
+                outcome=self.outcome.value,
+                confidence=(low / 100, high / 100),
+                subject=self.subject.value,
+                progress=lambda done, total: self._say(f"asking the network about every picture: {done} of {total} …"),
+            )
+            if not rows:
+                raise ValueError("no picture passes these filters; the list below still shows those found before")
+            self.rows, row = rows, self.row if self.row in rows else rows[0]
+            with self._silence():
+                self.picture.options = [(self.pictures.title(r), r) for r in self.rows]
+                self.picture.value = row
+            self._choose(row)
+
+    def _choose(self, row: int) -> None:
+        """Show picture `row`, its target and rivals chosen anew by rule."""
+        if self._quiet:
+            return
+        with self._report(f"running the network on {self.pictures.title(row)}"):
+            new, self.row = row != self.row or not self.shown, row
+            if new:
+                rules = [s.rivals if s.rivals != "by hand" else RIVALS[0] for s in self.sides]
+                self.sides = [replace(s, target=None, rivals=r) for s, r in zip(self.sides, rules, strict=True)]
+            self._turn(self.rows.index(row) // _PAGE * _PAGE - self._first)
+            self._draw()
+
+    def _receive(self, change: Any) -> None:
+        if not change.new:
+            return
+        with self._silence():  # so that the same file can be given again
+            self.upload.value = ()
+        with self._report(f"reading {change.new[0]['name']}"):
+            row = self.pictures.add(change.new[0]["name"], bytes(change.new[0]["content"]))
+            with self._silence():
+                self.name.value, self.outcome.value = "", OUTCOMES[0]
+                self.subject.value, self.confidence.value = None, (0, 100)
+            self.row, self.shown = row, []
+            self._filter()
+
+    def _turn(self, by: int) -> None:
+        """Show another page of thumbnails, for which the buttons get their pictures by a style sheet."""
+        last = (len(self.rows) - 1) // _PAGE * _PAGE
+        self._first = max(0, min(self._first + by, last))
+        page = self.rows[self._first : self._first + _PAGE]
+        rules = [
+            f".{self._mark} {{width: 56px; height: 56px; margin: 2px; padding: 0; background-size: cover}}"
+            f".{self._mark}:focus-visible {{outline: 3px solid #0072B2; outline-offset: 1px}}"
+        ]
+        for place, button in enumerate(self.thumbnails):
+            button.layout.display = "" if place < len(page) else "none"
+            if place < len(page):
+                row, data = page[place], base64.b64encode(self.pictures.thumbnail(page[place])).decode()
+                edge = "; border: 3px solid #D55E00" if row == self.row else ""
+                rules.append(f".{self._mark}-{place} {{background-image: url(data:image/png;base64,{data}){edge}}}")
+                button.tooltip = self._thumbnail_title(row)
+        shown = f"{self._first + 1} to {self._first + len(page)} of {len(self.rows)}"
+        self._look.value = f"<style>{''.join(rules)}</style>{shown}"
+        self._earlier.disabled, self._later.disabled = self._first == 0, self._first == last
+
+    def _thumbnail_title(self, row: int) -> str:
+        if not self.pictures.seen(row):
+            return self.pictures.title(row)
+        label, chance = self.pictures.predicted(row)
+        return f"{self.pictures.title(row)}, predicted {self.pictures.names[label]}, {percent(chance)}"
+
+    def _pick(self, place: int) -> None:
+        self.picture.value = self.rows[self._first + place]
+
+    # --- which settings
+
+    @property
+    def active(self) -> int:
+        """The side that the controls set: 0 for A, 1 for B."""
+        return int(len(self.sides) > 1 and self.side.value == "B")
+
+    def _change(self, **changes: Any) -> None:
+        if self._quiet:
+            return
+        before = self.sides[self.active]
+        if changes.get("rivals") == "by hand":  # begins with those marked
+            changes.setdefault("chosen", tuple(self.chosen.value))
+        if "target" in changes and before.rivals == "by hand":  # the new target may be one of the rivals
+            target = self.calculator.target(self.row, replace(before, **changes))
+            chosen = tuple(label for label in before.chosen if label != target)
+            changes |= {"chosen": chosen, "rivals": "by hand" if chosen else RIVALS[0]}
+        with self._report("computing the maps"):
+            self.sides[self.active] = replace(before, **changes)
+            self._draw()
+
+    def _split(self, _: Any = None) -> None:
+        """From one setting to two that are alike at first, or back to the one that the controls set."""
+        self.sides = [self.sides[0]] * 2 if self.compare.value else [self.sides[self.active]]
+        self.side.layout.display = "" if self.compare.value else "none"
+        self._panels.children = self.panels[: len(self.sides)]
+        with self._silence():
+            self.side.value = "B" if self.compare.value else "A"
+        with self._report("computing the maps"):
+            self._draw()
+
+    def _load(self) -> None:
+        """Let the controls show the settings of the active side."""
+        settings = self.sides[self.active]
+        with self._silence():
+            for name in _BY_DESIGN:
+                getattr(self, name).value = getattr(settings, name)
+            self._offer_classes(settings)
+
+    def _offer_classes(self, settings: Settings) -> None:
+        """Fill the lists of classes, the most probable first, and mark those in use."""
+        target, rivals = self.calculator.target(self.row, settings), self.calculator.rivals(self.row, settings)
+        self.rivals.value = settings.rivals
+        key = self.row, target
+        if key != self._offered:  # else the lists stay, and whoever is in them with the keyboard
+            names, logits = self.pictures.names, self.pictures.logits(self.row)
+            chances = logits.double().softmax(dim=0)
+            order = logits.argsort(descending=True, stable=True).tolist()
+            options = [(f"{names[label]}, {percent(chances[label])}", label) for label in order]
+            self.target.options = [(f"predicted: {names[order[0]]}", None), *options]
+            self.chosen.options = [option for option in options if option[1] != target]
+            self._offered = key
+        self.target.value, self.chosen.value = settings.target, tuple(rivals)
+
+    # --- what is shown
+
+    def _draw(self) -> None:
+        """Draw the maps at once, and what the network says of the masks when it has answered."""
+        self._load()
+        found = [self.calculator.maps(self.row, settings) for settings in self.sides]
+        high = max(float(maps.explanation.cams.abs().max()) for maps in found) or 1.0
+        for name, panel, maps in zip("AB", self.panels, found, strict=False):
+            panel.heading.value = f"<b>{name}</b> {escape(describe(maps))}" if len(found) > 1 else ""
+            panel.show_maps(maps, high)
+        self._say("asking the network about the masked picture …")
+        self.shown = [(maps, self.calculator.answers(maps)) for maps in found]
+        for panel, (maps, answers) in zip(self.panels, self.shown, strict=False):
+            panel.show_answers(maps, answers)
+        self._say(self._summary(found))
+
+    def _summary(self, found: list[Maps]) -> str:
+        label, chance = self.pictures.predicted(self.row)
+        truth = self.pictures.labels[self.row]
+        verdict = "right" if truth == label else f"wrong: this is {self.pictures.person(self.row)}"
+        verdict = verdict if truth >= 0 else "who this is is not known"
+        shared = ""
+        if len(found) > 1:
+            overlap = (found[0].mask & found[1].mask).sum() / found[0].mask.sum()
+            shared = f" B's mask covers {percent(overlap)} of A's."
+        answer = f"{self.pictures.names[label]}, {percent(chance)} ({verdict})"
+        return f"{self.pictures.title(self.row)}. Predicted: {answer}.{shared}"
+
+    def _save(self, _: Any = None) -> None:
+        with self._report("drawing the figure"):
+            if not self.shown:
+                raise ValueError("there is nothing to save yet")
+            paths = save(self.folder, self.pictures, self.shown, self.provenance() if self.provenance else None)
+            self._say(f"saved {' and '.join(str(path) for path in paths)}")
+
+    def _say(self, sentence: str) -> None:
+        self.status.value = f"<span role='status'>{escape(sentence)}</span>"
+
+    @contextmanager
+    def _report(self, doing: str) -> Iterator[None]:
+        """Say what is going on; an error that the user can mend becomes a sentence instead of a traceback."""
+        self._say(f"{doing} …")
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            self._say(f"Cannot do this: {error}")
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Change a control without answering to it."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+
+def _log_slider(name: str, value: float, low: float, high: float) -> widgets.FloatLogSlider:
+    """A slider of powers of ten, wide enough for its first value."""
+    low, high = min(low, math.floor(math.log10(value))), max(high, math.ceil(math.log10(value)))
+    return widgets.FloatLogSlider(
+        value=value, min=low, max=high, step=0.05, description=name, readout_format=".3g", style=_LABEL
+    )
