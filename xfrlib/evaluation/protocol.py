@@ -159,7 +159,7 @@ def judged(
 def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
     """What `make` returns, from a file if an earlier run with the same `key`, weights and pictures has made it.
 
-    `key` is anything that JSON can hold, and everything besides network 0, pictures and code that the result depends on.
+    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the code.
     """
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
