@@ -23,6 +23,16 @@ TOKEN = secrets.token_hex(16)
 SECONDS = 90  # a kernel that imports torch beside other work
 
 
+# Runs the whole notebook that is open, once its kernel is there.
+RUN_ALL = """
+const shell = window.jupyterapp?.shell, panel = shell && [...shell.widgets("main")].find((widget) => widget.context);
+if (!panel?.context.isReady || panel.sessionContext.session?.kernel?.status !== "idle") return false;
+shell.activateById(panel.id);
+window.jupyterapp.commands.execute("notebook:run-all-cells");
+return true;
+"""
+
+
 def write_notebook(path: Path, *cells: str) -> None:
     """A notebook of code cells."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
@@ -43,6 +53,10 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     (own / "labconfig").mkdir(parents=True)
     silent = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # it asks another host
     (own / "labconfig" / "page_config.json").write_text(json.dumps(silent), encoding="utf-8")
+    whole = {"windowingMode": "none"}  # cells out of sight stay on the page
+    settings = own / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(whole), encoding="utf-8")
     places = {f"JUPYTER_{kind}_DIR": str(own) for kind in ("CONFIG", "DATA", "RUNTIME")}
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = (
@@ -51,11 +65,15 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
     command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
     command += ["--LabApp.extension_manager=readonly", "--ServerApp.terminals_enabled=False"]
+    command += ["--LabApp.expose_app_in_browser=True"]
     with (own / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
-            wait(lambda: _answers(f"{address}/api/status?token={TOKEN}", server), f"JupyterLab did not start, see {own}/server.log")
+            wait(
+                lambda: _answers(f"{address}/api/status?token={TOKEN}", server),
+                f"JupyterLab did not start, see {own}/server.log",
+            )
             yield address
         finally:
             server.terminate()  # it ends its kernels

@@ -6,7 +6,7 @@ pytest.importorskip("ipywidgets")
 pytest.importorskip("jupyterlab")
 
 from browser import needs_chromium, open_browser, requests
-from lab import TOKEN, jupyterlab, wait, write_notebook
+from lab import RUN_ALL, TOKEN, jupyterlab, wait, write_notebook
 from PIL import Image
 
 from xfrlib.data.synthetic import make_families, render
@@ -46,8 +46,6 @@ def faces(tmp_path):
 @needs_chromium
 def test_a_subject_is_chosen_and_a_slider_moved_by_keyboard(faces):
     pytest.importorskip("selenium")
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -72,18 +70,7 @@ def test_a_subject_is_chosen_and_a_slider_moved_by_keyboard(faces):
             return wait(look, f"{selector} does not appear or does not change:", state)
 
         driver.get(f"{address}/lab/tree/look.ipynb?token={TOKEN}")
-        find("//*[contains(@class, 'jp-Notebook-ExecutionIndicator') and @data-status='idle']")
-
-        def run():
-            """Shift+Enter in the only cell; the page may still be exchanging its elements."""
-            try:
-                driver.find_element(By.CSS_SELECTOR, ".jp-CodeCell .cm-content").click()
-                ActionChains(driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-                return bool(driver.find_elements(By.XPATH, "//*[contains(@class, 'jp-InputPrompt')][text()!='[ ]:']"))
-            except WebDriverException:
-                return False
-
-        wait(run, "the cell does not run:", state)
+        wait(lambda: driver.execute_script(RUN_ALL), "the notebook does not run:", state)
         first, heat = pixels(PICTURE), pixels(SDD)
 
         control("subject", "select").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)

@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xfrlib.evaluation.abstention import Judgement, should_show
 from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.evaluation.perturbation import deletion_retention, perturbed
 from xfrlib.explain import Explanation, explain_features
 from xfrlib.explorer.pictures import Pictures
 from xfrlib.sdd import sdd_scale
+
+try:
+    from xfrlib.evaluation.abstention import should_show
+except ImportError:  # then there are no verdicts
+    should_show = None  # type: ignore[assignment]
 
 RIVALS = ("most probable", "look-alikes", "by hand")
 RESOLUTIONS = ("after", "before")
@@ -81,7 +85,7 @@ class Answers:
     pictures: dict[str, Tensor]  # "deletion" and "retention": (3, H, W)
     chances: dict[str, Tensor]  # "picture", "deletion" and "retention": (N,) probabilities
     measures: dict[str, float]  # a row of `deletion_retention`
-    verdict: Judgement | None  # whether the map should be shown; None if the target is not the predicted class
+    verdict: Any  # a `Judgement` of whether the map should be shown; None if the target is not the predicted class
 
 
 class Remembered(nn.Module):
@@ -190,7 +194,7 @@ class Calculator:
             pictures={kind: picture[0].cpu() for kind, picture in pictures.items()},
             chances={kind: z[0].double().softmax(dim=0).cpu() for kind, z in logits.items()},
             measures={str(name): float(value) for name, value in table.iloc[0].items()},
-            verdict=should_show(self._network, image, mask, **options)[0] if judged else None,
+            verdict=should_show(self._network, image, mask, **options)[0] if judged and should_show else None,
         )
 
 

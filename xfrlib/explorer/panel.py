@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from traitlets import Unicode
 
-from xfrlib.explorer.maps import Answers, Maps
+from xfrlib.explorer.maps import Answers, Maps, should_show
 from xfrlib.explorer.pictures import Pictures, png
 from xfrlib.plots import CAM_UNIT, DIVERGING, SDD_UNIT, SEQUENTIAL, percent
 
@@ -106,10 +106,12 @@ class Panel(widgets.VBox):
             self._show(name, key, lambda pixels=pixels: pixels, text, alt)
         self.table.value = self._probabilities(maps, answers)
         verdict = answers.verdict
-        self.verdict.value = _paragraph(
-            "No verdict: it judges maps of the predicted person." if verdict is None else verdict.reason,
-            "" if verdict is None else "✓ " if verdict.show else "✗ ",
-        )
+        if verdict is not None:
+            self.verdict.value = _paragraph(("✓ " if verdict.show else "✗ ") + verdict.reason)
+        else:
+            self.verdict.value = (
+                _paragraph("No verdict: it judges maps of the predicted person.") if should_show else ""
+            )
 
     def _probabilities(self, maps: Maps, answers: Answers) -> str:
         """A table: the classes compared, and whoever is predicted, by what the network was shown."""
@@ -153,5 +155,5 @@ def _strip(table: Pixels) -> str:
     return f"<span style='{style}' role='img' aria-label='colours from low to high'></span>"
 
 
-def _paragraph(text: str, mark: str = "") -> str:
-    return f"<p style='line-height:1.4;max-width:48em'>{mark}{escape(text)}</p>"
+def _paragraph(text: str) -> str:
+    return f"<p style='line-height:1.4;max-width:48em'>{escape(text)}</p>"

@@ -23,6 +23,7 @@ from xfrlib.plots import percent
 
 _LABEL = {"description_width": "100px"}
 _PAGE = 12  # thumbnails
+EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
 _BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
 
 
@@ -70,7 +71,9 @@ class Explorer(widgets.VBox):
         )
         present = sorted(set(self.pictures.labels))
         people = [(self.pictures.names[label] if label >= 0 else "strangers", label) for label in present]
-        self.subject = widgets.Dropdown(options=[("everybody", None), *people], description="subject", style=_LABEL)
+        self.subject = widgets.Dropdown(
+            options=[("everybody", EVERYBODY), *people], description="subject", style=_LABEL
+        )
         self.picture = widgets.Dropdown(description="picture", style=_LABEL)
         self.upload = widgets.FileUpload(accept="image/*", description="own picture")
         self._earlier = widgets.Button(description="◀", tooltip="earlier pictures", layout={"width": "40px"})
@@ -117,7 +120,10 @@ class Explorer(widgets.VBox):
         self.side = widgets.ToggleButtons(options=["A", "B"], description="controls set", style=_LABEL)
         self.side.layout.display = "none"
         self.save = widgets.Button(description="save figure and numbers", layout={"width": "auto"})
-        for name in (*_BY_DESIGN, "target", "rivals"):
+        self.target.observe(
+            lambda change: self._change(target=None if change.new == PREDICTED else change.new), "value"
+        )
+        for name in (*_BY_DESIGN, "rivals"):
             getattr(self, name).observe(lambda change, name=name: self._change(**{name: change.new}), "value")
         self.chosen.observe(lambda change: self._change(chosen=change.new, rivals="by hand"), "value")
         self.compare.observe(self._split, "value")
@@ -136,7 +142,7 @@ class Explorer(widgets.VBox):
                 name=self.name.value,
                 outcome=self.outcome.value,
                 confidence=(low / 100, high / 100),
-                subject=self.subject.value,
+                subject=None if self.subject.value == EVERYBODY else self.subject.value,
                 progress=lambda done, total: self._say(f"asking the network about every picture: {done} of {total} …"),
             )
             if not rows:
@@ -168,7 +174,7 @@ class Explorer(widgets.VBox):
             row = self.pictures.add(change.new[0]["name"], bytes(change.new[0]["content"]))
             with self._silence():
                 self.name.value, self.outcome.value = "", OUTCOMES[0]
-                self.subject.value, self.confidence.value = None, (0, 100)
+                self.subject.value, self.confidence.value = EVERYBODY, (0, 100)
             self.row, self.shown = row, []
             self._filter()
 
@@ -250,10 +256,11 @@ class Explorer(widgets.VBox):
             chances = logits.double().softmax(dim=0)
             order = logits.argsort(descending=True, stable=True).tolist()
             options = [(f"{names[label]}, {percent(chances[label])}", label) for label in order]
-            self.target.options = [(f"predicted: {names[order[0]]}", None), *options]
+            self.target.options = [(f"predicted: {names[order[0]]}", PREDICTED), *options]
             self.chosen.options = [option for option in options if option[1] != target]
             self._offered = key
-        self.target.value, self.chosen.value = settings.target, tuple(rivals)
+        self.target.value = PREDICTED if settings.target is None else settings.target
+        self.chosen.value = tuple(rivals)
 
     # --- what is shown
 
