@@ -26,6 +26,16 @@ _PAGE = 12  # thumbnails
 EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
 _BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
 
+# JupyterLab takes the arrow keys and letters typed in a list or slider for commands of the notebook, unless the element
+# has this attribute; ipywidgets does not set it.
+_KEYS = """<img alt="" style="display: none" onload="const start = () => {
+  const root = this.closest('.xfr-explorer'), name = 'data-lm-suppress-shortcuts';
+  if (!root) return setTimeout(start, 100);
+  root.addEventListener('focusin', ({ target }) => {
+    if (target.matches('select, [role=slider]')) target.setAttribute(name, 'true');
+  });
+}; start()" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">"""
+
 
 class Explorer(widgets.VBox):
     """What `xfrlib.explorer.explorer` returns.
@@ -60,7 +70,9 @@ class Explorer(widgets.VBox):
             widgets.VBox([self.fraction, self.fill, self.compare, self.side, self.save]),
         ]
         controls = widgets.HBox(columns, layout={"flex_flow": "row wrap"})
-        super().__init__([filters, choice, self._thumbnails, controls, self.status, self._panels])
+        keys = widgets.HTML(_KEYS, layout={"display": "none"})
+        super().__init__([filters, choice, self._thumbnails, controls, self.status, self._panels, keys])
+        self.add_class("xfr-explorer")
         self._filter()
 
     def _make_choice(self) -> None:
@@ -116,7 +128,7 @@ class Explorer(widgets.VBox):
         )
         fills = ("black", "grey", "blur") + (("mean",) if self.calculator.mean is not None else ())
         self.fill = widgets.Dropdown(options=fills, value=first.fill, description="filled with", style=_LABEL)
-        self.compare = widgets.ToggleButton(description="compare two settings")
+        self.compare = widgets.ToggleButton(description="compare two settings", layout={"width": "auto"})
         self.side = widgets.ToggleButtons(options=["A", "B"], description="controls set", style=_LABEL)
         self.side.layout.display = "none"
         self.save = widgets.Button(description="save figure and numbers", layout={"width": "auto"})
