@@ -21,7 +21,7 @@ from xfrlib.sdd import sdd_scale
 try:
     from xfrlib.evaluation.abstention import should_show
 except ImportError:  # then there are no verdicts
-    should_show = None  # type: ignore[assignment]
+    should_show = None
 
 RIVALS = ("most probable", "look-alikes", "by hand")
 RESOLUTIONS = ("after", "before")
@@ -153,11 +153,11 @@ class Calculator:
 
     def _explain_anew(self, row: int, settings: Settings) -> tuple[Explanation, float]:
         pooled = self.pictures.pooled(row)
-        height, width = self.pictures.image(row).shape[1:]
+        whole, cells = self.pictures.image(row).shape[1:], pooled.features.shape[2:]
         options = {name: getattr(settings, name) for name in ("scale", "scale_min", "scale_max")}
         result = explain_features(
             pooled,
-            size=(height, width) if settings.resolution == "after" else tuple(pooled.features.shape[2:]),
+            size=(whole[0], whole[1]) if settings.resolution == "after" else (cells[0], cells[1]),
             target=self.target(row, settings),
             competitors=self.rivals(row, settings),
             centre=settings.centre,
@@ -166,7 +166,7 @@ class Calculator:
             **options,
         )
         if settings.resolution == "before":
-            log_sdd = _upsample_exponential(result.log_sdd, (height, width))
+            log_sdd = _upsample_exponential(result.log_sdd, (whole[0], whole[1]))
             result = replace(result, sdd=log_sdd.exp(), log_sdd=log_sdd)
         return result, float(sdd_scale(result.cams, **options)[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from html import escape
 
 import ipywidgets as widgets
@@ -10,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 from traitlets import Unicode
 
 from xfrlib.explorer.maps import Answers, Maps, should_show
@@ -71,7 +73,7 @@ class Panel(widgets.VBox):
     def show_maps(self, maps: Maps, high: float) -> None:
         """Draw all that needs no answer of the network. `high` is the value of a CAM at the end of its colours."""
         explanation, names = maps.explanation, [self.pictures.names[label] for label in maps.classes]
-        picture = self.pictures.image(maps.row).permute(1, 2, 0).numpy()
+        picture = _pixels(self.pictures.image(maps.row))
         mask, heat = maps.mask[0].numpy(), explanation.sdd[0].numpy()
         title = f"{names[0]}\n{percent(explanation.probabilities[0, 0])}"
         self._show("picture", maps.row, lambda: picture, title, f"The picture: {self.pictures.title(maps.row)}")
@@ -86,7 +88,7 @@ class Panel(widgets.VBox):
             key = maps.row, maps.classes[i], maps.settings.centre, high
             title = f"CAM, {role}\n{name}, {percent(chance)}"
             where = f"Class activation map of {name}, {role}, strongest at the {place_of_peak(cam)}"
-            self._show(f"cam {i}", key, lambda cam=cam: tint(picture, cam, _SIGNED, -high, high), title, where)
+            self._show(f"cam {i}", key, partial(tint, picture, cam, _SIGNED, -high, high), title, where)
         self._maps.children = [self._tile(f"cam {i}") for i in range(len(names))]
         self._legend.value = (
             f"<div style='line-height:1.6'>{CAM_UNIT}: −{high:.3g} {_strip(_SIGNED)} {high:.3g} &emsp; "
@@ -99,11 +101,10 @@ class Panel(widgets.VBox):
             chances = answers.chances[kind]
             best, own = int(chances.argmax()), percent(chances[maps.classes[0]])
             says = "" if best == maps.classes[0] else f", says {self.pictures.names[best]}"
-            pixels = answers.pictures[kind].permute(1, 2, 0).numpy()
             key = maps.row, maps.settings.fill, maps.mask.numpy().tobytes()
             text = f"{name}\n{own}{says}"
             alt = f"The picture after {kind}: {self.pictures.names[maps.classes[0]]} {own}{says}"
-            self._show(name, key, lambda pixels=pixels: pixels, text, alt)
+            self._show(name, key, partial(_pixels, answers.pictures[kind]), text, alt)
         self.table.value = self._probabilities(maps, answers)
         verdict = answers.verdict
         if verdict is not None:
@@ -153,6 +154,10 @@ def _strip(table: Pixels) -> str:
     stops = ", ".join(f"rgb({r}, {g}, {b})" for r, g, b in (255 * table[::51]).astype(int).tolist())
     style = f"display:inline-block;width:6em;height:.8em;background:linear-gradient(to right, {stops})"
     return f"<span style='{style}' role='img' aria-label='colours from low to high'></span>"
+
+
+def _pixels(image: Tensor) -> Pixels:
+    return image.permute(1, 2, 0).numpy()
 
 
 def _paragraph(text: str) -> str:

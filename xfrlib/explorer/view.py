@@ -13,9 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 import ipywidgets as widgets
+from matplotlib.figure import Figure
 
 from xfrlib.config import FORMS
-from xfrlib.explorer.export import describe, save
+from xfrlib.explorer.export import describe, figure, save
 from xfrlib.explorer.maps import RESOLUTIONS, RIVALS, Answers, Calculator, Maps, Settings
 from xfrlib.explorer.panel import Panel
 from xfrlib.explorer.pictures import OUTCOMES, Pictures
@@ -58,7 +59,8 @@ class Explorer(widgets.VBox):
         self.rows: list[int] = []  # those that pass the filters
         self._quiet, self._first = False, 0  # the first thumbnail on the page
         self._offered: tuple[int, int] | None = None  # picture and target whose classes are in the lists
-        self._make_choice(), self._make_controls(settings)
+        self._make_choice()
+        self._make_controls(settings)
         self.status = widgets.HTML()
         self.panels = [Panel(pictures), Panel(pictures)]
         self._panels = widgets.HBox(self.panels[:1])
@@ -301,6 +303,10 @@ class Explorer(widgets.VBox):
             shared = f" B's mask covers {percent(overlap)} of A's."
         answer = f"{self.pictures.names[label]}, {percent(chance)} ({verdict})"
         return f"{self.pictures.title(self.row)}. Predicted: {answer}.{shared}"
+
+    def figure(self) -> Figure:
+        """What is shown, as the button saves it."""
+        return figure(self.pictures, self.shown)
 
     def _save(self, _: Any = None) -> None:
         with self._report("drawing the figure"):
