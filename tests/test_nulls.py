@@ -49,31 +49,48 @@ def test_an_impossible_ellipse_is_named(aspect):
         nulls.ellipse(16, (4, 4))
 
 
-def test_balance_by_hand():
+def drops_of(model, images, regions, **options):
+    return nulls.margin_drops(model, images, regions, logits=model(images), progress=False, **options)
+
+
+def test_drops_and_balance_by_hand():
     """A picture of ones; the region that counts is the left half, the mask is the left column of two."""
     counts = np.array([[1, 1, 0, 0]] * 2, dtype=bool)
     model = SumsOverARegion(counts).eval()
     images = torch.ones(1, 3, 2, 4)
-    mask = torch.tensor([[True, False, False, False]] * 2)
-    # grey 0.5: deleted, half of the region falls from 1 to 0.5 (margin - 0.25); retained, the other half does (- 0.25)
-    score = nulls.balance(model, images, [mask], logits=model(images), progress=False)
-    assert score.tolist() == [[pytest.approx(0.0)]]
-    # the whole region: deletion takes 0.5, retention nothing; with T = 0.1 tenfold
+    column = torch.tensor([[True, False, False, False]] * 2)
+    # grey 0.5: deleted, half of what counts falls from 1 to 0.5; retained, the other half does
+    assert drops_of(model, images, [column]).tolist() == [[[pytest.approx(0.25), pytest.approx(0.25)]]]
+    # all that counts: deletion takes 0.5, retention nothing; with T = 0.1 tenfold
     whole = torch.from_numpy(counts)
-    score = nulls.balance(model, images, [whole, ~whole], logits=model(images), temperature=0.1, progress=False)
-    assert score[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
+    drops = drops_of(model, images, [whole, ~whole], temperature=0.1)
+    assert nulls.balance(drops)[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
+    # black takes twice as much; of grey and black the mean counts; ones in the place of ones take nothing
+    assert float(drops_of(model, images, [whole], fills=["grey", "black"])[0, 0, 0]) == pytest.approx(0.75)
+    assert drops_of(model, images, [whole], fills=[torch.ones_like(images)]).tolist() == [[[0.0, 0.0]]]
 
 
-def test_balance_is_the_difference_of_the_two_drops_whatever_the_batch(classifier, images):
+@pytest.mark.parametrize("fill", ["black", "blur"])
+def test_drops_are_those_of_deletion_retention_whatever_the_batch(classifier, images, fill):
     regions = [torch.rand(16, 16) > 0.7, torch.rand(5, 16, 16) > 0.7]
-    options = {"logits": classifier(images), "fill": "black", "temperature": 2.0, "progress": False}
-    fast = nulls.balance(classifier, images, regions, batch_size=2, **options)
+    fast = drops_of(classifier, images, regions, fills=[fill], temperature=2.0, batch_size=2)
     for column, region in enumerate(regions):
         masks = region.expand(5, 16, 16)
         for i in range(5):
-            row = deletion_retention(classifier, images[i : i + 1], masks[i : i + 1], temperature=2.0).iloc[0]
-            by_hand = row["deletion_margin_drop"] - row["retention_margin_drop"]
-            assert float(fast[i, column]) == pytest.approx(by_hand, abs=1e-4)
+            here = slice(i, i + 1)
+            row = deletion_retention(classifier, images[here], masks[here], fill=fill, temperature=2.0).iloc[0]
+            by_hand = [row["deletion_margin_drop"], row["retention_margin_drop"]]
+            assert fast[i, column].tolist() == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_other_people_are_others_and_depend_on_the_seed():
+    labels = [0, 0, 1, 1, 2, 2, 2]
+    images = torch.arange(7)
+    drawn = nulls.other_people(images, labels, seed=3)
+    assert all(labels[int(other)] != label for other, label in zip(drawn, labels, strict=True))
+    assert torch.equal(drawn, nulls.other_people(images, labels, seed=3))
+    with pytest.raises(ValueError, match="one person"):
+        nulls.other_people(images, [1] * 7)
 
 
 def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_best_on_average():
@@ -84,7 +101,7 @@ def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_be
     for planted in masks:
         model = SumsOverARegion(planted.numpy()).eval()
         images = torch.ones(1, 3, 28, 28)
-        found.append(nulls.balance(model, images, masks, logits=model(images), progress=False))
+        found.append(nulls.balance(drops_of(model, images, masks)))
     scores = torch.cat(found)
     assert nulls.best_of_each(scores).tolist() == list(range(9))
     often = torch.cat([scores[2:3]] * 20 + [scores])  # most pictures have the third region planted
@@ -98,15 +115,14 @@ def test_the_choice_does_not_know_the_fill_that_judges(classifier, images):
     for choose in (nulls.best_constant, nulls.best_of_each):
         assert list(inspect.signature(choose).parameters) == ["scores"]
     masks = [torch.from_numpy(nulls.ellipse(51, (16, 16), shape)) for shape in nulls.cross(Ellipse())]
-    options = {"logits": classifier(images), "progress": False}
     chosen = []
     for judging in ("black", "blur"):
-        scores = nulls.balance(classifier, images, masks, **options)  # grey unless another is asked for
+        scores = nulls.balance(drops_of(classifier, images, masks))  # grey unless another is asked for
         region = torch.stack(masks)[nulls.best_of_each(scores)]
-        nulls.balance(classifier, images, [region], fill=judging, **options)
+        drops_of(classifier, images, [region], fills=[judging])
         chosen.append(region)
     assert torch.equal(*chosen)
-    other = nulls.balance(classifier, images, masks, fill="black", **options)
+    other = nulls.balance(drops_of(classifier, images, masks, fills=["black"]))
     assert not torch.equal(scores, other)  # the fill does matter: the test above could fail
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.evaluation.controls import Mask
-from xfrlib.evaluation.perturbation import deletion_retention
+from xfrlib.evaluation.perturbation import perturbed
 from xfrlib.evaluation.statistics import Interval, crossed_interval
 
 
@@ -49,21 +49,22 @@ def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Ma
     return mask.reshape(size)
 
 
-def balance(
+@torch.no_grad()
+def margin_drops(
     model: nn.Module,
     images: Tensor,
     regions: Iterable[Tensor],
     *,
     logits: Tensor,
-    fill: str = "grey",
+    fills: Sequence[str | Tensor] = ("grey",),
     temperature: float = 1.0,
     batch_size: int = 64,
     progress: bool = True,
 ) -> Tensor:
-    """What a region is worth: the margin drop when it is deleted less the margin drop when it alone is retained.
+    """Margin drops of regions when they are deleted, and when they alone are retained, as means over fills.
 
-    Both are in calibrated log-odds against the best rival (`xfrlib.deletion_retention`), so that the difference is the
-    margin that the region keeps less the margin that is left without it. Costs two passes a picture and region.
+    Both are in calibrated log-odds of the predicted class against its best rival, as `xfrlib.deletion_retention` has
+    them. Costs two passes a picture, region and fill.
 
     Parameters
     ----------
@@ -71,10 +72,12 @@ def balance(
     images : (n, 3, H, W) float in [0, 1] or uint8.
     regions : R masks, each (H, W) bool for all pictures or (n, H, W).
     logits : (n, N) of the unchanged pictures.
+    fills : names that `xfrlib.evaluation.perturbation.perturbed` knows, or pictures like `images` whose pixels take the
+        place of those removed.
 
     Returns
     -------
-    (n, R) float64, higher is better.
+    (n, R, 2) float64: deletion (higher is better), retention (lower is better).
     """
     device = next(model.parameters()).device
     columns = []
@@ -82,14 +85,46 @@ def balance(
         masks, parts = region.expand(len(images), *images.shape[2:]), []
         for start in range(0, len(images), batch_size):
             here = slice(start, start + batch_size)
-            batch = images[here].to(device)
-            table = deletion_retention(
-                model, batch.float() / 255 if batch.dtype == torch.uint8 else batch, masks[here].to(device),
-                fill=fill, logits=logits[here].to(device), temperature=temperature,
-            )  # fmt: skip
-            parts.append(table["deletion_margin_drop"] - table["retention_margin_drop"])
-        columns.append(torch.from_numpy(np.concatenate(parts)).double())
+            batch, mask, before = _floats(images[here]).to(device), masks[here].to(device), logits[here].to(device)
+            drops = torch.zeros(len(batch), 2, dtype=torch.float64)
+            for fill in fills:
+                for kind, removed in enumerate((mask, ~mask)):
+                    if isinstance(fill, str):
+                        changed = perturbed(batch, removed, fill)
+                    else:
+                        changed = torch.where(removed[:, None], _floats(fill[here]).to(device), batch)
+                    drops[:, kind] += _margin_drop(before, model(changed)).cpu() / temperature / len(fills)
+            parts.append(drops)
+        columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
+
+
+def balance(drops: Tensor) -> Tensor:
+    """Deletion's margin drop less retention's: (..., 2) -> (...). What a region keeps less what is left without it."""
+    return drops[..., 0] - drops[..., 1]
+
+
+def other_people(images: Tensor, labels: ArrayLike, *, seed: int = 0) -> Tensor:
+    """For each of `images` (n, ...) one of another person, drawn at random, as a fill: (n, ...).
+
+    A face in the place of what is removed leaves a face, and what is missing is this person's: the background of
+    Lundberg and Lee (2017). Raises `ValueError` where all `labels` (n,) are one.
+    """
+    who, rng = np.asarray(labels), np.random.default_rng(seed)
+    if len(np.unique(who)) < 2:
+        raise ValueError("every picture is of one person: there is no other to fill with")
+    return images[[int(rng.choice(np.flatnonzero(who != label))) for label in who]]
+
+
+def _floats(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _margin_drop(before: Tensor, after: Tensor) -> Tensor:
+    own = before.argmax(dim=1, keepdim=True)
+    margins = [z.double() for z in (before, after)]
+    margins = [z.gather(1, own)[:, 0] - z.scatter(1, own, -torch.inf).amax(dim=1) for z in margins]
+    return margins[0] - margins[1]
 
 
 def best_constant(scores: Tensor) -> int:
