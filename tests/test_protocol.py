@@ -1,4 +1,4 @@
-"""What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a random explainer."""
+"""What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a null case."""
 
 from types import SimpleNamespace
 
@@ -79,6 +79,12 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
     assert not passes  # from the finished batches
     other = protocol.judged(run, classifier, images, labels, regions[1], network=1, **options)
     assert passes and not other["deletion_margin_drop"].equals(first["deletion_margin_drop"])
+    passes.clear()
+    twins = {"one": regions[0]["mine"], "two": regions[1]["mine"], "three": regions[0]["mine"].copy()}
+    table = protocol.judged(run, classifier, images, labels, twins, **options).set_index("method")
+    pairs = 2 * -(-len(images) // 2)  # deletion and retention of every batch
+    assert len(passes) == 2 * pairs and set(table.index) == set(twins)
+    pd.testing.assert_frame_equal(table.loc["one"].reset_index(drop=True), table.loc["three"].reset_index(drop=True))
     hook.remove()
 
 

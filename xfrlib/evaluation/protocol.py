@@ -136,6 +136,7 @@ def judged(
     """`xfrlib.evaluation.perturbation.evaluate` on one network, calibrated, resumable, with the profile's seed.
 
     Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings.
+    Maps that rank the same pixels highest in every picture, as CAM and Grad-CAM do, share their passes.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
@@ -144,9 +145,15 @@ def judged(
     key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (perturbation, controls)))
     mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
     shards = run.output(f"evaluation_shards/{key}")
-    return perturbation.evaluate(
-        model, images, labels, regions, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
+    first: dict[str, str] = {}  # each map -> the first map with the same regions
+    for name, own in regions.items():
+        first[name] = next((other for other in first.values() if np.array_equal(regions[other], own)), name)
+    different = {name: own for name, own in regions.items() if first[name] == name}
+    table = perturbation.evaluate(
+        model, images, labels, different, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
     )
+    copies = [table[table["method"] == first[name]].assign(method=name) for name in regions if first[name] != name]
+    return pd.concat([table, *copies], ignore_index=True)
 
 
 def _source(module: Any) -> Path:
