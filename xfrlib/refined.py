@@ -70,7 +70,7 @@ def fit_refined_map(
     num_classes: int,
     people: bool = False,
     cells: tuple[int, int] = (14, 14),
-    smoothness: float = 0.3,
+    smoothness: float = 1.0,
 ) -> RefinedMap:
     r"""Fit prior and weights to the scores of random regions of training pictures, by ridge regression.
 
