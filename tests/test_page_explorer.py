@@ -14,6 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
 from xfrlib.config import FORMS
@@ -171,6 +173,25 @@ def test_the_site_has_the_explorer_of_made_faces_only(tmp_path, monkeypatch, pro
     assert bool(ran) == written
     if written:
         assert ran[0][-4:] == ["--profile", "some", "--folder", str(tmp_path / "book" / "_static" / "explore")]
+
+
+@pytest.mark.parametrize(("real", "shown"), [("true", False), ("false", True)])
+def test_the_page_of_real_people_says_that_there_is_no_explorer(tmp_path, real, shown):
+    (tmp_path / "profile.yaml").write_text(f"shows_real_people: {real}", encoding="utf-8")
+    (tmp_path / "results.json").write_text('{"identities": 9}', encoding="utf-8")
+    shutil.copy(ROOT / "book" / "explore.md", tmp_path / "index.md")
+    config = {
+        "extensions": ["myst_parser", "results"],
+        "master_doc": "index",
+        "html_theme": "pydata_sphinx_theme",
+        "myst_enable_extensions": ["colon_fence"],
+    }
+    with docutils_namespace():  # what the page refers to elsewhere is not here, so warnings do not count
+        out = str(tmp_path / "_build")
+        Sphinx(str(tmp_path), None, out, out, "html", config, status=None, warning=None).build()
+    page = (tmp_path / "_build" / "index.html").read_text(encoding="utf-8")
+    assert ("explore_core.js" in page) == ('id="explorer"' in page) == ("knows 9 made people" in page) == shown
+    assert ("exists only for made faces" in page) != shown
 
 
 # --- the arithmetic, in node

@@ -113,6 +113,7 @@
       this.answer = null; // of the picture as it is now painted
       this.original = null; // probabilities of the picture as it was made
       worker.onmessage = ({ data: message }) => this.receive(message);
+      worker.onerror = (event) => this.say(`The worker stopped: ${event.message}. Load the page again.`, 0);
       this.build();
       this.choose(0);
     }
@@ -143,7 +144,11 @@
 
     receive(message) {
       if (message.id !== this.sent) return; // a newer request is on its way
-      if (message.kind === "error") return this.say(`Cannot show this: ${message.message}.`, 0);
+      if (message.kind === "error") {
+        this.root.removeAttribute("aria-busy");
+        this.say(`Cannot show this: ${message.message}.`, 0);
+        return;
+      }
       if (message.kind === "maps") {
         this.answer = message;
         this.masked = null;
@@ -184,7 +189,7 @@
       this.brushText = make("p", { className: "xe-hidden", role: "status", "aria-live": "polite" });
       this.timeText = make("p", { className: "xe-note xe-time" });
       this.targetChoice = make("select", { id: "xe-target", onchange: (e) => this.setTarget(Number(e.target.value)) });
-      this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title", tabIndex: -1 });
+      this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title" });
       this.table = make("table", { className: "xe-table" });
       this.maskedCanvas = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("canvas", {
         width: this.size, height: this.size, role: "img" })]));
