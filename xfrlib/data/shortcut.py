@@ -94,7 +94,7 @@ def shortcut_pictures(
     """
     labels = np.repeat(np.arange(len(people)), len(numbers))
     seeds = [picture_seed(seed, int(label), number) for label in range(len(people)) for number in numbers]
-    return plant([people[label] for label in labels], seeds, sign), labels
+    return plant([people[int(label)] for label in labels], seeds, sign), labels
 
 
 def training_set(pictures: Planted, labels: NDArray[np.int64], signed: NDArray[np.bool_]) -> TensorDataset:
