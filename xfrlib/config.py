@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 FORMS = ("sum", "product", "local_softmax")
-FILLS = ("black", "grey", "mean", "blur")
+FILLS = ("black", "grey", "mean", "blur", "linear")
 AUGMENTATIONS = ("none", "flip", "photometric")
 FREEZES = ("nothing", "batchnorm", "backbone")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -68,6 +68,7 @@ class Profile:
     compile: bool = False  # torch.compile the network for training
     num_workers: int = 0  # processes that read pictures beside each training process
     seed: int = 0
+    networks: int = 1  # fine-tunings that differ in the seed alone (seed, seed + 1, ...)
     # explanation
     top_k: int = 5  # number of classes compared, the target among them
     delta: float = 1.0
@@ -102,7 +103,16 @@ class Profile:
             "folder",
             "name the folder of identities below the data root",
         )
-        counts = ("families", "family_size", "epochs", "lr_step", "accumulation", "draws", "eval_batch_size")
+        counts = (
+            "families",
+            "family_size",
+            "epochs",
+            "lr_step",
+            "accumulation",
+            "networks",
+            "draws",
+            "eval_batch_size",
+        )
         for field in counts:
             need(getattr(self, field) >= 1, field, "must be at least 1")
         need(

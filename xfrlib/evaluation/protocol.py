@@ -82,19 +82,23 @@ def evaluation_table(
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
     code = [Path(module.__file__ or "") for module in (perturbation, controls)]
-    key = fingerprint(settings, classifier, data_hash(manifest), *code)
+    temperature = run.temperature()
+    key = fingerprint({**settings, "temperature": temperature}, classifier, data_hash(manifest), *code)
     table = perturbation.evaluate(
         model, mapped.images, test.table["label"].to_numpy(), mapped.regions, logits=mapped.logits,
         batch_size=run.profile.eval_batch_size, mean=training_mean(run) if "mean" in run.profile.fills else None,
-        shards=run.output(f"evaluation_shards/{key}"), share=share, progress=progress,
+        shards=run.output(f"evaluation_shards/{key}"), share=share, progress=progress, temperature=temperature,
         **{name: settings[name] for name in _TABLE},
     )  # fmt: skip
     return table if table.empty else table.merge(test.table[["identity", "path"]], left_on="image", right_index=True)
 
 
 def write_table(run: NotebookRun, table: pd.DataFrame) -> None:
-    """Write the table of `evaluation_table` as ``evaluation.parquet``."""
-    with write_atomic(run.output("evaluation.parquet")) as part:
+    """Write a notebook's part of the per-image table: ``evaluation.parquet/<notebook>.parquet``.
+
+    The parts have the columns of `evaluation_table` in common, and `pandas.read_parquet` reads the folder as one table.
+    """
+    with write_atomic(run.output(f"evaluation.parquet/{run.notebook}.parquet")) as part:
         table.to_parquet(part, index=False)
 
 
