@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from xfrlib.baselines.job import picture_seed
 from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.models.weights import seeded
 
@@ -94,7 +95,9 @@ def randomise(module: nn.Module) -> None:
         if not any(True for _ in layer.parameters(recurse=False)):
             continue
         if not callable(getattr(layer, "reset_parameters", None)):
-            raise ValueError(f"layer {name!r} ({type(layer).__name__}) has no reset_parameters: it cannot be drawn anew")
+            raise ValueError(
+                f"layer {name!r} ({type(layer).__name__}) has no reset_parameters: it cannot be drawn anew"
+            )
         layer.reset_parameters()  # type: ignore[operator]
 
 
@@ -115,7 +118,8 @@ def cascade(
     shown = set(np.linspace(0, len(blocks) - 1, min(stops or len(blocks), len(blocks))).round().astype(int).tolist())
     twin = copy.deepcopy(model).eval()
     for place, name in enumerate(blocks):
-        with seeded(seed + 7919 * place):
+        # not `seed` itself: a head is often trained from the very numbers that a small seed gives, and stays near them
+        with seeded(picture_seed("cascade", seed, place)):
             randomise(twin.get_submodule(name))
         if place in shown:
             yield name, twin
@@ -169,9 +173,7 @@ def translated(images: Tensor, shift: tuple[int, int], *, padding: str = "reflec
     return wide[..., top : top + height, left : left + width]
 
 
-def shifted_back(
-    maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0
-) -> tuple[Tensor, Tensor]:
+def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0) -> tuple[Tensor, Tensor]:
     """The part of the face that both maps show: maps (B, H, W) of the pictures and of the translated ones.
 
     Returns two times (B, H - |down| - 2 margin, W - |right| - 2 margin), pixel by pixel of the same place of the face.

@@ -86,7 +86,9 @@ def one_at_a_time(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]
 def full_grid(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """The settings of all combinations of `values`, the other constants as in the default, by name."""
     _known(default, values)
-    return _named(default, [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())])
+    return _named(
+        default, [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    )
 
 
 def _known(default: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -132,7 +134,9 @@ def evaluate_regions(
     """
     device = next(model.parameters()).device
     tables, found = [], []
-    for start in tqdm(range(0, len(images), batch_size), desc="regions", unit="batch", mininterval=1, disable=not progress):
+    for start in tqdm(
+        range(0, len(images), batch_size), desc="regions", unit="batch", mininterval=1, disable=not progress
+    ):
         batch = images[start : start + batch_size].to(device)
         batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
         pooled = pooled_features(model, batch)
