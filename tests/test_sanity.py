@@ -140,7 +140,7 @@ def test_a_layer_that_cannot_be_drawn_anew_is_named():
             super().__init__()
             self.factor = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(ValueError, match=r"layer '1', a Scale, has no reset_parameters"):
+    with pytest.raises(ValueError, match=r"layer '1' \(Scale\) has no reset_parameters"):
         sanity.randomise(nn.Sequential(nn.Linear(2, 2), Scale()))
 
 

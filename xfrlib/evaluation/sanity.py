@@ -98,7 +98,7 @@ def randomise(module: nn.Module) -> None:
             raise ValueError(
                 f"layer {name!r} ({type(layer).__name__}) has no reset_parameters: it cannot be drawn anew"
             )
-        layer.reset_parameters()  # type: ignore[operator]
+        layer.reset_parameters()
 
 
 def cascade(

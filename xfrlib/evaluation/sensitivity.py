@@ -143,7 +143,8 @@ def evaluate_regions(
         regions = {name: masks.cpu() for name, masks in regions_of(pooled).items()}
         found.append(regions)
         names, stacked = list(regions), torch.stack(list(regions.values()), dim=1).numpy()  # (b, S, H, W)
-        picture, distinct, row_of = [], [], np.empty(stacked.shape[:2], dtype=int)
+        picture: list[int] = []  # of each distinct region
+        distinct, row_of = [], np.empty(stacked.shape[:2], dtype=int)
         for index, masks in enumerate(stacked):
             different, inverse = np.unique(masks.reshape(len(names), -1), axis=0, return_inverse=True)
             row_of[index] = len(picture) + inverse.ravel()
