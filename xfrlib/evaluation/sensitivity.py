@@ -59,14 +59,13 @@ def sdd_ranking(
         scale_min = scale_max = float(s)
     classes = select_classes(pooled.logits, top_k=rivals + 1)
     weight = pooled.weight - pooled.weight.mean(dim=0) if centre else pooled.weight
-    # float64: in the cells of the map the exponential must not underflow to ties
-    cams = class_activation_maps(pooled.features, weight, classes).double()
+    cams = class_activation_maps(pooled.features, weight, classes)
     options: dict[str, Any] = {
         "delta": delta, "scale": scale, "scale_min": scale_min, "scale_max": scale_max, "form": form
     }  # fmt: skip
     if resolution == "after":
         return scaled_directed_divergence(cams, size=size, log=True, **options)
-    coarse = scaled_directed_divergence(cams, **options)
+    coarse = scaled_directed_divergence(cams.double(), **options)  # in float32 small values would underflow to ties
     return F.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
