@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def evaluation_table(
     settings = {name: getattr(run.profile, name) for name in (*_EXPLANATION, *_TABLE)}
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
-    code = [Path(module.__file__ or "") for module in (perturbation, controls)]
+    code = map(_source, (perturbation, controls))
     temperature = run.temperature()
     key = fingerprint({**settings, "temperature": temperature}, classifier, data_hash(manifest), *code)
     table = perturbation.evaluate(
@@ -91,6 +92,72 @@ def evaluation_table(
         **{name: settings[name] for name in _TABLE},
     )  # fmt: skip
     return table if table.empty else table.merge(test.table[["identity", "path"]], left_on="image", right_index=True)
+
+
+class Sample(NamedTuple):
+    """Pictures of a data set: their numbers in it, their identities (n,), and themselves (n, 3, H, W) in [0, 1]."""
+
+    indices: list[int]
+    labels: np.ndarray
+    images: Tensor
+
+
+def stratified(dataset: FaceDataset, count: int | None = None) -> Sample:
+    """`count` pictures (None: all), taken in turn from all identities: one of each, then a second of each, and so on.
+
+    A smaller sample is the beginning of a larger one.
+    """
+    table = dataset.table
+    order = table.assign(turn=table.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable")
+    rows = order.head(len(order) if count is None else count)
+    if rows.empty:
+        raise ValueError(f"a sample of {count} pictures of a set of {len(table)}: ask for at least one")
+    indices = rows.index.tolist()
+    return Sample(indices, rows["label"].to_numpy(), torch.stack([dataset[index][0] for index in indices]))
+
+
+@torch.no_grad()
+def all_logits(model: FaceClassifier, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Logits (n, N) on the CPU of pictures (n, 3, H, W) in [0, 1]."""
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+def judged(
+    run: NotebookRun,
+    model: FaceClassifier,
+    images: Tensor,
+    labels: np.ndarray,
+    regions: dict[str, np.ndarray],
+    *,
+    network: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:
+    """`xfrlib.evaluation.perturbation.evaluate` on one network, calibrated, resumable, with the profile's seed.
+
+    Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings.
+    Maps that rank the same pixels highest in every picture, as CAM and Grad-CAM do, share their passes.
+    """
+    settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
+    tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
+    content = [hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in tensors]
+    plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
+    key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (perturbation, controls)))
+    mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
+    shards = run.output(f"evaluation_shards/{key}")
+    first: dict[str, str] = {}  # each map -> the first map with the same regions
+    for name, own in regions.items():
+        first[name] = next((other for other in first.values() if np.array_equal(regions[other], own)), name)
+    different = {name: own for name, own in regions.items() if first[name] == name}
+    table = perturbation.evaluate(
+        model, images, labels, different, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
+    )
+    copies = [table[table["method"] == first[name]].assign(method=name) for name in regions if first[name] != name]
+    return pd.concat([table, *copies], ignore_index=True)
+
+
+def _source(module: Any) -> Path:
+    return Path(module.__file__)
 
 
 def write_table(run: NotebookRun, table: pd.DataFrame) -> None:
