@@ -109,6 +109,7 @@ def evaluate_regions(
     regions_of: Callable[[PooledFeatures], Mapping[str, Tensor]],
     *,
     fills: Sequence[str],
+    mean: Tensor | None = None,
     fraction: float = 0.2,
     temperature: float = 1.0,
     network: int = 0,
@@ -124,6 +125,7 @@ def evaluate_regions(
     model : in evaluation mode, on the device to compute on; a network that `pooled_features` accepts.
     images : (n, 3, H, W) uint8 or float in [0, 1].
     labels : (n,) identities.
+    fills, mean, temperature : see `deletion_retention`.
     regions_of : what one forward pass yields for a batch -> masks (b, H, W) bool by name.
 
     Returns
@@ -153,7 +155,7 @@ def evaluate_regions(
         for fill in fills:
             parts = [
                 deletion_retention(
-                    model, batch[some.to(device)], masks.to(device), fill=fill,
+                    model, batch[some.to(device)], masks.to(device), fill=fill, mean=mean,
                     logits=pooled.logits[some.to(device)], temperature=temperature,
                 )
                 for some, masks in zip(which.split(batch_size), masks_once.split(batch_size), strict=True)
