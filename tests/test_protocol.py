@@ -103,3 +103,22 @@ def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> 
         found = bootstrap_interval(wide["random_explainer"], labels)
         assert found.low <= wide["random_map"].mean() <= found.high
         assert found.low < found.high
+
+
+def test_what_is_kept_is_made_once_for_each_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "read_manifest", lambda path: path)
+    monkeypatch.setattr(protocol, "data_hash", str)
+    (tmp_path / "classifier.safetensors").write_text("weights")
+    run = SimpleNamespace(need=lambda name, _: tmp_path / name, output=lambda name: tmp_path / name)
+    made: list[int] = []
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        return torch.full((2, 3), float(len(made)))
+
+    first = protocol.kept(run, {"name": "rise", "masks": 5}, make)
+    assert torch.equal(protocol.kept(run, {"name": "rise", "masks": 5}, make), first) and len(made) == 1
+    assert not torch.equal(protocol.kept(run, {"name": "rise", "masks": 6}, make), first)
+    (tmp_path / "classifier.safetensors").write_text("other weights")
+    protocol.kept(run, {"name": "rise", "masks": 5}, make)
+    assert len(made) == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +154,21 @@ def judged(
     )
     copies = [table[table["method"] == first[name]].assign(method=name) for name in regions if first[name] != name]
     return pd.concat([table, *copies], ignore_index=True)
+
+
+def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns, from a file if an earlier run with the same `key`, weights and pictures has made it.
+
+    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the code.
+    """
+    classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
+    pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
+    code = sorted((Path(__file__).parents[1] / "baselines").glob("*.py"))
+    path = run.output(f"kept/{fingerprint(key, classifier, pictures, *code)}.pt")
+    if not path.exists():
+        with write_atomic(path) as part:
+            torch.save(make(), part)
+    return torch.load(path, weights_only=True)
 
 
 def _source(module: Any) -> Path:
