@@ -127,6 +127,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         tuning = fine_tune(model, train_set, held_out, **fine_tuning_options(run), progress=False)
         assert tuning.resumed_from == 2 and tuning.processes == 2 and "nothing to train" in tuning.note
         run.save_classifier(model, train_set.identities)
+        run.write_json("calibration.json", {"temperature": [2.0]})
 
         patch.setenv("OMP_NUM_THREADS", "1")
         run.launch("xfrlib.evaluation", 2)  # as a notebook does
@@ -135,7 +136,8 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         shared = pd.read_parquet(table)
         shards = sorted((build / "made/evaluation_shards").glob("*/*.parquet"))
         assert len(shards) == len(run.dataset("test")) == 4
-        for path in (table, *shards):
+        assert [path.name for path in table.iterdir()] == ["06_full_evaluation.parquet"]
+        for path in (*table.iterdir(), *shards):
             path.unlink()
         evaluation.main([f"--profile={profile}"])
         pd.testing.assert_frame_equal(pd.read_parquet(table), shared, rtol=1e-5)

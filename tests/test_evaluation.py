@@ -9,7 +9,7 @@ from torch import nn
 from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.evaluation import controls
 from xfrlib.evaluation.masks import pixel_count
-from xfrlib.evaluation.perturbation import evaluate, fill_picture
+from xfrlib.evaluation.perturbation import evaluate, fill_picture, perturbed
 
 SIZE = (112, 112)
 
@@ -43,7 +43,7 @@ def own():
     return top_fraction_mask(noise).numpy()
 
 
-LABELS = np.array([0, 0, 1, 1, 2, 2])
+LABELS = np.array([0, 0, 0, 1, 1, 1])
 
 
 @pytest.mark.parametrize("name", controls.CONTROLS)
@@ -88,9 +88,16 @@ def test_shifted_moves_by_a_quarter_to_three_quarters():
 def test_another_identity_is_never_the_same_one(own):
     for seed in range(50):
         mask = controls.other_identity(np.random.default_rng(seed), 2, own, LABELS)
-        assert any(np.array_equal(mask, own[i]) for i in (0, 1, 4, 5))
+        assert any(np.array_equal(mask, own[i]) for i in (3, 4, 5))
     with pytest.raises(ValueError, match="one identity"):
         controls.other_identity(np.random.default_rng(0), 2, own, np.zeros(6, dtype=int))
+
+
+def test_another_picture_is_of_the_same_identity_and_never_the_same_picture(own):
+    drawn = [controls.same_identity(np.random.default_rng(seed), 2, own, LABELS) for seed in range(50)]
+    assert {next(i for i in range(6) if np.array_equal(mask, own[i])) for mask in drawn} == {0, 1}
+    with pytest.raises(ValueError, match="picture 0 is the only one of its identity"):
+        controls.same_identity(np.random.default_rng(0), 0, own, np.arange(6))
 
 
 def test_fills_by_hand():
@@ -104,6 +111,16 @@ def test_fills_by_hand():
         fill_picture(images, "mean")
     with pytest.raises(ValueError, match="fill = 'pink': use one of black"):
         fill_picture(images, "pink")
+
+
+def test_linear_infill_keeps_a_ramp_and_what_is_not_removed():
+    ramp = torch.linspace(0.2, 0.8, 12).expand(1, 3, 12, 12).clone()
+    removed = torch.zeros(1, 12, 12, dtype=torch.bool)
+    removed[0, 4:8, 4:8] = True
+    filled = perturbed(ramp, removed, "linear")
+    assert torch.equal(filled[:, :, ~removed[0]], ramp[:, :, ~removed[0]])
+    assert (filled - ramp).abs().max() < 0.06  # the noise, and nothing else
+    assert torch.equal(filled, perturbed(ramp, removed, "linear"))
 
 
 class Sum(nn.Module):
@@ -133,6 +150,10 @@ def test_two_by_two_by_hand():
     assert row["deletion_drop_points"] == pytest.approx(100 * (p(1.25) - p(0.25)))
     assert row["deletion_drop_relative"] == pytest.approx(100 * (1 - p(0.25) / p(1.25)))
     assert row["deletion_margin"] == pytest.approx(0.25) and row["margin"] == pytest.approx(1.25)
+    assert row["deletion_margin_drop"] == pytest.approx(1.0)
+    warm = deletion_retention(Sum().eval(), images, mask, temperature=2.0).iloc[0]
+    assert warm["deletion_margin_drop"] == pytest.approx(0.5) and warm["probability"] == row["probability"]
+    assert warm["deletion_calibrated_drop_points"] == pytest.approx(100 * (p(0.625) - p(0.125)))
     assert row["deletion_prediction_change"] == 0 and row["retention_prediction_change"] == 0
     both = torch.tensor([[[True, False], [True, False]]])
     row = deletion_retention(Sum().eval(), images, both).iloc[0]
@@ -200,8 +221,20 @@ def test_passes_are_the_stated_minimum(classifier, evaluation):
     passes = []
     classifier.backbone.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     evaluate(classifier, images, labels, regions, batch_size=3, **arguments)
-    maps, random_draws, fixed, fills = 2, 5 * 2, 1, 2
+    maps, random_draws, fixed, fills = 2, 6 * 2, 1, 2
     assert sum(passes) == 8 * 2 * fills * (maps + random_draws + fixed)
+
+
+def test_only_the_controls_that_are_wanted_and_possible(classifier, evaluation):
+    images, _, regions, arguments = evaluation
+    alone = np.arange(8) // 1  # one picture of each person
+    for labels, wanted, found in (
+        (alone, ("same_identity", "disc"), {"disc"}),
+        (alone // 2, ("same_identity", "disc"), {"same_identity", "disc"}),
+        (alone, (), set()),
+    ):
+        table = evaluate(classifier, images, labels, regions, controls=wanted, network=4, **arguments)
+        assert set(table["method"]) == {*regions, *found} and set(table["network"]) == {4}
 
 
 def test_batches_integers_and_an_interrupted_run_give_the_same_table(classifier, evaluation, tmp_path):

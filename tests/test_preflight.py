@@ -57,12 +57,12 @@ def test_all_is_well(tmp_path: Path, profile: Any, capsys: pytest.CaptureFixture
 
 def test_the_hours_are_counted_by_hand(tmp_path: Path, profile: Any) -> None:
     people(tmp_path, ann=50, bob=50)
-    run = profile(fills=["black", "grey"], draws=3, accumulation=2)
+    run = profile(fills=["black", "grey"], draws=3, accumulation=2, networks=2)
     _, hours = preflight.preflight(run)
     # 10 steps a second of 8 pictures; 80 to train on in 4 epochs. Per test picture: 2 fills, deleted and retained,
-    # 2 maps and 5 controls of 3 draws and the disc.
-    passes = 10 * 4 + 10 * 2 * 2 * (2 + 5 * 3 + 1)
-    assert hours == pytest.approx((80 * 4 / 80 + passes / 80) / 3600)
+    # 2 maps and 6 controls of 3 draws and the disc; two networks are trained and one of them is judged.
+    passes = 2 * 10 * 4 + 10 * 2 * 2 * (2 + 6 * 3 + 1)
+    assert hours == pytest.approx((2 * 80 * 4 / 80 + passes / 80) / 3600)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,29 @@ def test_role_writes(sources: Path, text: str, shown: str) -> None:
     assert results.read(sources, text) == shown
 
 
+def test_questions_are_answered_by_each_run(sources: Path) -> None:
+    (sources / "artefacts").mkdir()
+    folder = sources / "results" / "other"
+    folder.mkdir()
+    (sources / "artefacts/odds.json").write_text(json.dumps({"a": {"b": node(0.5, 0.1, 0.9)}, "c": node(-1, -2, 1)}))
+    (folder / "odds.json").write_text(json.dumps({"a": {"b": {**node(1, 0.5, 2), "verdict": "worse"}}, "c": {}}))
+    runs = {"here": "this", "there": "other", "nowhere": "none"}
+    rows = results.question_rows(sources, runs, ["Is it so? | odds:a.b"])
+    assert rows[0] == ["", "here", "there", "nowhere"]
+    assert rows[1] == ["Is it so?", "yes: 0.50 [0.10, 0.90]", "worse: 1.00 [0.50, 2.00]", "not measured"]
+    only = {"here": "this"}
+    assert results.question_rows(sources, only, ["? | odds:c"])[1][1].startswith("undecided: −1.00")
+    with pytest.raises(results.ResultError, match="'d' is missing"):
+        results.question_rows(sources, only, ["? | odds:d"])
+    with pytest.raises(results.ResultError, match="must read question"):
+        results.question_rows(sources, only, ["Is it so?"])
+    page = "```{verdict-table} this other\n:names: here, there\nIs it so? | odds:a.b\n```"
+    status, built, warnings = build(sources, page)
+    assert status == 0 and not warnings and "yes: 0.50" in built
+    status, _, warnings = build(sources, page.replace("a.b", "a.x"))
+    assert "'x' is missing" in warnings
+
+
 def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> None:
     assert results.show(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
     assert results.show("look-alike") == "look-alike"

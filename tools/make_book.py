@@ -120,6 +120,9 @@ def stage(profile: str) -> Path:
             shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
+    (site / "artefacts").mkdir()
+    for file in out.glob("*.json"):
+        shutil.copy2(file, site / "artefacts")
     shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
     return site
 

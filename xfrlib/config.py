@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 FORMS = ("sum", "product", "local_softmax")
-FILLS = ("black", "grey", "mean", "blur")
+FILLS = ("black", "grey", "mean", "blur", "linear")
 AUGMENTATIONS = ("none", "flip", "photometric")
 FREEZES = ("nothing", "batchnorm", "backbone")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -68,6 +68,7 @@ class Profile:
     compile: bool = False  # torch.compile the network for training
     num_workers: int = 0  # processes that read pictures beside each training process
     seed: int = 0
+    networks: int = 1  # fine-tunings that differ in the seed alone (seed, seed + 1, ...)
     # explanation
     top_k: int = 5  # number of classes compared, the target among them
     delta: float = 1.0
@@ -82,6 +83,12 @@ class Profile:
     draws: int = 5  # draws of every random control
     resamples: int = 2000  # bootstrap resamples
     eval_batch_size: int = 64
+    # the chapters that compare: test pictures of each network, stratified over people; None is all of them
+    fast_pictures: int | None = None  # for methods that cost a few passes
+    slow_pictures: int = 100  # for Score-CAM, LIME, KernelSHAP and RISE; 0 leaves them out
+    curve_pictures: int = 60  # for the curves over all shares
+    tuning_pictures: int = 40  # validation pictures on which settings are chosen
+    judging_fills: tuple[str, ...] = ("black", "blur")  # judge what was chosen with grey
     # the whole
     hours: float = 24.0  # a run that would take longer is refused before it starts
 
@@ -102,7 +109,16 @@ class Profile:
             "folder",
             "name the folder of identities below the data root",
         )
-        counts = ("families", "family_size", "epochs", "lr_step", "accumulation", "draws", "eval_batch_size")
+        counts = (
+            "families",
+            "family_size",
+            "epochs",
+            "lr_step",
+            "accumulation",
+            "networks",
+            "draws",
+            "eval_batch_size",
+        )
         for field in counts:
             need(getattr(self, field) >= 1, field, "must be at least 1")
         need(
@@ -137,7 +153,13 @@ class Profile:
         need(self.scale_max >= self.scale_min, "scale_max", "must not be below scale_min")
         need(self.form in FORMS, "form", f"use one of {', '.join(FORMS)}")
         need(0 < self.fraction < 1, "fraction", "must lie between 0 and 1, both excluded")
-        need(bool(self.fills) and set(self.fills) <= set(FILLS), "fills", f"use some of {', '.join(FILLS)}")
+        for field in ("fills", "judging_fills"):
+            need(bool(getattr(self, field)) and set(getattr(self, field)) <= set(FILLS), field,
+                 f"use some of {', '.join(FILLS)}")  # fmt: skip
+        need("grey" not in self.judging_fills, "judging_fills", "grey chooses the settings, so that it cannot judge")
+        need(self.fast_pictures is None or self.fast_pictures >= 1, "fast_pictures", "must be at least 1, or empty")
+        for field, least in (("slow_pictures", 0), ("curve_pictures", 1), ("tuning_pictures", 1)):
+            need(getattr(self, field) >= least, field, f"must be at least {least}")
         need(self.resamples >= 100, "resamples", "must be at least 100 for an interval to mean anything")
 
     def replace(self, **changes: Any) -> Profile:

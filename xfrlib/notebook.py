@@ -108,12 +108,14 @@ class NotebookRun:
         self.data_root = data_root(root)
         self._base_folder = artifacts.build_root() / base.name
         self._changes = {k: v for k, v in self.profile.as_dict().items() if v != base.as_dict()[k]}
+        self._given_name = run_name
         if self._changes and not run_name:
             run_name = ",".join(f"{key}={value}" for key, value in self._changes.items()).replace("/", "_")
         if Path(run_name).name != run_name:
             raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
         self._run_name = run_name
         self.folder = self._base_folder / "runs" / run_name if run_name else self._base_folder
+        self._folders = [self.folder, self._base_folder]  # where `need` looks
         self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
         self._started = time.monotonic()
 
@@ -128,7 +130,7 @@ class NotebookRun:
 
         Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
         """
-        for folder in (self.folder, self._base_folder):
+        for folder in self._folders:
             if (folder / name).exists():
                 return self._touched.setdefault(name, folder / name)
         raise artifacts.MissingArtifactError(
@@ -183,9 +185,40 @@ class NotebookRun:
             self.profile.backbone, checkpoint if named else self.data_root / checkpoint, seed=self.profile.seed
         )
 
-    def classifier(self) -> FaceClassifier:
-        """The fine-tuned classifier in evaluation mode, on the device of this run."""
-        return load_classifier(self.need("classifier.safetensors", "02_fine_tuning")).to(self.device).eval()
+    def network(self, number: int) -> NotebookRun:
+        """The run that fine-tunes network `number`: this one for 0, else the same with `number` added to the seed.
+
+        It is the run that ``python -m xfrlib.finetune --set seed=<seed + number>`` makes. All networks of a profile
+        share the pictures and their split. Raises `ValueError` for a number that the profile does not have.
+        """
+        if not 0 <= number < self.profile.networks:
+            raise ValueError(f"network {number}: the profile has {self.profile.networks}, counted from 0")
+        if number == 0:
+            return self
+        seed = self.profile.seed + number
+        name = f"{self._given_name},seed={seed}" if self._given_name else ""
+        changes = {**self._changes, "seed": seed}
+        other = NotebookRun(self.notebook, self._named, changes, str(self.data_root), name)
+        other._folders = [other.folder, *self._folders]
+        return other
+
+    def classifier(self, network: int = 0) -> FaceClassifier:
+        """The fine-tuned classifier `network` in evaluation mode, on the device of this run."""
+        name = "classifier.safetensors"
+        if network == 0:
+            path = self.need(name, "02_fine_tuning")
+        else:  # never the file of network 0, which `need` of the other run would fall back to
+            path = self.network(network).folder / name
+            if not path.exists():
+                raise artifacts.MissingArtifactError(
+                    f"{name} of network {network} of the profile {self.profile.name!r} is missing: "
+                    "run notebooks/02_fine_tuning.ipynb first"
+                )
+        return load_classifier(path).to(self.device).eval()
+
+    def temperature(self, network: int = 0) -> float:
+        """The temperature that calibrates the probabilities of `network`, from the validation pictures."""
+        return float(self.read_json("calibration.json", "02_fine_tuning")["temperature"][network])
 
     def save_classifier(self, model: FaceClassifier, identities: list[str]) -> Path:
         """Write the fine-tuned classifier where the notebooks after this one look for it."""

@@ -156,8 +156,8 @@ def _device(run: NotebookRun, model: FaceClassifier, pictures: int) -> tuple[Che
         return Check("device", f"{name}: its memory does not hold a step; {mend}", False), float("inf")
     train, validation, test = (pictures * share for share in settings.fractions)
     draws = settings.draws * (len(CONTROLS) - 1) + 1  # the disc is the same in every draw
-    passes = validation * settings.epochs + test * 2 * len(settings.fills) * (_MAPS + draws)
-    hours = (train * settings.epochs / learning + passes / looking) / 3600
+    passes = settings.networks * validation * settings.epochs + test * 2 * len(settings.fills) * (_MAPS + draws)
+    hours = (settings.networks * train * settings.epochs / learning + passes / looking) / 3600
     found = (
         f"{devices} x {name}: {learning:.1f} pictures a second in training, {looking:.1f} without; "
         f"the whole takes about {_duration(hours)}"

@@ -5,14 +5,16 @@ Role::
     {result}`this:test.accuracy|ci`                                           96.7 [93.3, 100.0]
     {result}`facescrub12:methods.sdd.black.deletion.drop_points|.0f`          62
 
-The source is ``this`` (results.json of the profile that is being built) or the name of a file in ``results/``; then
-come the path of keys and a format: ``ci`` for a value with its 95 % interval, any format of Python for the value alone,
-nothing for a text or a whole number.
+The source is ``this`` (results.json of the profile that is being built), ``this/<name>`` (another of its JSON
+artefacts) or the name of a file in ``results/``; then come the path of keys and a format: ``ci`` for a value with its
+95 % interval (``ci.2``: with two decimals), any format of Python for the value alone, nothing for a text or a whole
+number.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
 map beside the paper's values. Both take a source, and ``:fill:``. ``{runs-table}`` takes several sources and sets how
 each was trained, with its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed
-of the fine-tuning and sets their confidence drops beside each other.
+of the fine-tuning and sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body
+of several runs; see there.
 
 The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json`` and ``profile.yaml``.
 """
@@ -62,7 +64,9 @@ class ResultError(Exception):
 
 
 def results_file(folder: Path, source: str) -> Path:
-    """Path of a results file: ``this`` is ``results.json``, any other name a file of ``results/``."""
+    """Path of a results file: ``this`` and ``this/<name>`` are of the profile, any other is a file of ``results/``."""
+    if source.startswith("this/"):
+        return folder / f"artefacts/{source.removeprefix('this/')}.json"
     return folder / ("results.json" if source == "this" else f"results/{source}.json")
 
 
@@ -70,7 +74,8 @@ def load_results(folder: Path, source: str) -> dict[str, Any]:
     """Read a results file. Raises `ResultError` naming the files there are."""
     path = results_file(folder, source)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in (folder / "results").glob("*.json"))) or "none"
+        found = [path.with_suffix("") for path in (folder / "results").rglob("*.json")]
+        known = ", ".join(sorted(path.relative_to(folder / "results").as_posix() for path in found)) or "none"
         raise ResultError(f"there are no results {source!r}; besides 'this' there are: {known}")
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
@@ -90,10 +95,12 @@ def lookup(results: dict[str, Any], path: str) -> Any:
 def show(node: Any, form: str = "") -> str:
     """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
     measured = isinstance(node, dict) and {"value", "low", "high"} <= node.keys()
-    if form == "ci" and measured:
-        return f"{show(node, '.1f')} [{show(node['low'], '.1f')}, {show(node['high'], '.1f')}]"
+    digits = re.fullmatch(r"ci(?:\.(\d))?", form)
+    if digits and measured:
+        each = f".{digits[1] or 1}f"
+        return f"{show(node, each)} [{show(node['low'], each)}, {show(node['high'], each)}]"
     value = node["value"] if measured else node
-    if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or form == "ci":
+    if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or digits:
         raise ResultError(f"{value!r} cannot be written with the format {form!r}")
     try:
         text = format(value, form)
@@ -231,6 +238,53 @@ class PaperTable(_TableDirective):
         return paper_rows(results, fill)
 
 
+def question_rows(folder: Path, runs: dict[str, str], lines: Iterable[str]) -> list[list[str]]:
+    """Head and rows of a table of questions: a column for each run, an interval and a verdict in each cell.
+
+    A line reads ``question | file:path``, the file being one of each run's (``this/<file>``, ``<run>/<file>``). A run
+    that has no such file at all answers "not measured"; a missing key in a file raises `ResultError`. The verdict is
+    the node's own, if it has one, else "yes" or "no" as the interval lies above or below zero, or "undecided".
+    """
+    rows = [["", *runs]]
+    for line in lines:
+        question, _, address = line.partition("|")
+        file, colon, path = address.strip().partition(":")
+        if not colon:
+            raise ResultError(f"{line!r} must read question | file:path")
+        cells = []
+        for run in runs.values():
+            if not results_file(folder, f"{run}/{file}").is_file():
+                cells.append("not measured")
+                continue
+            node = lookup(load_results(folder, f"{run}/{file}"), path)
+            word = node.get("verdict") or (
+                "undecided" if node["low"] <= 0 <= node["high"] else "yes" if node["value"] > 0 else "no"
+            )
+            cells.append(f"{word}: {show(node, 'ci.2')}")
+        rows.append([question.strip(), *cells])
+    return rows
+
+
+class VerdictTable(SphinxDirective):
+    """``{verdict-table} this facescrub12`` with ``:names: made faces, FaceScrub`` and a question a line."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+    option_spec = {"names": directives.unchanged_required}  # noqa: RUF012
+
+    def run(self) -> list[nodes.Node]:
+        folder, sources = Path(self.env.srcdir), self.arguments[0].split()
+        names = [name.strip() for name in self.options.get("names", self.arguments[0].replace(" ", ",")).split(",")]
+        for path in folder.glob("results/*/*.json"):
+            self.env.note_dependency(str(path))
+        try:
+            return [table_node(question_rows(folder, dict(zip(names, sources, strict=True)), self.content))]
+        except (ResultError, ValueError) as error:
+            logger.warning("%s: %s", self.name, error, location=self.get_location())
+            return []
+
+
 class RunsTable(_TableDirective):
     """``{runs-table} source source ...``: how each run was trained, and its test accuracy, beside the paper."""
 
@@ -267,4 +321,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("paper-table", PaperTable)
     app.add_directive("runs-table", RunsTable)
     app.add_directive("seeds-table", SeedsTable)
+    app.add_directive("verdict-table", VerdictTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

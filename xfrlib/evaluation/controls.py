@@ -69,12 +69,21 @@ def other_identity(rng: np.random.Generator, index: int, masks: Mask, labels: ND
     return masks[rng.choice(others)]
 
 
+def same_identity(rng: np.random.Generator, index: int, masks: Mask, labels: NDArray[np.int64]) -> Mask:
+    """The region of another picture of the same identity: masks (n, H, W), labels (n,) of the whole set."""
+    others = np.flatnonzero(labels == labels[index])
+    others = others[others != index]
+    if not len(others):
+        raise ValueError(f"picture {index} is the only one of its identity: there is no other map of it")
+    return masks[rng.choice(others)]
+
+
 RANDOM: dict[str, Callable[[np.random.Generator, int, tuple[int, int]], Mask]] = {
     "scattered": scattered,
     "box": box,
     "random_map": random_map,
 }
-CONTROLS = (*RANDOM, "shifted", "other_identity", "disc")
+CONTROLS = (*RANDOM, "shifted", "same_identity", "other_identity", "disc")
 
 
 def control_masks(
@@ -95,6 +104,8 @@ def control_masks(
             masks.append(shifted(rng, own[index]))
         elif name == "other_identity":
             masks.append(other_identity(rng, index, own, labels))
+        elif name == "same_identity":
+            masks.append(same_identity(rng, index, own, labels))
         elif name == "disc":
             masks.append(disc(count, size))
         else:

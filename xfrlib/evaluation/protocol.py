@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,20 +82,83 @@ def evaluation_table(
     settings = {name: getattr(run.profile, name) for name in (*_EXPLANATION, *_TABLE)}
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
-    code = [Path(module.__file__ or "") for module in (perturbation, controls)]
-    key = fingerprint(settings, classifier, data_hash(manifest), *code)
+    code = map(_source, (perturbation, controls))
+    temperature = run.temperature()
+    key = fingerprint({**settings, "temperature": temperature}, classifier, data_hash(manifest), *code)
     table = perturbation.evaluate(
         model, mapped.images, test.table["label"].to_numpy(), mapped.regions, logits=mapped.logits,
         batch_size=run.profile.eval_batch_size, mean=training_mean(run) if "mean" in run.profile.fills else None,
-        shards=run.output(f"evaluation_shards/{key}"), share=share, progress=progress,
+        shards=run.output(f"evaluation_shards/{key}"), share=share, progress=progress, temperature=temperature,
         **{name: settings[name] for name in _TABLE},
     )  # fmt: skip
     return table if table.empty else table.merge(test.table[["identity", "path"]], left_on="image", right_index=True)
 
 
+class Sample(NamedTuple):
+    """Pictures of a data set: their numbers in it, their identities (n,), and themselves (n, 3, H, W) in [0, 1]."""
+
+    indices: list[int]
+    labels: np.ndarray
+    images: Tensor
+
+
+def stratified(dataset: FaceDataset, count: int | None = None) -> Sample:
+    """`count` pictures (None: all), taken in turn from all identities: one of each, then a second of each, and so on.
+
+    A smaller sample is the beginning of a larger one.
+    """
+    table = dataset.table
+    order = table.assign(turn=table.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable")
+    rows = order.head(len(order) if count is None else count)
+    if rows.empty:
+        raise ValueError(f"a sample of {count} pictures of a set of {len(table)}: ask for at least one")
+    indices = rows.index.tolist()
+    return Sample(indices, rows["label"].to_numpy(), torch.stack([dataset[index][0] for index in indices]))
+
+
+@torch.no_grad()
+def all_logits(model: FaceClassifier, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Logits (n, N) on the CPU of pictures (n, 3, H, W) in [0, 1]."""
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+def judged(
+    run: NotebookRun,
+    model: FaceClassifier,
+    images: Tensor,
+    labels: np.ndarray,
+    regions: dict[str, np.ndarray],
+    *,
+    network: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:
+    """`xfrlib.evaluation.perturbation.evaluate` on one network, calibrated, resumable, with the profile's seed.
+
+    Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings.
+    """
+    settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
+    tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
+    content = [hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in tensors]
+    plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
+    key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (perturbation, controls)))
+    mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
+    shards = run.output(f"evaluation_shards/{key}")
+    return perturbation.evaluate(
+        model, images, labels, regions, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
+    )
+
+
+def _source(module: Any) -> Path:
+    return Path(module.__file__)
+
+
 def write_table(run: NotebookRun, table: pd.DataFrame) -> None:
-    """Write the table of `evaluation_table` as ``evaluation.parquet``."""
-    with write_atomic(run.output("evaluation.parquet")) as part:
+    """Write a notebook's part of the per-image table: ``evaluation.parquet/<notebook>.parquet``.
+
+    The parts have the columns of `evaluation_table` in common, and `pandas.read_parquet` reads the folder as one table.
+    """
+    with write_atomic(run.output(f"evaluation.parquet/{run.notebook}.parquet")) as part:
         table.to_parquet(part, index=False)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 KINDS = ("deletion", "retention")
@@ -22,6 +23,7 @@ METHODS = {
     "scattered": "scattered pixels",
     "box": "one box",
     "shifted": "own map, shifted",
+    "same_identity": "another picture's map, same person",
     "other_identity": "another person's map",
     "disc": "centred disc",
 }
@@ -55,6 +57,13 @@ def bootstrap_interval(
 
     Raises `ValueError` for fewer than two clusters, other lengths, or values that are not finite.
     """
+    array, result = _cluster_bootstrap(values, clusters, resamples=resamples, seed=seed, confidence=confidence)
+    return Interval(float(array.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def _cluster_bootstrap(
+    values: ArrayLike, clusters: ArrayLike, *, resamples: int, seed: int, confidence: float
+) -> tuple[NDArray[np.float64], Any]:
     array, groups = np.asarray(values, dtype=float), np.asarray(clusters)
     if array.shape != groups.shape or array.ndim != 1:
         raise ValueError(f"values and clusters must be of one length, got {array.shape} and {groups.shape}")
@@ -67,7 +76,7 @@ def bootstrap_interval(
     sums = np.bincount(inverse, weights=array)
     n = len(counts)
     tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))
-    result = stats.bootstrap(
+    return array, stats.bootstrap(
         (sums, counts),
         lambda s, c, axis=-1: s.sum(axis=axis) / c.sum(axis=axis),
         paired=True,
@@ -76,8 +85,83 @@ def bootstrap_interval(
         confidence_level=1 - 2 * tail,
         method="percentile",
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(float(array.mean()), float(result.low), float(result.high))
+    )
+
+
+def crossed_interval(
+    values: ArrayLike,
+    clusters: ArrayLike,
+    networks: ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of `values` (n,) with an interval for other identities *and* other networks of the same recipe.
+
+    Identities (`clusters`) are resampled with the networks as they are, and networks with the identities as they are;
+    the two variances of the mean, each times m / (m - 1) for m resampled units, add up, as for two crossed random
+    factors (Owen, "The pigeonhole bootstrap", 2007). The interval is that of Student's t with Satterthwaite's degrees
+    of freedom, for a percentile of three networks cannot lie outside their range.
+
+    With one network this is `bootstrap_interval`. Raises `ValueError` as that does.
+    """
+    array, groups, nets = np.asarray(values, dtype=float), np.asarray(clusters), np.asarray(networks)
+    if nets.shape != array.shape:
+        raise ValueError(f"values and networks must be of one length, got {array.shape} and {nets.shape}")
+    if len(np.unique(nets)) < 2:
+        return bootstrap_interval(array, groups, resamples=resamples, seed=seed, confidence=confidence)
+    variances, freedom = [], []
+    for units in (groups, nets):
+        m = len(np.unique(units))
+        _, result = _cluster_bootstrap(array, units, resamples=resamples, seed=seed, confidence=confidence)
+        variances.append(result.standard_error**2 * m / (m - 1))
+        freedom.append(m - 1)
+    total = sum(variances)
+    df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
+    half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(total)
+    mean = float(array.mean())
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def sign_flip_test(differences: ArrayLike, clusters: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of paired `differences` (n,) having mean zero, when whole `clusters` (n,) change sign.
+
+    Under the null the two methods can be exchanged within an identity, so that its sum is as likely with either sign.
+    All signs are tried where there are few identities, else `resamples` of them are drawn.
+    """
+    array, groups = np.asarray(differences, dtype=float), np.asarray(clusters)
+    if array.shape != groups.shape or array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"differences must be finite and as many as clusters, got {array.shape} and {groups.shape}")
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=array)
+    if not sums.any():
+        return 1.0
+    result = stats.permutation_test(
+        (sums,), lambda x, axis=-1: x.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=resamples, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being a family: the chance of one false finding among all stays below the level.
+
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = p.argsort()
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted[order.argsort()].tolist()
+
+
+def area_under(shares: Sequence[float], values: ArrayLike) -> float:
+    """Area under a curve over shares of the pixels from 0 to 1, by the trapezoidal rule: its mean height.
+
+    `shares` must rise from 0 to 1, both included, so that every curve is judged over the whole range.
+    """
+    if list(shares) != sorted(set(shares)) or shares[0] != 0 or shares[-1] != 1:
+        raise ValueError(f"shares must rise from 0 to 1, both included, got {list(shares)}")
+    return float(np.trapezoid(np.asarray(values, dtype=float), shares))
 
 
 def per_image(table: pd.DataFrame, column: str, *, fill: str) -> pd.DataFrame:

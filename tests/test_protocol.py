@@ -1,0 +1,99 @@
+"""What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a null case."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xfrlib import top_fraction_mask
+from xfrlib.baselines import EXPLAINERS, explain_with
+from xfrlib.baselines.tuning import GRIDS, smoothed
+from xfrlib.evaluation import protocol
+from xfrlib.evaluation.perturbation import evaluate
+from xfrlib.evaluation.statistics import bootstrap_interval
+
+
+class Few:
+    """Seven pictures of three people, the third with one picture."""
+
+    table = pd.DataFrame({"label": [0, 0, 0, 1, 1, 1, 2]})
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((3, 8, 8), index / 10), int(self.table["label"][index])
+
+
+def test_a_sample_takes_turns_and_a_smaller_one_is_its_beginning() -> None:
+    whole = protocol.stratified(Few())  # type: ignore[arg-type]
+    assert whole.indices == [0, 3, 6, 1, 4, 2, 5] and whole.labels.tolist() == [0, 1, 2, 0, 1, 0, 1]
+    few = protocol.stratified(Few(), 4)  # type: ignore[arg-type]
+    assert few.indices == whole.indices[:4] and torch.equal(few.images, whole.images[:4])
+    assert protocol.stratified(Few(), 100).indices == whole.indices  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one"):
+        protocol.stratified(Few(), 0)  # type: ignore[arg-type]
+
+
+def test_every_fast_explainer_may_choose_from_six_different_settings(classifier, images) -> None:
+    assert set(GRIDS) == {name for name, method in EXPLAINERS.items() if not method.slow}
+    classes = torch.tensor([[0, 1, 2]]).expand(len(images), -1)
+    for name, grid in GRIDS.items():
+        assert len(grid) == 6 and len({tuple(sorted(options.items())) for options in grid}) == 6
+        for options in grid:
+            own = {key: value for key, value in options.items() if key != "smooth"}
+            explain_with(name, classifier, images[:2], classes[:2], progress=False, **own)  # every setting is known
+
+
+def test_smoothing_keeps_the_sum_inside_and_nothing_is_nothing() -> None:
+    maps = torch.zeros(1, 41, 41)
+    maps[0, 20, 20] = 1
+    assert smoothed(maps, 0) is maps
+    wide = smoothed(maps, 3)
+    assert float(wide.sum()) == pytest.approx(1, abs=1e-4)
+    assert int(wide.flatten().argmax()) == 20 * 41 + 20
+    assert float(wide[0, 20, 20] / wide[0, 20, 23]) == pytest.approx(np.exp(0.5), rel=1e-3)
+
+
+def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, images, tmp_path) -> None:
+    run = SimpleNamespace(
+        profile=SimpleNamespace(seed=0, eval_batch_size=2),
+        temperature=lambda network: 2.0,
+        output=lambda name: tmp_path / name,
+    )
+    labels, logits = np.arange(len(images)) % 2, protocol.all_logits(classifier, images)
+    noise = torch.rand(2, *images[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    regions = [{"mine": top_fraction_mask(one).numpy()} for one in noise]
+    options = {"logits": logits, "fills": ("black",), "controls": (), "progress": False}
+    first = protocol.judged(run, classifier, images, labels, regions[0], network=1, **options)
+    assert set(first["network"]) == {1}
+    drop = (first["margin"] - first["deletion_margin"]) / 2
+    np.testing.assert_allclose(first["deletion_margin_drop"], drop)
+    passes: list[int] = []
+    hook = classifier.register_forward_hook(lambda *_: passes.append(1))
+    pd.testing.assert_frame_equal(
+        protocol.judged(run, classifier, images, labels, regions[0], network=1, **options), first
+    )
+    assert not passes  # from the finished batches
+    other = protocol.judged(run, classifier, images, labels, regions[1], network=1, **options)
+    assert passes and not other["deletion_margin_drop"].equals(first["deletion_margin_drop"])
+    hook.remove()
+
+
+def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> None:
+    """Its interval, from people and draws with fixed seeds, contains the value of the control."""
+    images = torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(60, 1, 7, 7, generator=torch.Generator().manual_seed(2))
+    maps = torch.nn.functional.interpolate(noise, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    labels = np.arange(60) % 20
+    table = evaluate(
+        classifier, images, labels, {"random_explainer": top_fraction_mask(maps).numpy()},
+        logits=protocol.all_logits(classifier, images), controls=("random_map",), draws=5, progress=False,
+    )  # fmt: skip
+    for kind in ("deletion", "retention"):
+        wide = table.pivot_table(index="image", columns="method", values=f"{kind}_margin_drop")
+        found = bootstrap_interval(wide["random_explainer"], labels)
+        assert found.low <= wide["random_map"].mean() <= found.high
+        assert found.low < found.high
