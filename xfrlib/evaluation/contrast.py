@@ -37,7 +37,7 @@ def contrast_maps(
     Returns
     -------
     "cam", the target's map M_t, and "difference", M_t - M_c, signed and of centred weights, in units of the logit.
-    For the form "sum" "sdd", in (0, 1], and "log_sdd", its logarithm; for any other form its name, and "log_" before it.
+    "sdd", in (0, 1], and "log_sdd", its logarithm, for the form "sum"; any other form stands under its name.
     """
     device = next(model.parameters()).device
     pictures = torch.arange(len(images)) if pictures is None else pictures

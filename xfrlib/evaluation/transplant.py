@@ -7,7 +7,7 @@ of A, put in with the same seam. Parts are fixed regions of the five-point align
 (`xfrlib.data.align.TEMPLATE`): pictures must be aligned to it.
 
 Y. Goyal et al., "Counterfactual visual explanations", ICML 2019, replace a region of a picture by one of another class
-to *find* an explanation, in feature maps; here the region is given, the pixels are replaced, and an explanation is tested.
+to *find* an explanation, in feature maps; here the region is given, pixels are replaced, and explanations are tested.
 """
 
 from __future__ import annotations
@@ -206,8 +206,8 @@ def odds_moved(
 def map_change(before: Tensor, after: Tensor, *, shares: bool) -> Tensor:
     """How a map changed: after less before, both (B, H, W).
 
-    `shares` divides each map by its sum first, for maps that are nowhere negative and have no unit (SDD, which is scaled
-    to a largest value of 1, or the size of a gradient). Maps in logits (CAM, M_B - M_A) stay as they are: the mean of
+    `shares` divides each map by its sum first, for maps that are nowhere negative and have no unit (SDD, scaled to a
+    largest value of 1, or the size of a gradient). Maps in logits (CAM, M_B - M_A) stay as they are: the mean of
     the change of M_B - M_A is what the log-odds gained.
     """
     if before.shape != after.shape or before.ndim != 3:
@@ -224,8 +224,8 @@ def score_move(before: Tensor, after: Tensor, regions: Tensor, *, shares: bool) 
     """Whether a map moved into the part: two maps (B, H, W) and bool (B, H, W) -> a row for each.
 
     All of them look at the change alone (`map_change`):
-    `inflow` : the sum of the change inside, divided by all that rose or all that fell in the picture, whichever is more:
-        in [-1, 1]; 1 where the map rose inside and nowhere else; 0 for a map that does not look at the picture.
+    `inflow` : the sum of the change inside, divided by all that rose or all that fell in the picture, whichever is
+        more: in [-1, 1]; 1 where the map rose inside and nowhere else; 0 for a map that does not look at the picture.
     `auc` : how often a pixel inside rose more than one outside, ties half; by chance 0.5.
     `energy` : share of the positive change that lies inside, in [0, 1]; by chance the area of the region.
     `pointing` : whether the largest change lies inside (the share of them, where several are equal).
