@@ -16,6 +16,7 @@ from xfrlib.evaluation.transplant import (
     odds_moved,
     part_alpha,
     score_move,
+    score_transplants,
     transplant_part,
     transplants,
 )
@@ -182,3 +183,21 @@ def test_shares_are_of_each_maps_own_sum_and_need_maps_without_negative_values()
         map_change(before, -after, shares=True)
     with pytest.raises(ValueError, match="two maps"):
         map_change(before, after[:, :1], shares=False)
+
+
+def test_the_table_of_scores_holds_transplant_control_and_what_lies_between_them():
+    rng = torch.Generator().manual_seed(4)
+    regions = torch.rand(3, 8, 8, generator=rng) < 0.3
+    maps = [{name: torch.rand(3, 8, 8, generator=rng) for name in ("one", "two")} for _ in range(3)]
+    table = pd.DataFrame({"target": [5, 6, 7]}, index=[9, 4, 2])
+    scores = score_transplants(table, *maps, regions, shares={"two"})
+    assert scores["method"].tolist() == ["one"] * 3 + ["two"] * 3 and scores["target"].tolist() == [5, 6, 7] * 2
+    before, after, control = (m["two"] for m in maps)
+    own, seam, beyond = (
+        score_move(a, b, regions, shares=True) for a, b in ((before, after), (before, control), (control, after))
+    )
+    second = scores[scores["method"] == "two"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(second[["inflow", "auc"]], own[["inflow", "auc"]])
+    assert second["seam_inflow"].tolist() == seam["inflow"].tolist()
+    assert second["seam_auc"].tolist() == seam["auc"].tolist()
+    pd.testing.assert_frame_equal(second[["energy", "pointing"]], beyond[["energy", "pointing"]])

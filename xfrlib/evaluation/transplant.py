@@ -12,7 +12,7 @@ to *find* an explanation, in feature maps; here the region is given, pixels are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -246,3 +246,39 @@ def score_move(before: Tensor, after: Tensor, regions: Tensor, *, shares: bool) 
         "energy": energy_in(change, regions).numpy(),
         "pointing": (highest & inside).sum(axis=1) / highest.sum(axis=1),
     })  # fmt: skip
+
+
+def score_transplants(
+    table: pd.DataFrame,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    control: Mapping[str, Tensor],
+    regions: Tensor,
+    *,
+    shares: Collection[str],
+) -> pd.DataFrame:
+    """Hold the maps of several methods to n transplants and their controls: a row per case and method.
+
+    `table` holds what is known of each case and is repeated; `before`, `after` and `control` are method -> maps
+    (n, H, W) of the three pictures; `shares` names the methods whose maps have no unit (`map_change`). Added are
+    `method`; `inflow` and `auc` of the transplant; `seam_inflow` and `seam_auc` of the control; and `energy` and
+    `pointing` of the change from the control to the transplant (see `score_move` for the reason).
+    """
+    rows = []
+    for method in after:
+        maps = {"before": before[method], "after": after[method], "control": control[method]}
+        moves = {
+            name: score_move(maps[first], maps[second], regions, shares=method in shares)
+            for name, (first, second) in {
+                "own": ("before", "after"), "seam": ("before", "control"), "beyond": ("control", "after"),
+            }.items()
+        }  # fmt: skip
+        rows.append(
+            table.reset_index(drop=True).assign(
+                method=method,
+                **{name: moves["own"][name] for name in ("inflow", "auc")},
+                **{f"seam_{name}": moves["seam"][name] for name in ("inflow", "auc")},
+                **{name: moves["beyond"][name] for name in ("energy", "pointing")},
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
