@@ -20,7 +20,7 @@ PY        := $(VENV)/bin/python
 READY     := $(VENV)/.ready
 OUT       := $(or $(XFR_BUILD),_build)/$(PROFILE)
 RUN       := $(OUT)/notebooks
-NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth
+NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth 09_sanity_and_sensitivity 10_a_better_map 11_when_not_to_show_it
 EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
 LIBRARY   := $(shell find xfrlib -name '*.py' -o -name '*.safetensors' -o -name '*.json')
 PAGES     := _config.yml _toc.yml tools/make_book.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
@@ -80,7 +80,9 @@ $(OUT)/preflight.json: profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY)
 	@$(PY) tools/make_book.py preflight $(PROFILE)
 
 $(RUN)/02_fine_tuning.ipynb: $(RUN)/01_data_preparation.ipynb
-$(patsubst %,$(RUN)/%.ipynb,03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth): $(RUN)/02_fine_tuning.ipynb
+$(filter-out $(RUN)/01% $(RUN)/02%,$(EXECUTED)): $(RUN)/02_fine_tuning.ipynb
+# reads what the full evaluation found on the first network
+$(RUN)/11_when_not_to_show_it.ipynb: $(RUN)/06_full_evaluation.ipynb
 
 profiles/%.yaml:
 	@echo "There is no profile '$*'; there are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 1

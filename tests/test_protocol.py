@@ -79,6 +79,12 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
     assert not passes  # from the finished batches
     other = protocol.judged(run, classifier, images, labels, regions[1], network=1, **options)
     assert passes and not other["deletion_margin_drop"].equals(first["deletion_margin_drop"])
+    passes.clear()
+    twins = {"one": regions[0]["mine"], "two": regions[1]["mine"], "three": regions[0]["mine"].copy()}
+    table = protocol.judged(run, classifier, images, labels, twins, **options).set_index("method")
+    pairs = 2 * -(-len(images) // 2)  # deletion and retention of every batch
+    assert len(passes) == 2 * pairs and set(table.index) == set(twins)
+    pd.testing.assert_frame_equal(table.loc["one"].reset_index(drop=True), table.loc["three"].reset_index(drop=True))
     hook.remove()
 
 
@@ -97,3 +103,22 @@ def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> 
         found = bootstrap_interval(wide["random_explainer"], labels)
         assert found.low <= wide["random_map"].mean() <= found.high
         assert found.low < found.high
+
+
+def test_what_is_kept_is_made_once_for_each_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "read_manifest", lambda path: path)
+    monkeypatch.setattr(protocol, "data_hash", str)
+    (tmp_path / "classifier.safetensors").write_text("weights")
+    run = SimpleNamespace(need=lambda name, _: tmp_path / name, output=lambda name: tmp_path / name)
+    made: list[int] = []
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        return torch.full((2, 3), float(len(made)))
+
+    first = protocol.kept(run, {"name": "rise", "masks": 5}, make)
+    assert torch.equal(protocol.kept(run, {"name": "rise", "masks": 5}, make), first) and len(made) == 1
+    assert not torch.equal(protocol.kept(run, {"name": "rise", "masks": 6}, make), first)
+    (tmp_path / "classifier.safetensors").write_text("other weights")
+    protocol.kept(run, {"name": "rise", "masks": 5}, make)
+    assert len(made) == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,6 +136,7 @@ def judged(
     """`xfrlib.evaluation.perturbation.evaluate` on one network, calibrated, resumable, with the profile's seed.
 
     Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings.
+    Maps that rank the same pixels highest in every picture, as CAM and Grad-CAM do, share their passes.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
@@ -144,9 +145,30 @@ def judged(
     key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (perturbation, controls)))
     mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
     shards = run.output(f"evaluation_shards/{key}")
-    return perturbation.evaluate(
-        model, images, labels, regions, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
+    first: dict[str, str] = {}  # each map -> the first map with the same regions
+    for name, own in regions.items():
+        first[name] = next((other for other in first.values() if np.array_equal(regions[other], own)), name)
+    different = {name: own for name, own in regions.items() if first[name] == name}
+    table = perturbation.evaluate(
+        model, images, labels, different, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
     )
+    copies = [table[table["method"] == first[name]].assign(method=name) for name in regions if first[name] != name]
+    return pd.concat([table, *copies], ignore_index=True)
+
+
+def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns, from a file if an earlier run with the same `key`, weights and pictures has made it.
+
+    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the code.
+    """
+    classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
+    pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
+    code = sorted((Path(__file__).parents[1] / "baselines").glob("*.py"))
+    path = run.output(f"kept/{fingerprint(key, classifier, pictures, *code)}.pt")
+    if not path.exists():
+        with write_atomic(path) as part:
+            torch.save(make(), part)
+    return torch.load(path, weights_only=True)
 
 
 def _source(module: Any) -> Path:
