@@ -41,7 +41,8 @@ def contrast_maps(
     """
     device = next(model.parameters()).device
     pictures = torch.arange(len(images)) if pictures is None else pictures
-    size, found = (images.shape[2], images.shape[3]), {}
+    size = (images.shape[2], images.shape[3])
+    found: dict[str, list[Tensor]] = {}
     for start in range(0, len(images), batch_size):
         pooled = pooled_features(model, images[start : start + batch_size].to(device).float() / 255)
         cases = (pictures >= start) & (pictures < start + batch_size)
