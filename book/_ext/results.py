@@ -316,7 +316,7 @@ def _set_banner(app: Sphinx, config: Any) -> None:
 
 
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Take the scripts of Thebe out of a page: nothing here uses them, and Sphinx writes one of them twice, an error."""
+    """Take the scripts of Thebe out of a page: nothing uses them, and Sphinx writes one of them twice, an error."""
     context["script_files"] = [
         script
         for script in context.get("script_files", [])
