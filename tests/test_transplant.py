@@ -89,11 +89,11 @@ def test_cases_are_balanced_and_never_take_a_part_from_the_picture_itself_or_a_d
     groups[[0, 1]] = 7
     cases = choose_cases(LABELS, logits, pictures=6, groups=groups, seed=3)
     assert len(cases) == 6 * 2 * 3 and cases["part"].nunique() == 3
-    assert cases.groupby("target")["picture"].nunique().tolist() == [2, 2, 1, 1]
+    assert cases.groupby("target")["picture"].nunique().sort_values().tolist() == [1, 1, 2, 2]
     assert (LABELS[cases["picture"]] == cases["target"]).all() and (LABELS[cases["donor"]] == cases["rival"]).all()
     assert (LABELS[cases["own"]] == cases["target"]).all() and (cases["own"] != cases["picture"]).all()
     assert (cases["rival"] != cases["target"]).all()
-    assert set(cases[cases["picture"] == 0]["own"]) == {2}  # picture 1 is a duplicate
+    assert set(cases[cases["picture"] < 2]["own"]) == {2}  # pictures 0 and 1 are duplicates
     for row in cases.itertuples():
         others = logits[row.picture].clone()
         others[row.target] = -torch.inf

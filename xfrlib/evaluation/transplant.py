@@ -90,10 +90,10 @@ def choose_cases(
     labels : (n,) the person in each picture.
     logits : (n, N) of those pictures, of one network or the mean over several: the look-alike of a picture is the class
         of the highest logit beside its person. A stranger is drawn from all others.
-    pictures : how many pictures receive parts; they are taken in turn from all people, in the order given.
+    pictures : how many pictures receive parts; they are taken in turn from all people, in an order drawn by `seed`.
     parts : names of `REGIONS`.
     groups : (n,) duplicates of a picture share a number of at least 0; no part comes from a duplicate.
-    seed : of the strangers and of the pictures that parts are taken from.
+    seed : of that order, of the strangers, and of the pictures that parts are taken from.
 
     Returns
     -------
@@ -113,7 +113,8 @@ def choose_cases(
     turn = pd.Series(who).groupby(who).cumcount().to_numpy()
     rows: list[dict[str, object]] = []
     taken = 0
-    for picture in np.lexsort((who, turn)):
+    lot = rng.permutation(len(people))[np.searchsorted(people, who)]
+    for picture in np.lexsort((lot, turn)):
         own = np.flatnonzero((who == who[picture]) & ((same != same[picture]) | (same < 0)))
         own = own[own != picture]
         if taken == pictures or len(people) < 3:
