@@ -7,9 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from xfrlib.page_explorer import write_explorer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -21,6 +24,24 @@ FLAGS = (
 needs_chromium = pytest.mark.skipif(
     not (CHROMIUM and CHROMEDRIVER), reason="no Chromium here: apt-get install chromium chromium-driver"
 )
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("explore_core.js", "explore.js", "explore.css")
+
+
+def lay_out_explorer(folder: Path, *contents: Any) -> Path:
+    """The explorer's part of the book as a site of one page, book/explore.html; `contents` are for `write_explorer`."""
+    for name in SCRIPTS:
+        (folder / "_static").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "book" / "_static" / name, folder / "_static")
+    write_explorer(folder / "_static" / "explore", *contents)
+    markup = (ROOT / "book" / "explore.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    page = f'<!doctype html><html lang="en"><head>{head}<title>page</title></head><body>{markup}</body></html>'
+    (folder / "book").mkdir()
+    (folder / "book" / "explore.html").write_text(page, encoding="utf-8")
+    return folder
 
 
 @contextmanager

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from browser import console_errors, needs_chromium, open_browser, requests
+from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
 from xfrlib.config import FORMS
@@ -21,12 +23,11 @@ from xfrlib.data.face_parts import PARTS
 from xfrlib.data.synthetic import make_families, picture_seed, render
 from xfrlib.evaluation.ground_truth import part_differs
 from xfrlib.evaluation.masks import pixel_count
-from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces, write_explorer
+from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces
 from xfrlib.page_weights import WEIGHTS_LIMIT, pack_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "_static"
-SCRIPTS = ("explore_core.js", "explore.js", "explore.css")
 NODE = shutil.which("node")
 SETTINGS: dict[str, Any] = {
     "top_k": 5, "delta": 1.0, "scale": 1.0, "scale_min": 1.0, "scale_max": 50.0, "form": "sum", "centre": True,
@@ -174,6 +175,25 @@ def test_the_site_has_the_explorer_of_made_faces_only(tmp_path, monkeypatch, pro
         assert ran[0][-4:] == ["--profile", "some", "--folder", str(tmp_path / "book" / "_static" / "explore")]
 
 
+@pytest.mark.parametrize(("real", "shown"), [("true", False), ("false", True)])
+def test_the_page_of_real_people_says_that_there_is_no_explorer(tmp_path, real, shown):
+    (tmp_path / "profile.yaml").write_text(f"shows_real_people: {real}", encoding="utf-8")
+    (tmp_path / "results.json").write_text('{"identities": 9}', encoding="utf-8")
+    shutil.copy(ROOT / "book" / "explore.md", tmp_path / "index.md")
+    config = {
+        "extensions": ["myst_parser", "results"],
+        "master_doc": "index",
+        "html_theme": "pydata_sphinx_theme",
+        "myst_enable_extensions": ["colon_fence"],
+    }
+    with docutils_namespace():  # what the page refers to elsewhere is not here, so warnings do not count
+        out = str(tmp_path / "_build")
+        Sphinx(str(tmp_path), None, out, out, "html", config, status=None, warning=None).build()
+    page = (tmp_path / "_build" / "index.html").read_text(encoding="utf-8")
+    assert ("explore_core.js" in page) == ('id="explorer"' in page) == shown
+    assert ("exists only for made faces" in page) != shown
+
+
 # --- the arithmetic, in node
 
 RUN_CORE = """
@@ -181,14 +201,19 @@ const core = require(process.argv[1])();
 const { description, weights, requests } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const session = core.session(core.readNetwork(description, core.decodeBase64(weights)), 112);
 const list = (values) => Array.from(values);
-console.log(JSON.stringify(requests.map((request) => {
+const answer = async (request) => {
   const pixels = core.decodeBase64(request.pixels);
   const found = session.explain({ ...request, pixels });
-  const masked = session.masked(pixels, found.mask);
+  const masked = await session.masked(pixels, found.mask);
   return { classes: found.classes, logits: list(found.logits), probabilities: list(found.probabilities), s: found.s,
     cams: found.cams.map(list), log: list(found.log), mask: list(found.mask), deletion: list(masked.deletion),
     retention: list(masked.retention), passes: session.passes() };
-})));
+};
+(async () => {
+  const answers = [];
+  for (const request of requests) answers.push(await answer(request));
+  console.log(JSON.stringify(answers));
+})();
 """
 CALL = """
 const core = require(process.argv[1])();
@@ -412,25 +437,10 @@ return Boolean(e && e.masked && e.masked.id === e.sent && e.answer.id === e.sent
 """
 
 
-def markup() -> str:
-    """The explorer's part of the page, as the book has it."""
-    page = (ROOT / "book" / "explore.md").read_text(encoding="utf-8")
-    return page.split("```{raw} html\n")[1].split("```")[0]
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, model, people, faces):
     """A folder with the page and what it reads, laid out as Sphinx does."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "_static").mkdir()
-    (folder / "book").mkdir()
-    for name in SCRIPTS:
-        shutil.copy(STATIC / name, folder / "_static")
-    write_explorer(folder / "_static" / "explore", model, people, faces, SETTINGS)
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-    page = f'<!doctype html><html lang="en"><head>{head}<title>page</title></head><body>{markup()}</body></html>'
-    (folder / "book" / "explore.html").write_text(page, encoding="utf-8")
-    return folder
+    return lay_out_explorer(tmp_path_factory.mktemp("site"), model, people, faces, SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,8 @@ def difference(person: Identity, other: Identity, seed: int) -> tuple[list[str],
     """
     parts = [part for part in DIFFERING if part_differs(person, other, part)]
     _, labels = render([person, swap_parts(person, other, parts)], [seed, seed])
-    return parts, np.isin(labels, [PARTS.index(part) for part in parts]).any(axis=0)
+    shown: NDArray[np.bool_] = np.isin(labels, [PARTS.index(part) for part in parts])
+    return parts, shown[0] | shown[1]
 
 
 def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[str, Any]:

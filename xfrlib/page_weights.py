@@ -55,12 +55,12 @@ def _convolution(writer: _Writer, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> dict
 
 
 def _block(writer: _Writer, block: IRBlock) -> dict[str, Any]:
-    before, first, after, prelu, second, last = cast("list[Any]", list(block.res_layer))
+    before, first, after, prelu, second, last = cast(Any, list(block.res_layer))
     # The first BatchNorm stands before a padded convolution: its shift must not reach the padding, so it is not folded.
     scale, shift = _affine(before)
     shortcut = None
     if isinstance(block.shortcut_layer, nn.Sequential):
-        shortcut = _convolution(writer, *cast("list[Any]", list(block.shortcut_layer)))
+        shortcut = _convolution(writer, *cast(Any, list(block.shortcut_layer)))
     return {
         "scale": writer.floats(scale),
         "shift": writer.floats(shift),
@@ -84,7 +84,7 @@ def pack_classifier(model: FaceClassifier) -> tuple[dict[str, Any], bytes]:
     if not isinstance(backbone, IResNet):
         raise ValueError(f"{type(backbone).__name__} cannot be run in the page: it reads IR networks, such as 'slim'")
     writer = _Writer()
-    conv, norm, prelu = cast("list[Any]", list(backbone.input_layer))
+    conv, norm, prelu = cast(Any, list(backbone.input_layer))
     description = {
         "mean": backbone.mean,
         "std": backbone.std,

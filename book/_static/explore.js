@@ -43,14 +43,17 @@
     });
   }
 
-  /** A picture (size * size * 3) as a canvas of that size; `shade` may replace the colour of pixel i. */
-  function canvasOf(pixels, size, shade) {
+  /** A picture (size * size * 3) as a canvas of that size; of `map` {of, colours}, if there is one, is all its colour. */
+  function canvasOf(pixels, size, map) {
     const canvas = make("canvas", { width: size, height: size });
-    const image = new ImageData(size, size);
-    for (let i = 0; i < size * size; i++) {
-      const colour = shade ? shade(i) : pixels.subarray(3 * i, 3 * i + 3);
-      image.data.set(colour, 4 * i);
-      image.data[4 * i + 3] = 255;
+    const image = new ImageData(size, size), { data } = image;
+    for (let i = 0, p = 0, d = 0; i < size * size; i++, p += 3, d += 4) {
+      if (map) {
+        const grey = LUMINANCE[0] * pixels[p] + LUMINANCE[1] * pixels[p + 1] + LUMINANCE[2] * pixels[p + 2];
+        const at = 3 * Math.min(255, Math.max(0, Math.floor(256 * map.of(i))));
+        for (let c = 0; c < 3; c++) data[d + c] = (1 - STRENGTH) * grey + STRENGTH * map.colours[at + c];
+      } else for (let c = 0; c < 3; c++) data[d + c] = pixels[p + c];
+      data[d + 3] = 255;
     }
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
@@ -110,6 +113,7 @@
       this.answer = null; // of the picture as it is now painted
       this.original = null; // probabilities of the picture as it was made
       worker.onmessage = ({ data: message }) => this.receive(message);
+      worker.onerror = (event) => this.say(`The worker stopped: ${event.message}. Load the page again.`, 0);
       this.build();
       this.choose(0);
     }
@@ -140,7 +144,11 @@
 
     receive(message) {
       if (message.id !== this.sent) return; // a newer request is on its way
-      if (message.kind === "error") return this.say(`Cannot show this: ${message.message}.`, 0);
+      if (message.kind === "error") {
+        this.root.removeAttribute("aria-busy");
+        this.say(`Cannot show this: ${message.message}.`, 0);
+        return;
+      }
       if (message.kind === "maps") {
         this.answer = message;
         this.masked = null;
@@ -181,7 +189,7 @@
       this.brushText = make("p", { className: "xe-hidden", role: "status", "aria-live": "polite" });
       this.timeText = make("p", { className: "xe-note xe-time" });
       this.targetChoice = make("select", { id: "xe-target", onchange: (e) => this.setTarget(Number(e.target.value)) });
-      this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title", tabIndex: -1 });
+      this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title" });
       this.table = make("table", { className: "xe-table" });
       this.maskedCanvas = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("canvas", {
         width: this.size, height: this.size, role: "img" })]));
@@ -329,8 +337,8 @@
 
     listMaps() {
       const names = this.data.names;
-      const options = [["sdd", "the SDD map"], [String(this.target), `evidence for ${names[this.target]} (CAM)`],
-        ...this.rivals.map((n) => [String(n), `evidence for ${names[n]} (CAM)`]), ["none", "nothing"]];
+      const options = [["sdd", "the SDD map"], [String(this.target), `evidence for ${names[this.target]}`],
+        ...this.rivals.map((n) => [String(n), `evidence for ${names[n]}`]), ["none", "nothing"]];
       if (!options.some(([value]) => value === this.map)) this.map = "sdd";
       this.mapChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, selected: value === this.map }, text)));
     }
@@ -471,14 +479,9 @@
     draw() {
       const { size, answer } = this, context = this.canvas.getContext("2d");
       const values = answer && this.mapValues();
-      const shade = values && ((i) => {
-        const grey = LUMINANCE.reduce((sum, weight, c) => sum + weight * this.pixels[3 * i + c], 0);
-        const at = 3 * Math.min(255, Math.max(0, Math.floor(256 * values.of(i))));
-        return [0, 1, 2].map((c) => (1 - STRENGTH) * grey + STRENGTH * values.colours[at + c]);
-      });
       context.imageSmoothingEnabled = true;
       context.imageSmoothingQuality = "high";
-      context.drawImage(canvasOf(this.pixels, size, shade), 0, 0, SIDE, SIDE);
+      context.drawImage(canvasOf(this.pixels, size, values), 0, 0, SIDE, SIDE);
       if (answer && this.showTop) outline(context, answer.mask, size, INK.top);
       if (this.truth) for (const { region } of this.differences()) outline(context, region, size, INK.truth);
       if (this.brush.shown) this.drawBrush(context);
@@ -540,9 +543,13 @@
       const found = this.differences(), { names } = this.data;
       this.truthText.hidden = !this.truth;
       if (!this.truth) return;
-      const hidden = (d) => (d.visible ? "" : " (hidden in this picture)");
+      const ways = new Map(); // how they differ -> from whom
+      for (const { other, parts, visible } of found) {
+        const way = `in ${list(parts)}${visible ? "" : " (hidden in this picture)"}`;
+        ways.set(way, [...(ways.get(way) || []), names[other]]);
+      }
       this.truthText.textContent = found.length
-        ? `${names[this.face.identity]} differs from ${list(found.map((d) => `${names[d.other]} in ${list(d.parts)}${hidden(d)}`))}.`
+        ? `${names[this.face.identity]} differs from ${[...ways].map(([way, others]) => `${list(others)} ${way}`).join("; from ")}.`
         : "None of the people compared is of the family of the person in the picture: they differ nearly everywhere. " +
           "Choose the look-alikes as rivals.";
       this.draw();

@@ -157,6 +157,14 @@ function explorerCore() {
 
   /** Picture (Uint8Array, size * size * 3, RGB) -> {features: {data, channels, h, w}, logits: Float32Array}. */
   function forward(network, pixels, size) {
+    const steps = forwardSteps(network, pixels, size);
+    let step = steps.next();
+    while (!step.done) step = steps.next();
+    return step.value;
+  }
+
+  /** `forward`, block by block, for who has to listen between them. */
+  function* forwardSteps(network, pixels, size) {
     const area = size * size;
     const picture = new Float32Array(3 * area);
     for (let c = 0; c < 3; c++) {
@@ -169,6 +177,7 @@ function explorerCore() {
       const result = convolve(inner, block.second, null);
       addShortcut(result, map, block);
       map = result;
+      yield;
     }
     return { features: map, logits: classify(network.head, map) };
   }
@@ -371,13 +380,26 @@ function explorerCore() {
   function session(network, size, limit = 24) {
     const kept = new Map();
     let passes = 0;
-    function look(pixels) {
-      const key = hash(pixels);
-      const found = kept.get(key) || { ...forward(network, pixels, size), number: ++passes };
+    function keep(key, found) {
       kept.delete(key);
       kept.set(key, found); // the last used stand last
       if (kept.size > limit) kept.delete(kept.keys().next().value);
       return found;
+    }
+    function look(pixels) {
+      const key = hash(pixels), known = kept.get(key);
+      if (!known) passes++;
+      return keep(key, known || forward(network, pixels, size));
+    }
+    /** As `look`, but null as soon as `goOn`, asked after every block, says no. */
+    async function lookUnlessStopped(pixels, goOn) {
+      const key = hash(pixels), known = kept.get(key);
+      if (known) return keep(key, known);
+      const steps = forwardSteps(network, pixels, size);
+      let step = steps.next();
+      for (; !step.done; step = steps.next()) if (!(await goOn())) return null;
+      passes++;
+      return keep(key, step.value);
     }
     /** Maps of a request {pixels, target, rivals, topK, delta, scale, scaleMin, scaleMax, form, centre, share}; target
         null is the predicted class, rivals null the topK - 1 most probable others. */
@@ -393,14 +415,13 @@ function explorerCore() {
       return { classes, logits, probabilities: softmax(logits), cams: small, large, s, log,
         mask: topMask(log, request.share) };
     }
-    /** Probabilities after the top share was painted black, and after all else was. */
-    function masked(pixels, mask) {
-      return {
-        deletion: softmax(look(blacken(pixels, mask, 1)).logits),
-        retention: softmax(look(blacken(pixels, mask, 0)).logits),
-      };
+    /** Probabilities after the top share was painted black, and after all else was; null if `goOn` said no. */
+    async function masked(pixels, mask, goOn = async () => true) {
+      const deleted = await lookUnlessStopped(blacken(pixels, mask, 1), goOn);
+      const retained = deleted && (await lookUnlessStopped(blacken(pixels, mask, 0), goOn));
+      return retained && { deletion: softmax(deleted.logits), retention: softmax(retained.logits) };
     }
-    return { explain, masked, look, passes: () => passes };
+    return { explain, masked, passes: () => passes };
   }
 
   /** Two sums over the bytes (FNV-1a and a polynomial): 64 bits, so that pictures do not share features by accident. */
@@ -413,10 +434,11 @@ function explorerCore() {
     return `${a >>> 0}-${b >>> 0}`;
   }
 
-  /** Answer the page's messages: the newest request wins, also between the steps of an older one. */
+  /** Answer the page's messages. The newest request wins: it puts an end to what an older one still has to do for its
+      masked pictures. The maps of a request that has been begun are finished, or a long stroke would show none. */
   function startWorker(scope) {
     let work = null, waiting = null, busy = false;
-    const breathe = () => new Promise((resolve) => setTimeout(resolve, 0)); // lets newer messages in
+    const goOn = () => new Promise((resolve) => setTimeout(() => resolve(!waiting), 0)); // lets newer messages in
     async function answer() {
       busy = true;
       while (waiting) {
@@ -427,11 +449,10 @@ function explorerCore() {
           const found = work.explain(request);
           const spent = { milliseconds: performance.now() - began, passes: work.passes() - before };
           scope.postMessage({ kind: "maps", id: request.id, ...found, ...spent });
-          await breathe();
-          if (waiting) continue;
-          const after = work.masked(request.pixels, found.mask);
+          const after = (await goOn()) && (await work.masked(request.pixels, found.mask, goOn));
+          if (!after) continue;
           scope.postMessage({ kind: "masked", id: request.id, ...after, milliseconds: performance.now() - began });
-          await breathe();
+          await goOn();
         } catch (error) {
           scope.postMessage({ kind: "error", id: request.id, message: error.message });
         }
