@@ -17,12 +17,14 @@ from xfrlib import deletion_retention, explain, scaled_directed_divergence, top_
 from xfrlib.artifacts import commit
 from xfrlib.cam import pooled_features
 from xfrlib.data.images import FaceImageError
+from xfrlib.evaluation.abstention import should_show
 from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
-from xfrlib.explorer.maps import _upsample_exponential, should_show
+from xfrlib.explorer.maps import _upsample_exponential
 from xfrlib.explorer.panel import colour_table, place_of_peak, tint
+from xfrlib.explorer.thumbnails import Thumbnails
 from xfrlib.plots import SEQUENTIAL
 
-DISC = 2 if should_show else 0  # passes of the disc that a region has to beat
+DISC = 2  # passes of the disc that a region has to beat
 
 
 class Faces(torch.utils.data.Dataset):
@@ -222,10 +224,10 @@ def test_maps_are_those_of_explain_and_answers_those_of_the_package(calculator, 
         assert torch.equal(answers.pictures[kind], picture[0])
         chances = classifier(picture).softmax(dim=1)[0].double()
         torch.testing.assert_close(answers.chances[kind], chances, rtol=1e-5, atol=1e-6)
-    if should_show:
-        verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0)[0]
-        assert answers.verdict.show == verdict.show
-        assert answers.verdict.deletion == pytest.approx(verdict.deletion, abs=1e-5)
+    verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0)[0]
+    assert answers.verdict.show == verdict.show and answers.verdict.deletion == pytest.approx(
+        verdict.deletion, abs=1e-5
+    )
 
 
 def test_only_what_changed_is_computed(calculator, seen):
@@ -315,8 +317,7 @@ def test_the_first_picture_is_explained_at_once(panel, classifier):
     assert all(tile(panel, name).startswith(b"\x89PNG") for name in names)
     assert all(panel.panels[0].tiles[name].tooltip for name in names)
     assert answers.measures["probability"] == pytest.approx(float(expected.probabilities[0, 0]), rel=1e-5)
-    if should_show:
-        assert answers.verdict.reason.split(":")[0] in panel.panels[0].verdict.value
+    assert answers.verdict.reason.split(":")[0] in panel.panels[0].verdict.value
     assert "Predicted: person" in panel.status.value
 
 
@@ -357,7 +358,7 @@ def test_a_picture_goes_through_the_network_once(panel, seen):
 def test_a_subject_brings_its_pictures_and_a_thumbnail_chooses_one(panel):
     panel.subject.value = 2
     assert [row for _, row in panel.picture.options] == [4, 5] and panel.row == 4
-    shown = [button for button in panel.thumbnails if button.layout.display != "none"]
+    shown = [button for button in panel.thumbnails.buttons if button.layout.display != "none"]
     assert [button.tooltip.split(",")[0] for button in shown] == ["person 2: 004.png", "person 2: 005.png"]
     shown[1].click()
     assert panel.picture.value == panel.row == 5
@@ -367,13 +368,17 @@ def test_a_subject_brings_its_pictures_and_a_thumbnail_chooses_one(panel):
     )
 
 
-def test_thumbnails_come_in_pages(panel, monkeypatch):
-    panel.rows = list(range(8)) * 4  # 32 places
-    panel._turn(0)
-    assert panel._earlier.disabled and "1 to 12 of 32" in panel._look.value
-    panel._later.click(), panel._later.click()
-    assert panel._later.disabled and "25 to 32 of 32" in panel._look.value
-    assert sum(button.layout.display != "none" for button in panel.thumbnails) == 8
+def test_thumbnails_come_in_pages(pictures):
+    pressed = []
+    thumbnails = Thumbnails(pictures, pressed.append)
+    thumbnails.show(list(range(8)) * 4, 0)  # 32 places
+    assert thumbnails.earlier.disabled and "1 to 12 of 32" in thumbnails._look.value
+    for _ in range(2):
+        thumbnails.later.click()
+    assert thumbnails.later.disabled and "25 to 32 of 32" in thumbnails._look.value
+    assert sum(button.layout.display != "none" for button in thumbnails.buttons) == 8
+    thumbnails.buttons[3].click()
+    assert pressed == [3]
 
 
 def test_target_and_rivals_by_hand_until_another_picture(panel):
@@ -384,7 +389,7 @@ def test_target_and_rivals_by_hand_until_another_picture(panel):
     panel.target.value = rival
     assert panel.shown[0][0].classes == [rival, other]
     assert rival not in [label for _, label in panel.chosen.options]
-    assert ("No verdict" in panel.panels[0].verdict.value) == bool(should_show)
+    assert "No verdict" in panel.panels[0].verdict.value
     panel.target.value = other
     assert panel.rivals.value == "most probable" and len(panel.shown[0][0].classes) == 3
     panel.picture.value = 3
@@ -461,7 +466,7 @@ def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):
     assert list(side["probabilities"]) == names and side["target"] == names[0] and side["mask_pixels"] == 51
     assert side["probabilities"][names[1]]["deletion"] == float(answers.chances["deletion"][maps.classes[1]])
     assert side["deletion_retention"] == answers.measures
-    assert side["verdict"] == (answers.verdict._asdict() if should_show else None)
+    assert side["verdict"] == answers.verdict._asdict()
     origin = saved["provenance"]
     assert origin["commit"] == commit() and origin["profile"] == "tiny" and {"torch", "pixels_sha256"} < origin.keys()
     before = origin["weights_sha256"]

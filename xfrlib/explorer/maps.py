@@ -12,19 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xfrlib.evaluation.abstention import Judgement, should_show
 from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.evaluation.perturbation import deletion_retention, perturbed
+from xfrlib.evaluation.sensitivity import RESOLUTIONS
 from xfrlib.explain import Explanation, explain_features
 from xfrlib.explorer.pictures import Pictures
 from xfrlib.sdd import sdd_scale
 
-try:
-    from xfrlib.evaluation.abstention import should_show
-except ImportError:  # then there are no verdicts
-    should_show = None
-
 RIVALS = ("most probable", "look-alikes", "by hand")
-RESOLUTIONS = ("after", "before")
 _KEPT_ANSWERS = 4096  # of N numbers each
 
 
@@ -85,7 +81,7 @@ class Answers:
     pictures: dict[str, Tensor]  # "deletion" and "retention": (3, H, W)
     chances: dict[str, Tensor]  # "picture", "deletion" and "retention": (N,) probabilities
     measures: dict[str, float]  # a row of `deletion_retention`
-    verdict: Any  # a `Judgement` of whether the map should be shown; None if the target is not the predicted class
+    verdict: Judgement | None  # whether the map should be shown; None if the target is not the predicted class
 
 
 class Remembered(nn.Module):
@@ -194,7 +190,7 @@ class Calculator:
             pictures={kind: picture[0].cpu() for kind, picture in pictures.items()},
             chances={kind: z[0].double().softmax(dim=0).cpu() for kind, z in logits.items()},
             measures={str(name): float(value) for name, value in table.iloc[0].items()},
-            verdict=should_show(self._network, image, mask, **options)[0] if judged and should_show else None,
+            verdict=should_show(self._network, image, mask, **options)[0] if judged else None,
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from traitlets import Unicode
 
-from xfrlib.explorer.maps import Answers, Maps, should_show
+from xfrlib.explorer.maps import Answers, Maps
 from xfrlib.explorer.pictures import Pictures, png
 from xfrlib.plots import CAM_UNIT, DIVERGING, SDD_UNIT, SEQUENTIAL, percent
 
@@ -107,12 +107,10 @@ class Panel(widgets.VBox):
             self._show(name, key, partial(_pixels, answers.pictures[kind]), text, alt)
         self.table.value = self._probabilities(maps, answers)
         verdict = answers.verdict
+        says = "No verdict: it judges maps of the predicted person."
         if verdict is not None:
-            self.verdict.value = _paragraph(("✓ " if verdict.show else "✗ ") + verdict.reason)
-        else:
-            self.verdict.value = (
-                _paragraph("No verdict: it judges maps of the predicted person.") if should_show else ""
-            )
+            says = ("✓ " if verdict.show else "✗ ") + verdict.reason
+        self.verdict.value = f"<p style='line-height:1.4;max-width:48em'>{escape(says)}</p>"
 
     def _probabilities(self, maps: Maps, answers: Answers) -> str:
         """A table: the classes compared, and whoever is predicted, by what the network was shown."""
@@ -158,7 +156,3 @@ def _strip(table: Pixels) -> str:
 
 def _pixels(image: Tensor) -> Pixels:
     return image.permute(1, 2, 0).numpy()
-
-
-def _paragraph(text: str) -> str:
-    return f"<p style='line-height:1.4;max-width:48em'>{escape(text)}</p>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -20,10 +18,10 @@ from xfrlib.explorer.export import describe, figure, save
 from xfrlib.explorer.maps import RESOLUTIONS, RIVALS, Answers, Calculator, Maps, Settings
 from xfrlib.explorer.panel import Panel
 from xfrlib.explorer.pictures import OUTCOMES, Pictures
+from xfrlib.explorer.thumbnails import Thumbnails
 from xfrlib.plots import percent
 
 _LABEL = {"description_width": "100px"}
-_PAGE = 12  # thumbnails
 EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
 _BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
 
@@ -57,7 +55,7 @@ class Explorer(widgets.VBox):
         self.sides, self.row = [settings], 0
         self.shown: list[tuple[Maps, Answers]] = []
         self.rows: list[int] = []  # those that pass the filters
-        self._quiet, self._first = False, 0  # the first thumbnail on the page
+        self._quiet = False
         self._offered: tuple[int, int] | None = None  # picture and target whose classes are in the lists
         self._make_choice()
         self._make_controls(settings)
@@ -73,7 +71,7 @@ class Explorer(widgets.VBox):
         ]
         controls = widgets.HBox(columns, layout={"flex_flow": "row wrap"})
         keys = widgets.HTML(_KEYS, layout={"display": "none"})
-        super().__init__([filters, choice, self._thumbnails, controls, self.status, self._panels, keys])
+        super().__init__([filters, choice, self.thumbnails, controls, self.status, self._panels, keys])
         self.add_class("xfr-explorer")
         self._filter()
 
@@ -90,18 +88,7 @@ class Explorer(widgets.VBox):
         )
         self.picture = widgets.Dropdown(description="picture", style=_LABEL)
         self.upload = widgets.FileUpload(accept="image/*", description="own picture")
-        self._earlier = widgets.Button(description="◀", tooltip="earlier pictures", layout={"width": "40px"})
-        self._later = widgets.Button(description="▶", tooltip="later pictures", layout={"width": "40px"})
-        self._mark = f"xfr-{uuid4().hex[:8]}"
-        self._look = widgets.HTML()
-        self.thumbnails = [widgets.Button() for _ in range(_PAGE)]
-        for place, button in enumerate(self.thumbnails):
-            button.add_class(self._mark).add_class(f"{self._mark}-{place}")
-            button.on_click(lambda _, place=place: self._pick(place))
-        self._earlier.on_click(lambda _: self._turn(-_PAGE))
-        self._later.on_click(lambda _: self._turn(_PAGE))
-        row = [self._earlier, *self.thumbnails, self._later, self._look]
-        self._thumbnails = widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"})
+        self.thumbnails = Thumbnails(self.pictures, lambda row: setattr(self.picture, "value", row))
         for control in (self.name, self.outcome, self.confidence, self.subject):
             control.observe(self._filter, "value")
         self.picture.observe(lambda change: self._choose(change.new), "value")
@@ -176,7 +163,7 @@ class Explorer(widgets.VBox):
             if new:
                 rules = [s.rivals if s.rivals != "by hand" else RIVALS[0] for s in self.sides]
                 self.sides = [replace(s, target=None, rivals=r) for s, r in zip(self.sides, rules, strict=True)]
-            self._turn(self.rows.index(row) // _PAGE * _PAGE - self._first)
+            self.thumbnails.show(self.rows, row)
             self._draw()
 
     def _receive(self, change: Any) -> None:
@@ -191,35 +178,6 @@ class Explorer(widgets.VBox):
                 self.subject.value, self.confidence.value = EVERYBODY, (0, 100)
             self.row, self.shown = row, []
             self._filter()
-
-    def _turn(self, by: int) -> None:
-        """Show another page of thumbnails, for which the buttons get their pictures by a style sheet."""
-        last = (len(self.rows) - 1) // _PAGE * _PAGE
-        self._first = max(0, min(self._first + by, last))
-        page = self.rows[self._first : self._first + _PAGE]
-        rules = [
-            f".{self._mark} {{width: 56px; height: 56px; margin: 2px; padding: 0; background-size: cover}}"
-            f".{self._mark}:focus-visible {{outline: 3px solid #0072B2; outline-offset: 1px}}"
-        ]
-        for place, button in enumerate(self.thumbnails):
-            button.layout.display = "" if place < len(page) else "none"
-            if place < len(page):
-                row, data = page[place], base64.b64encode(self.pictures.thumbnail(page[place])).decode()
-                edge = "; border: 3px solid #D55E00" if row == self.row else ""
-                rules.append(f".{self._mark}-{place} {{background-image: url(data:image/png;base64,{data}){edge}}}")
-                button.tooltip = self._thumbnail_title(row)
-        shown = f"{self._first + 1} to {self._first + len(page)} of {len(self.rows)}"
-        self._look.value = f"<style>{''.join(rules)}</style>{shown}"
-        self._earlier.disabled, self._later.disabled = self._first == 0, self._first == last
-
-    def _thumbnail_title(self, row: int) -> str:
-        if not self.pictures.seen(row):
-            return self.pictures.title(row)
-        label, chance = self.pictures.predicted(row)
-        return f"{self.pictures.title(row)}, predicted {self.pictures.names[label]}, {percent(chance)}"
-
-    def _pick(self, place: int) -> None:
-        self.picture.value = self.rows[self._first + place]
 
     # --- which settings
 
