@@ -59,6 +59,7 @@ def explorer(
     if isinstance(dataset, str | Path):
         dataset = open_folder(dataset, identities)
     pictures = Pictures(model, dataset, pooled)
+    settings.setdefault("top_k", min(5, len(pictures.names)))
     calculator = Calculator(pictures, temperature=temperature, mean=mean)
     place = build_root() / "explorer" if folder is None else Path(folder)
     return Explorer(pictures, calculator, Settings(**settings), place, provenance)
