@@ -24,7 +24,6 @@ from xfrlib import FaceClassifier, load_backbone
 from xfrlib.data.synthetic import make_families, render
 from xfrlib.explorer import explorer, open_folder
 
-
 clock = time.perf_counter
 
 

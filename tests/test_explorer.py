@@ -454,7 +454,7 @@ def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):
     panel.compare.value = True
     panel.delta.value = 2.0
     panel.save.click()
-    picture, numbers = (next(tmp_path.glob(f"person_0_000.png-*{suffix}")) for suffix in (".png", ".json"))
+    picture, numbers = (next(tmp_path.glob(f"person_0_000-*{suffix}")) for suffix in (".png", ".json"))
     assert str(picture) in panel.status.value and str(numbers) in panel.status.value
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG" and min(drawn.size) > 300

@@ -36,7 +36,7 @@ def save(folder: Path, pictures: Pictures, shown: Shown, provenance: Mapping[str
             **(provenance or {}),
         },
     }
-    plain = re.sub(r"[^\w.-]+", "_", pictures.title(row))[:80]
+    plain = re.sub(r"[^\w-]+", "_", pictures.title(row).rpartition(".")[0])[:80]
     key = artifacts.fingerprint(pictures.paths[row], *(asdict(maps.settings) for maps, _ in shown))
     path = folder / f"{plain}-{key[:8]}"
     with artifacts.write_atomic(path.with_name(f"{path.name}.png")) as part:

@@ -90,9 +90,10 @@ class Panel(widgets.VBox):
             where = f"Class activation map of {name}, {role}, strongest at the {place_of_peak(cam)}"
             self._show(f"cam {i}", key, partial(tint, picture, cam, _SIGNED, -high, high), title, where)
         self._maps.children = [self._tile(f"cam {i}") for i in range(len(names))]
-        self._legend.value = (
-            f"<div style='line-height:1.6'>{CAM_UNIT}: −{high:.3g} {_strip(_SIGNED)} {high:.3g} &emsp; "
-            f"{SDD_UNIT}: 0 {_strip(_FROM_ZERO)} 1</div>"
+        scales = [(CAM_UNIT, f"−{high:.3g}", _SIGNED, f"{high:.3g}"), (SDD_UNIT, "0", _FROM_ZERO, "1")]
+        self._legend.value = "".join(
+            f"<div style='line-height:1.6;white-space:nowrap'>{unit}: {low} {_strip(table)} {top}</div>"
+            for unit, low, table, top in scales
         )
 
     def show_answers(self, maps: Maps, answers: Answers) -> None:

@@ -61,7 +61,7 @@ class Explorer(widgets.VBox):
         self._make_controls(settings)
         self.status = widgets.HTML()
         self.panels = [Panel(pictures), Panel(pictures)]
-        self._panels = widgets.HBox(self.panels[:1])
+        self._panels = widgets.HBox(self.panels[:1], layout={"flex_flow": "row wrap"})
         filters = widgets.HBox([self.name, self.outcome, self.confidence], layout={"flex_flow": "row wrap"})
         choice = widgets.HBox([self.subject, self.picture, self.upload], layout={"flex_flow": "row wrap"})
         columns = [
