@@ -24,6 +24,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
@@ -127,12 +128,22 @@ def stage(profile: str) -> Path:
     return site
 
 
+def write_explorer(profile: str, site: Path) -> None:
+    """Put what the explorer in the page reads beside its scripts; a site of real people gets none of it."""
+    settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
+    if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
+        folder = site / "book" / "_static" / "explore"
+        command = [sys.executable, "-m", "xfrlib.page_explorer", "--profile", profile, "--folder", str(folder)]
+        subprocess.run(command, check=True)
+
+
 def build_site(profile: str) -> None:
     """Build ``_build/<profile>/html`` with nitpicks and warnings as errors, always from nothing.
 
     A second build over a failed one would not repeat the warnings of the pages that it takes over, and pass.
     """
     site = stage(profile)
+    write_explorer(profile, site)
     command = "from jupyter_book.cli.main import main; main()"
     build = [sys.executable, "-c", command, "build", "-W", "-n", "--keep-going", "-q", str(site)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)  # warnings and errors go to stderr

@@ -208,12 +208,15 @@ class NotebookRun:
         if network == 0:
             path = self.need(name, "02_fine_tuning")
         else:  # never the file of network 0, which `need` of the other run would fall back to
-            path = self.network(network).folder / name
-            if not path.exists():
+            other = self.network(network)
+            folders = [other.folder, self._base_folder / "runs" / f"seed={other.profile.seed}"]
+            found = [folder / name for folder in folders if (folder / name).exists()]
+            if not found:
                 raise artifacts.MissingArtifactError(
                     f"{name} of network {network} of the profile {self.profile.name!r} is missing: "
                     "run notebooks/02_fine_tuning.ipynb first"
                 )
+            path = found[0]
         return load_classifier(path).to(self.device).eval()
 
     def temperature(self, network: int = 0) -> float:

@@ -304,6 +304,8 @@ class SeedsTable(_TableDirective):
 def read_profile(app: Sphinx) -> None:
     """Set the tag ``real_people`` and the banner of every page when the profile shows real people."""
     profile = yaml.safe_load((Path(app.srcdir) / "profile.yaml").read_text(encoding="utf-8"))
+    if profile.get("dataset") == "synthetic" and not profile.get("shows_real_people", True):
+        app.tags.add("made_faces")
     if profile.get("shows_real_people", True):
         app.tags.add("real_people")
         app.connect("config-inited", _set_banner)
@@ -313,9 +315,19 @@ def _set_banner(app: Sphinx, config: Any) -> None:
     config.html_theme_options = {**config.html_theme_options, "announcement": BANNER}
 
 
+def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take the scripts of Thebe out of a page: nothing uses them, and Sphinx writes one of them twice, an error."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "thebe" not in f"{script} {getattr(script, 'attributes', {}).get('body', '')}".lower()
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role and the directives, and read the profile."""
     read_profile(app)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.add_role("result", ResultRole())
     app.add_directive("results-table", ResultsTable)
     app.add_directive("paper-table", PaperTable)

@@ -135,11 +135,26 @@ def render(
         rows = slice(start, start + chunk)
         genes = {part: np.array([who.genes[part] for who in identities[rows]]) for part in GENES}
         rngs = [np.random.default_rng(_checked_seed(seed)) for seed in seeds[rows]]
-        drawn = nuisance * (np.stack([rng.random(len(NUISANCE)) for rng in rngs]) - 0.5) + 0.5
-        drawn[:, list(NUISANCE).index("noise")] -= 0.5 - 0.5 * nuisance  # neutral is no noise, not the middle
+        drawn = np.stack([_draw_nuisance(rng, nuisance) for rng in rngs])
         grain = [np.frombuffer(rng.bytes(6 * SIZE * SIZE), np.uint8).reshape(2, 3, SIZE, SIZE) for rng in rngs]
         images[rows], masks[rows] = draw(genes, drawn, np.stack(grain, axis=2))
     return images, masks
+
+
+def _draw_nuisance(rng: np.random.Generator, strength: float) -> NDArray[np.float64]:
+    """Unit values of one picture's nuisance, in the order of `NUISANCE`: the first numbers of its stream."""
+    drawn = strength * (rng.random(len(NUISANCE)) - 0.5) + 0.5
+    drawn[list(NUISANCE).index("noise")] -= 0.5 - 0.5 * strength  # neutral is no noise, not the middle
+    return drawn
+
+
+def nuisance_of(seed: int, *, nuisance: float = 1.0) -> dict[str, float]:
+    """What `render` draws from a picture's seed: pose, light, expression, ..., in the units of `NUISANCE`."""
+    drawn = _draw_nuisance(np.random.default_rng(_checked_seed(seed)), nuisance)
+    return {
+        name: low + (high - low) * float(unit)
+        for (name, (low, high)), unit in zip(NUISANCE.items(), drawn, strict=True)
+    }
 
 
 def picture_seed(seed: int, identity: int, picture: int) -> int:

@@ -14,18 +14,17 @@ each, are in `xfrlib.evaluation.part_scores`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.data.face_parts import GENES, PARTS
 from xfrlib.data.synthetic import DIFFERING, OPTIONAL, Identity, render, swap_parts
+from xfrlib.evaluation.contrast import contrast_maps as pair_maps
 from xfrlib.evaluation.part_scores import (
     attainable_correlation,
     concordance,
@@ -35,7 +34,6 @@ from xfrlib.evaluation.part_scores import (
     precision_at,
     rank_correlation,
 )
-from xfrlib.explain import explain_features
 
 FRACTIONS = (0.05, 0.1, 0.2)
 _CASE = ("picture", "seed", "target", "rival", "kind", "correct")
@@ -236,27 +234,11 @@ def _paint(truth: PartImportance, values: Tensor) -> Tensor:
     return torch.where(size.isinf(), 0, values.gather(1, part.flatten(1)).view_as(size))
 
 
-@torch.no_grad()
-def contrast_maps(model: nn.Module, truth: PartImportance, *, batch_size: int = 32, **sdd: object) -> dict[str, Tensor]:
-    """Maps of "why t and not c" for every case, from one forward pass a picture: each (cases, H, W) float.
-
-    "sdd" is `xfrlib.explain` of two classes, in (0, 1]; "log_sdd" its logarithm; "cam" the target's map M_t and
-    "difference" M_t - M_c, both signed and of centred weights. `sdd` holds the settings of SDD.
-    """
-    device = next(model.parameters()).device
-    found: dict[str, list[Tensor]] = {}
-    size = (truth.images.shape[2], truth.images.shape[3])
-    for start in range(0, len(truth.images), batch_size):
-        pooled = pooled_features(model, _floats(truth.images[start : start + batch_size]).to(device))
-        cases = (truth.pictures >= start) & (truth.pictures < start + batch_size)
-        rows, classes = (truth.pictures[cases] - start).to(device), truth.classes[cases].to(device)
-        repeated = PooledFeatures(pooled.features[rows], pooled.logits[rows], pooled.weight)
-        e = explain_features(repeated, size=size, target=classes[:, 0], competitors=classes[:, 1:], **sdd)  # type: ignore[arg-type]
-        cams = F.interpolate(e.cams, size=size, mode="bilinear", align_corners=False)
-        made = {"sdd": e.sdd, "log_sdd": e.log_sdd, "cam": cams[:, 0], "difference": cams[:, 0] - cams[:, 1]}
-        for name, value in made.items():
-            found.setdefault(name, []).append(value.cpu())
-    return {name: torch.cat(values) for name, values in found.items()}
+def contrast_maps(
+    model: nn.Module, truth: PartImportance, *, batch_size: int = 32, forms: Sequence[str] = ("sum",), **sdd: Any
+) -> dict[str, Tensor]:
+    """`xfrlib.evaluation.contrast.contrast_maps` of every case, from one forward pass a picture: each (cases, H, W)."""
+    return pair_maps(model, truth.images, truth.classes, truth.pictures, batch_size=batch_size, forms=forms, **sdd)
 
 
 def score_maps(

@@ -1,0 +1,187 @@
+"""Abstention: verdicts, the rule and its reason, risk and coverage, each held to cases computed by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from xfrlib.evaluation.abstention import (
+    advantages,
+    choose_threshold,
+    direction,
+    least_area,
+    picture_verdicts,
+    risk_area,
+    risk_coverage,
+    should_show,
+)
+from xfrlib.evaluation.controls import disc
+
+
+class Corners(nn.Module):
+    """Logits are the mean brightness of the left and of the right half, times 20."""
+
+    def forward(self, images):
+        return 20 * torch.stack([images[..., :4].mean(dim=(1, 2, 3)), images[..., 4:].mean(dim=(1, 2, 3))], dim=1)
+
+
+def half(side):
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[..., slice(0, 4) if side == "left" else slice(4, 8)] = True
+    return mask
+
+
+def test_the_rule_shows_the_half_that_decides_and_keeps_back_the_other():
+    image = torch.full((1, 3, 8, 8), 0.1)
+    image[..., :4] = 0.9  # the left half decides: log-odds 20 (0.9 - 0.1) = 16
+    good = should_show(Corners().eval(), image, half("left"))[0]
+    # Deleted with grey (0.5) the odds are 20 (0.5 - 0.1) = 8, retained 20 (0.9 - 0.5) = 8. The disc of 32 pixels has 16
+    # in each half, so that each mean moves halfway to grey: 20 (0.7 - 0.3) = 8 both ways.
+    assert (good.deletion, good.retention) == pytest.approx((0, 0), abs=1e-4) and not good.show
+    black = should_show(Corners().eval(), image, half("left"), fill="black")[0]
+    # black: deleted -2, retained 18; the disc leaves 20 (0.45 - 0.05) = 8 both ways
+    assert black == (True, black.reason, pytest.approx(10, abs=1e-4), pytest.approx(10, abs=1e-4))
+    assert black.reason == (
+        "Shown: under a black fill, deleting the region takes 10.0 more of the log-odds than deleting a centred disc, "
+        "and keeping only it leaves 10.0 more than keeping only the disc."
+    )
+    bad = should_show(Corners().eval(), image, half("right"), fill="black")[0]
+    assert not bad.show and (bad.deletion, bad.retention) == pytest.approx((-10, -10), abs=1e-4)
+    assert bad.reason.startswith("Not shown: the region beats the disc in neither of two measures: under a black fill")
+
+
+def test_a_threshold_and_a_temperature_are_in_log_odds():
+    image = torch.full((1, 3, 8, 8), 0.1)
+    image[..., :4] = 0.9
+    half_as_sure = should_show(Corners().eval(), image, half("left"), fill="black", temperature=2.0, threshold=6.0)[0]
+    assert half_as_sure.deletion == pytest.approx(5, abs=1e-4) and not half_as_sure.show
+    assert "by more than 6 in neither of two measures" in half_as_sure.reason
+
+
+def test_the_disc_does_not_beat_itself_and_known_logits_change_nothing():
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = torch.from_numpy(disc(13, (8, 8))).expand(3, 8, 8)
+    model = Corners().eval()
+    found = should_show(model, images, masks)
+    assert not any(j.show for j in found) and all(j.deletion == j.retention == 0 for j in found)
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[:, 2:4] = True
+    assert should_show(model, images, masks) == should_show(model, images, masks, logits=model(images))
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        (torch.zeros(2, 8, 8, dtype=torch.bool), "same number of pixels"),
+        (torch.cat([half("left"), ~torch.zeros(1, 8, 8, dtype=torch.bool)]), "same number of pixels"),
+        (torch.ones(8, 8, dtype=torch.bool), "same number of pixels"),
+        (half("left").expand(2, 8, 8).float(), "masks must be bool"),
+    ],
+)
+def test_masks_that_cannot_be_judged_are_refused(masks, said):
+    with pytest.raises(ValueError, match=said):
+        should_show(Corners().eval(), torch.rand(2, 3, 8, 8), masks)
+    with pytest.raises(ValueError, match="training mode"):
+        should_show(Corners().train(), torch.rand(1, 3, 8, 8), half("left"))
+
+
+def table():
+    rows = []
+    for image, (own, other) in enumerate(
+        [((5, 1), (3, 2)), ((1, 5), (3, 2)), ((5, 5), (3, 2)), ((3, 2), (3, 2)), ((3, 3), (3, 2))]
+    ):
+        for method, (deleted, retained) in (("sdd", own), ("disc", other)):
+            rows.append({
+                "network": 0, "image": image, "fill": "black", "label": image % 2, "correct": True, "method": method,
+                "deletion_margin_drop": float(deleted), "retention_margin_drop": float(retained),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_verdicts_by_hand_a_tie_wins_nothing_and_loses_nothing():
+    found = picture_verdicts(table().sample(frac=1, random_state=0)).set_index("image")
+    assert found["deletion"].tolist() == [2, -2, 2, 0, 0] and found["retention"].tolist() == [1, -3, -3, 0, -1]
+    assert found["verdict"].tolist() == ["wins both", "loses both", "mixed", "mixed", "mixed"]
+    assert found["worst"].tolist() == [1, -3, -3, 0, -1]
+    other_way = picture_verdicts(table(), method="disc", reference="sdd").set_index("image")
+    assert (other_way["deletion"] == -found["deletion"]).all()
+
+
+def test_a_table_that_does_not_pair_is_refused():
+    with pytest.raises(ValueError, match="no method 'rise'; it has disc, sdd"):
+        picture_verdicts(table(), method="rise")
+    with pytest.raises(ValueError, match="more than once"):
+        picture_verdicts(pd.concat([table(), table()]))
+    with pytest.raises(ValueError, match="not measured on the same"):
+        picture_verdicts(table().iloc[1:].assign(method=lambda t: t["method"]))
+    with pytest.raises(ValueError, match="2 rows against 1"):
+        advantages(table().iloc[:2], table().iloc[:1])
+
+
+def test_risk_and_coverage_by_hand():
+    # shown in the order good, bad, good, bad
+    curve = risk_coverage([4, 3, 2, 1], [False, True, False, True])
+    assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1] and curve["threshold"].tolist() == [4, 3, 2, 1]
+    assert curve["risk"].tolist() == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
+    # two pictures of equal trust cannot be told apart by a threshold
+    tied = risk_coverage([2, 1, 1, 0], [False, True, False, True])
+    assert tied["coverage"].tolist() == [0.25, 0.75, 1] and tied["risk"].tolist() == pytest.approx([0, 1 / 3, 1 / 2])
+    # a picture that counts twice is two pictures
+    twice = risk_coverage([4, 3, 2], [False, True, False], [1, 2, 1])
+    assert twice["risk"].tolist() == pytest.approx([0, 2 / 3, 1 / 2])
+
+
+def test_a_perfect_rule_has_risk_zero_until_only_failures_are_left():
+    failed = np.array([True] * 6 + [False] * 4)
+    curve = risk_coverage(~failed, failed)
+    assert curve["risk"].iloc[0] == 0 and curve["coverage"].iloc[0] == pytest.approx(0.4)
+    # after coverage 0.4 the risk is (c - 0.4) / c: its integral is 0.6 + 0.4 log 0.4
+    assert least_area(failed) == pytest.approx(0.6 + 0.4 * np.log(0.4))
+    assert least_area(np.zeros(5, bool)) == 0 and least_area(np.ones(5, bool)) == pytest.approx(1)
+    assert choose_threshold(~failed, failed) == 1.0
+
+
+def test_no_news_is_the_share_of_failures_and_every_rule_lies_between_best_and_worst():
+    rng = np.random.default_rng(0)
+    failed = rng.random(300) < 0.7
+    assert risk_area(np.zeros(300), failed) == pytest.approx(failed.mean())
+    assert risk_area(rng.random(300), failed) == pytest.approx(failed.mean(), abs=0.08)
+    helpful = rng.random(300) - 0.5 * failed
+    assert least_area(failed) < risk_area(helpful, failed) < failed.mean() < risk_area(-helpful, failed)
+    assert direction(helpful, failed) == 1 and direction(-helpful, failed) == -1
+
+
+def test_ties_in_a_block_count_as_random_order():
+    trust, failed = np.array([1, 1, 1, 0, 0, 0.0]), np.array([0, 1, 0, 1, 1, 0], bool)
+    rng, steps = np.random.default_rng(1), 400  # each picture as many, so that a sum comes near the integral
+    many = [risk_area(np.repeat(trust, steps) + 1e-6 * rng.random(6 * steps), np.repeat(failed, steps)) for _ in "abc"]
+    assert risk_area(trust, failed) == pytest.approx(np.mean(many), abs=0.01)
+    assert risk_area(trust, failed) == pytest.approx(risk_area(np.repeat(trust, 3), np.repeat(failed, 3)))
+    assert risk_area(trust, failed) == pytest.approx(risk_area(trust, failed, np.full(6, 7.0)))
+
+
+def test_the_threshold_shows_as_many_as_the_allowed_risk_permits():
+    trust = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    failed = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 1], bool)  # risk of all 0.7, so that 0.35 is allowed
+    assert choose_threshold(trust, failed) == 6.0  # 1 of 4; with the next it would be 2 of 5
+    assert choose_threshold(trust, failed, risk_factor=1.0) == 0.0
+    assert choose_threshold(trust, ~failed, risk_factor=0.1) is None
+    assert choose_threshold([1, 0, 0, 0], [False, True, True, True], least_coverage=0.3) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (([1, 2], [True]), "give one of each"),
+        (([], []), "give one of each"),
+        (([np.nan, 1], [True, False]), "1 of 2 values of trust are NaN"),
+        (([1, 2], [True, False], [0, 0]), "sum above 0"),
+        (([1, 2], [True, False], [-1, 2]), "at least 0"),
+    ],
+)
+def test_impossible_input_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        risk_coverage(*arguments)
+    with pytest.raises(ValueError, match="risk_factor"):
+        choose_threshold([1], [True], risk_factor=0)

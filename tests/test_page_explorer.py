@@ -1,0 +1,670 @@
+"""The explorer in the page: its arithmetic held to xfrlib in node, and the page itself driven in Chromium."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import make_book
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
+from xfrlib.config import FORMS
+from xfrlib.data.face_parts import PARTS
+from xfrlib.data.synthetic import make_families, picture_seed, render
+from xfrlib.evaluation.ground_truth import part_differs
+from xfrlib.evaluation.masks import pixel_count
+from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces
+from xfrlib.page_weights import WEIGHTS_LIMIT, pack_classifier
+
+ROOT = Path(__file__).resolve().parents[1]
+STATIC = ROOT / "book" / "_static"
+NODE = shutil.which("node")
+SETTINGS: dict[str, Any] = {
+    "top_k": 5, "delta": 1.0, "scale": 1.0, "scale_min": 1.0, "scale_max": 50.0, "form": "sum", "centre": True,
+    "fraction": 0.2,
+}  # fmt: skip
+TOLERANCE = 1e-3  # relative to the largest value
+
+needs_node = pytest.mark.skipif(
+    NODE is None, reason="there is no node here (https://nodejs.org): apt-get install nodejs"
+)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return make_families(3, 3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def faces(people):
+    return [PageFace(i, picture_seed(0, i, 7)) for i in range(len(people))]
+
+
+@pytest.fixture(scope="module")
+def model(people):
+    """A classifier that is sure of some pictures and torn over others, without training: class means as weights."""
+    model = FaceClassifier(load_backbone("slim", "builtin"), len(people)).eval()
+    with torch.no_grad():
+        shown = [who for who in people for _ in range(4)]
+        pictures, _ = render(shown, [picture_seed(0, i, k) for i in range(len(people)) for k in range(4)])
+        means = model.features(as_tensor(pictures)).mean(dim=(2, 3)).view(len(people), 4, -1).mean(dim=1)
+        weight = means - means.mean(dim=0)
+        model.head.weight.copy_(weight * 2 / weight.norm(dim=1, keepdim=True) + 0.3)  # a common offset, to be centred
+        model.head.bias.copy_(-model.head.weight @ means.mean(dim=0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(people, faces):
+    return as_tensor(render([people[f.identity] for f in faces], [f.seed for f in faces])[0])
+
+
+def as_tensor(pictures):
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+def as_bytes(images):
+    return (255 * images).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def relative(found, expected) -> float:
+    expected = np.asarray(expected)
+    return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
+
+
+# --- what Python writes
+
+
+def test_the_weights_fit_and_the_scripts_too(model):
+    description, weights = pack_classifier(model)
+    assert len(weights) <= WEIGHTS_LIMIT == 4_000_000
+    assert sum((STATIC / name).stat().st_size for name in SCRIPTS) < 80_000
+    assert len(description["blocks"]) == 6 and description["head"]["bias"]["size"] == model.num_classes
+
+
+def test_a_row_of_weights_is_read_back_to_half_a_step(model):
+    description, weights = pack_classifier(model)
+    conv, norm, _ = model.backbone.input_layer
+    folded = conv.weight * (norm.weight / torch.sqrt(norm.running_var + norm.eps))[:, None, None, None]
+    where = description["stem"]["weight"]
+    rows, columns = where["shape"]
+    whole = np.frombuffer(weights, "<i2", rows * columns, where["at"]).reshape(rows, columns)
+    scale = np.frombuffer(weights, "<f4", rows, where["scale"]["at"])
+    assert (np.abs(whole).max(axis=1) == 32767).all()
+    error = np.abs(whole * scale[:, None].astype(np.float64) - folded.detach().flatten(1).double().numpy())
+    assert (error <= 0.501 * scale[:, None] + 1e-7).all()
+
+
+def test_other_networks_are_refused(classifier):
+    with pytest.raises(ValueError, match="TinyBackbone cannot be run in the page"):
+        pack_classifier(classifier)
+    with pytest.raises(ValueError, match="'ir_18' takes"):
+        pack_classifier(FaceClassifier(load_backbone("ir_18"), 4))
+
+
+def test_faces_carry_their_pixels_parts_and_true_differences(people, faces):
+    packed = pack_faces(people, faces)
+    pictures, parts = render(people, [f.seed for f in faces])
+    assert base64.b64decode(packed["pixels"]) == pictures.tobytes()
+    both = np.frombuffer(base64.b64decode(packed["parts"]), np.uint8)
+    assert (np.stack([both >> 4, both & 15], axis=1).ravel() == parts.ravel()).all()
+    regions = base64.b64decode(packed["regions"])
+    for face in packed["faces"]:
+        own = people[face["identity"]]
+        assert sorted(face["differences"]) == [
+            n for n, who in enumerate(people) if who.family == own.family and who != own
+        ]
+        for rival, found in face["differences"].items():
+            assert found["parts"] and set(found["parts"]) <= set(own.differs)
+            bits = np.unpackbits(np.frombuffer(regions, np.uint8, 112 * 112 // 8, found["at"]))
+            assert bits.any() == found["visible"]
+            names, region = difference(own, people[rival], faces[face["identity"]].seed)
+            assert names == found["parts"] and (bits == region.ravel()).all()
+
+
+def test_a_difference_holds_the_part_before_and_after(people, faces):
+    own, other = people[0], people[1]
+    parts, region = difference(own, other, faces[0].seed)
+    assert parts == [part for part in own.differs if part_differs(own, other, part)] or set(parts) <= set(own.differs)
+    _, labels = render([own], [faces[0].seed])
+    assert region[np.isin(labels[0], [PARTS.index(part) for part in parts])].all()
+
+
+def test_a_gentle_delta_shows_more_than_a_peak(model, people, faces, images):
+    delta = gentle_delta(model, people, faces, SETTINGS)
+    assert round(20 * np.log10(delta), 6) % 1 == 0
+    depth = (
+        -explain(model, images, **{k: v for k, v in SETTINGS.items() if k not in ("fraction", "delta")}, delta=delta)
+        .log_sdd.amin(dim=(1, 2))
+        .median()
+    )
+    assert 2 < depth < 8
+
+
+class Profile:
+    name, dataset, shows_real_people = "twelve", "folder", True
+
+
+def test_real_people_do_not_travel_with_a_page(tmp_path):
+    with pytest.raises(ValueError, match="'twelve' shows real people"):
+        export_explorer(type("Run", (), {"profile": Profile})(), tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("profile", "written"),
+    [("dataset: synthetic\nshows_real_people: false", True), ("dataset: folder\nfolder: x", False)],
+)
+def test_the_site_has_the_explorer_of_made_faces_only(tmp_path, monkeypatch, profile, written):
+    (tmp_path / "profile.yaml").write_text(profile, encoding="utf-8")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(make_book.subprocess, "run", lambda command, check: ran.append(command))
+    make_book.write_explorer("some", tmp_path)
+    assert bool(ran) == written
+    if written:
+        assert ran[0][-4:] == ["--profile", "some", "--folder", str(tmp_path / "book" / "_static" / "explore")]
+
+
+@pytest.mark.parametrize(("real", "shown"), [("true", False), ("false", True)])
+def test_the_page_of_real_people_says_that_there_is_no_explorer(tmp_path, real, shown):
+    (tmp_path / "profile.yaml").write_text(f"shows_real_people: {real}", encoding="utf-8")
+    (tmp_path / "results.json").write_text('{"identities": 9}', encoding="utf-8")
+    shutil.copy(ROOT / "book" / "explore.md", tmp_path / "index.md")
+    config = {
+        "extensions": ["myst_parser", "results"],
+        "master_doc": "index",
+        "html_theme": "pydata_sphinx_theme",
+        "myst_enable_extensions": ["colon_fence"],
+    }
+    with docutils_namespace():  # what the page refers to elsewhere is not here, so warnings do not count
+        out = str(tmp_path / "_build")
+        Sphinx(str(tmp_path), None, out, out, "html", config, status=None, warning=None).build()
+    page = (tmp_path / "_build" / "index.html").read_text(encoding="utf-8")
+    assert ("explore_core.js" in page) == ('id="explorer"' in page) == shown
+    assert ("exists only for made faces" in page) != shown
+
+
+# --- the arithmetic, in node
+
+RUN_CORE = """
+const core = require(process.argv[1])();
+const { description, weights, requests } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const session = core.session(core.readNetwork(description, core.decodeBase64(weights)), 112);
+const list = (values) => Array.from(values);
+const answer = async (request) => {
+  const pixels = core.decodeBase64(request.pixels);
+  const found = session.explain({ ...request, pixels });
+  const masked = await session.masked(pixels, found.mask);
+  return { classes: found.classes, logits: list(found.logits), probabilities: list(found.probabilities), s: found.s,
+    cams: found.cams.map(list), log: list(found.log), mask: list(found.mask), deletion: list(masked.deletion),
+    retention: list(masked.retention), passes: session.passes() };
+};
+(async () => {
+  const answers = [];
+  for (const request of requests) answers.push(await answer(request));
+  console.log(JSON.stringify(answers));
+})();
+"""
+CALL = """
+const core = require(process.argv[1])();
+const [what, ...calls] = JSON.parse(require("fs").readFileSync(0, "utf8"));
+console.log(JSON.stringify(calls.map((given) => {
+  try {
+    const answer = core[what](...given);
+    return ArrayBuffer.isView(answer) ? Array.from(answer) : answer;
+  } catch (error) {
+    return error.message;
+  }
+})));
+"""
+
+
+def node(script: str, given: Any) -> Any:
+    command = [str(NODE), "-e", script, str(STATIC / "explore_core.js")]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def call(what: str, *calls: list[Any]) -> list[Any]:
+    """The answers of one function of the core to several lists of arguments."""
+    return node(CALL, [what, *calls])
+
+
+def request(pixels, **changes) -> dict[str, Any]:
+    """What the page sends to its worker, with the pictures as base64."""
+    names = {"scale_min": "scaleMin", "scale_max": "scaleMax", "fraction": "share", "top_k": "topK"}
+    settings = {names.get(name, name): value for name, value in (SETTINGS | changes).items()}
+    return {"target": None, "rivals": None, **settings, "pixels": base64.b64encode(pixels.tobytes()).decode()}
+
+
+def in_node(model, requests) -> list[dict[str, Any]]:
+    description, weights = pack_classifier(model)
+    given = {"description": description, "weights": base64.b64encode(weights).decode(), "requests": requests}
+    return node(RUN_CORE, given)
+
+
+def assert_as_xfrlib(found, model, image, **changes) -> None:
+    """Hold one answer to `xfrlib` on the picture (3, 112, 112): logits, maps and what the masks do."""
+    settings = SETTINGS | changes
+    fraction = settings.pop("fraction")
+    expected = explain(model, image[None], **settings)
+    classes = expected.classes[0].tolist()
+    assert found["classes"] == classes
+    with torch.no_grad():
+        assert relative(found["logits"], model(image[None])[0]) < TOLERANCE
+    np.testing.assert_allclose(np.array(found["probabilities"])[classes], expected.probabilities[0], atol=TOLERANCE)
+    assert relative(found["cams"], expected.cams[0].flatten(1)) < TOLERANCE
+    assert relative(found["log"], expected.log_sdd[0].flatten()) < TOLERANCE
+    mask = torch.tensor(found["mask"]).bool().view(1, 112, 112)
+    own = torch.tensor(found["log"], dtype=torch.float32).view(1, 112, 112)
+    assert (mask == top_fraction_mask(own, fraction)).all()  # pixel for pixel, ties included
+    wanted = top_fraction_mask(expected.log_sdd, fraction)
+    values, cut = expected.log_sdd, expected.log_sdd[wanted].min()  # only pixels at the cut may change sides
+    assert ((values - cut).abs()[mask != wanted] <= 2 * TOLERANCE * values.abs().max()).all()
+    answer = deletion_retention(model, image[None], mask).iloc[0]
+    for kind in ("deletion", "retention"):
+        assert found[kind][int(answer["predicted"])] == pytest.approx(answer[f"{kind}_probability"], abs=TOLERANCE)
+
+
+@needs_node
+class TestArithmetic:
+    def test_pictures_as_xfrlib_sees_them(self, model, images):
+        answers = in_node(model, [request(pixels) for pixels in as_bytes(images)])
+        for found, image in zip(answers, images, strict=True):
+            assert_as_xfrlib(found, model, image)
+        sure = [max(found["probabilities"]) for found in answers]
+        assert min(sure) < 0.9 < max(sure), "the pictures of this test are neither all easy nor all hard"
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"delta": 20.0},
+            {"scale": 3.0, "scale_min": 0.1, "fraction": 0.07},
+            {"scale": 100.0, "scale_max": 2.0},
+            {"centre": False, "top_k": 2},
+        ],
+    )
+    def test_settings(self, model, images, form, changes):
+        (found,) = in_node(model, [request(as_bytes(images)[4], form=form, **changes)])
+        assert_as_xfrlib(found, model, images[4], form=form, **changes)
+        if "scale_min" in changes:
+            assert found["s"]["used"] == found["s"]["free"] != 1
+
+    def test_channel_order_and_normalisation_belong_to_the_model(self, people, images):
+        backbone = load_backbone("slim")
+        backbone.set_input({"channel_order": "BGR", "mean": "0.4", "std": "0.3"}, "test")
+        model = FaceClassifier(backbone, len(people)).eval()
+        (found,) = in_node(model, [request(as_bytes(images)[0])])
+        with torch.no_grad():
+            assert relative(found["logits"], model(images[:1])[0]) < TOLERANCE
+
+    def test_target_and_rivals_by_hand(self, model, images):
+        asked = request(as_bytes(images)[0]) | {"target": 5, "rivals": [2, 7]}
+        (found,) = in_node(model, [asked])
+        expected = explain(model, images[:1], target=5, competitors=[2, 7])
+        assert found["classes"] == [5, 2, 7]
+        assert relative(found["log"], expected.log_sdd[0].flatten()) < TOLERANCE
+
+    def test_a_picture_goes_through_the_network_once(self, model, images):
+        pixels = as_bytes(images)
+        same = [
+            request(pixels[0]),
+            request(pixels[0], delta=0.3, form="product"),
+            request(pixels[1]),
+            request(pixels[0]),
+        ]
+        first, other_setting, other_picture, again = in_node(model, same)
+        assert first["passes"] == 3  # the picture, without its top share, with it alone
+        assert other_setting["passes"] <= 5 and other_picture["passes"] <= other_setting["passes"] + 3
+        assert again["passes"] == other_picture["passes"] and again["log"] == first["log"]
+
+    @pytest.mark.parametrize(("small", "size"), [(7, 112), (7, 10), (3, 5), (1, 4)])
+    def test_upsampling(self, small, size):
+        maps = torch.randn(1, 1, small, small, generator=torch.Generator().manual_seed(1))
+        expected = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False).flatten()
+        (found,) = call("upsample", [maps.flatten().tolist(), small, small, size])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_a_map_falls_off_towards_the_right_and_the_bottom(self):
+        (found,) = call("upsample", [[4, 0, 0, 0], 2, 2, 4])  # by hand: 1, 3/4, 1/4, 0 along each side, times 4
+        side = np.array([1, 0.75, 0.25, 0])
+        np.testing.assert_allclose(found, 4 * np.outer(side, side).ravel())
+
+    def test_equal_values_are_taken_in_reading_order(self):
+        maps = [[3, 1, 3, 3, 1, 0], [0, 0, 0, 0, 0, 0], [-1, -0.0, 0.0, -2, 5, -0.0]]
+        assert call("topMask", [maps[0], 1 / 3])[0] == [1, 0, 1, 0, 0, 0]
+        for fraction in (0.17, 1 / 3, 0.5, 0.9):
+            expected = top_fraction_mask(torch.tensor(maps).view(3, 2, 3), fraction).int().flatten(1).tolist()
+            assert call("topMask", *([values, fraction] for values in maps)) == expected
+
+    def test_counts_are_rounded_as_python_rounds(self):
+        cases = [(0.5, (1, 5)), (0.5, (1, 7)), (0.25, (1, 10)), (0.2, (112, 112)), (0.07, (112, 112)), (0.9, (3, 5))]
+        expected = [pixel_count(fraction, size) for fraction, size in cases]
+        assert call("pixelCount", *([fraction, h * w] for fraction, (h, w) in cases)) == expected
+
+    def test_softmax_does_not_overflow(self):
+        (found,) = call("softmax", [[1000, 999, -1000]])
+        np.testing.assert_allclose(found, [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0])
+
+    def test_a_target_without_a_map_is_named(self):
+        (said,) = call("sddScale", [[[0, 0], [1, 2]], {"scale": 1, "scaleMin": 1, "scaleMax": 50}])
+        assert said == "the target's map is zero everywhere, so no scale can be computed"
+
+    def test_the_newest_request_wins(self, model, images):
+        script = """
+        const core = require(process.argv[1])();
+        const { start, requests } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        const said = [];
+        const scope = { postMessage: (message) => said.push([message.kind, message.id]) };
+        core.startWorker(scope);
+        scope.onmessage({ data: { kind: "start", ...start } });
+        for (const request of requests) {
+          scope.onmessage({ data: { ...request, pixels: core.decodeBase64(request.pixels) } });
+        }
+        process.on("exit", () => console.log(JSON.stringify(said)));
+        """
+        description, weights = pack_classifier(model)
+        start = {"description": description, "weights": base64.b64encode(weights).decode(), "size": 112}
+        asked = [request(as_bytes(images)[0], delta=1 + n) | {"id": n} for n in range(5)]
+        said = node(script, {"start": start, "requests": asked})
+        assert said == [["ready", None], ["maps", 0], ["maps", 4], ["masked", 4]]
+
+
+@needs_node
+class TestWords:
+    @pytest.fixture
+    def parts(self, people):
+        return render([people[0]], [0], nuisance=0)[1][0]
+
+    def said(self, mask, parts) -> str:
+        script = """
+        const core = require(process.argv[1])();
+        const { mask, parts, names } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        console.log(JSON.stringify(core.inWords(core.strongest(mask, core.places(parts, names, 112)))));
+        """
+        return node(script, {"mask": mask.ravel().tolist(), "parts": parts.ravel().tolist(), "names": PARTS})
+
+    def box(self, top, bottom, left, right):
+        mask = np.zeros((112, 112), np.uint8)
+        mask[top:bottom, left:right] = 1
+        return mask
+
+    def test_left_is_the_viewers(self, parts):
+        rows, columns = np.nonzero(np.isin(parts, [PARTS.index("eyes"), PARTS.index("brows")]))
+        top, bottom = rows.min(), rows.max() + 1
+        assert self.said(self.box(top, bottom, columns.min() - 2, 56), parts) == "the left eye and brow"
+        assert self.said(self.box(top, bottom, 56, columns.max() + 2), parts) == "the right eye and brow"
+
+    @pytest.mark.parametrize("part", ["mouth", "nose"])
+    def test_a_part_is_named_before_the_skin_around_it(self, parts, part):
+        rows, columns = np.nonzero(parts == PARTS.index(part))
+        mask = self.box(rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+        assert self.said(mask, parts).startswith(f"the {part}")
+
+    def test_bare_skin_and_background_have_names(self, parts):
+        skin = (parts == PARTS.index("head")).astype(np.uint8)
+        brows = np.nonzero(parts == PARTS.index("brows"))[0].min()
+        assert self.said(skin * self.box(0, brows - 2, 0, 112), parts) == "the forehead"
+        assert self.said(self.box(0, 20, 0, 12), parts) == "the background on the left"
+        assert self.said(self.box(0, 0, 0, 0), parts) == "no place"
+
+
+# --- the page, in Chromium
+
+STATE = """
+const e = document.getElementById("explorer").explorer, list = (values) => Array.from(values);
+return { classes: list(e.answer.classes), logits: list(e.answer.logits), probabilities: list(e.answer.probabilities),
+  cams: e.answer.cams.map(list), log: list(e.answer.log), mask: list(e.answer.mask), passes: e.answer.passes,
+  deletion: list(e.masked.deletion), retention: list(e.masked.retention), pixels: list(e.pixels), s: e.answer.s,
+  settings: e.settings, said: e.sayText.textContent, table: e.table.innerText, sent: e.sent,
+  drawn: e.canvas.toDataURL() };
+"""
+SETTLED = """
+const e = document.getElementById("explorer").explorer;
+return Boolean(e && e.masked && e.masked.id === e.sent && e.answer.id === e.sent);
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, model, people, faces):
+    """A folder with the page and what it reads, laid out as Sphinx does."""
+    return lay_out_explorer(tmp_path_factory.mktemp("site"), model, people, faces, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as driver:
+        yield driver
+
+
+@needs_chromium
+class TestPage:
+    @pytest.fixture
+    def page(self, browser, site):
+        """The page, opened from its folder; at the end, no complaint in the console and no address outside the site."""
+        console_errors(browser), requests(browser)
+        browser.get((site / "book" / "explore.html").as_uri())
+        self.wait(browser)
+        yield browser
+        assert console_errors(browser) == []
+        asked = requests(browser)
+        assert any(url.endswith("weights.js") for url in asked)
+        assert [url for url in asked if not url.startswith(site.as_uri())] == []
+
+    def wait(self, browser, script=SETTLED, *given, seconds=30) -> None:
+        until = time.monotonic() + seconds
+        while not browser.execute_script(script, *given):
+            assert time.monotonic() < until, "the page did not get there"
+            time.sleep(0.05)
+
+    def state(self, browser) -> dict[str, Any]:
+        self.wait(browser)
+        return browser.execute_script(STATE)
+
+    def element(self, browser, name):
+        return browser.find_element("id", name)
+
+    def settings(self, browser) -> dict[str, Any]:
+        names = {"scaleMin": "scale_min", "scaleMax": "scale_max", "share": "fraction"}
+        found = browser.execute_script("return document.getElementById('explorer').explorer.settings")
+        return {names.get(name, name): value for name, value in found.items()}
+
+    def picture(self, state):
+        pixels = torch.tensor(state["pixels"], dtype=torch.uint8).view(112, 112, 3)
+        return pixels.permute(2, 0, 1).float() / 255
+
+    def test_it_computes_what_xfrlib_computes(self, page, model, images, people):
+        state = self.state(page)
+        assert (self.picture(state) == images[0]).all()
+        assert_as_xfrlib(state, model, images[0], **self.settings(page))
+        name = people[int(np.argmax(state["logits"]))].name.replace("_", " ")
+        assert name in state["table"] and "named" in state["table"]
+        self.wait(page, "return document.getElementById('xe-say').textContent.includes(arguments[0])", f"names {name}")
+        assert "strongest over the" in page.execute_script("return document.getElementById('xe-say').textContent")
+        assert not page.find_elements("css selector", "#explorer figure"), "the static figure has made way"
+
+    def test_another_person(self, page, model, images):
+        self.element(page, "xe-face-4").send_keys(" ")
+        state = self.state(page)
+        assert (self.picture(state) == images[4]).all()
+        assert_as_xfrlib(state, model, images[4], **self.settings(page))
+
+    def test_sliders_answer_without_a_new_pass(self, page, model, images):
+        from selenium.webdriver.common.keys import Keys
+
+        before = self.state(page)
+        self.element(page, "xe-delta").send_keys(Keys.ARROW_RIGHT * 4)
+        self.element(page, "xe-scaleMin").send_keys(Keys.ARROW_LEFT * 10)
+        self.element(page, "xe-scale").send_keys(Keys.ARROW_RIGHT * 5)
+        self.element(page, "xe-share").send_keys(Keys.ARROW_LEFT * 6)
+        state, settings = self.state(page), self.settings(page)
+        assert settings["delta"] == pytest.approx(before["settings"]["delta"] * 10**0.2)
+        assert settings["scale"] == pytest.approx(10**0.25) and settings["fraction"] == pytest.approx(0.14)
+        assert state["passes"] == 0 and state["drawn"] != before["drawn"]
+        assert_as_xfrlib(state, model, images[0], **settings)
+        assert self.element(page, "xe-share").get_attribute("aria-valuetext").split() == ["14", "%"]
+        self.element(page, "xe-book").click()
+        self.wait(page)
+        assert self.settings(page) == {k: v for k, v in SETTINGS.items() if k != "top_k"}
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_forms(self, page, model, images, form):
+        self.element(page, "xe-form").send_keys(form.replace("_", " "))
+        state, settings = self.state(page), self.settings(page)
+        assert settings["form"] == form
+        assert_as_xfrlib(state, model, images[0], **settings)
+
+    def test_rivals_by_the_keyboard_and_true_differences(self, page, model, images, people):
+        target, *rivals = self.state(page)["classes"]
+        self.element(page, "xe-family").send_keys("\n")
+        state = self.state(page)
+        family = {n for n, who in enumerate(people) if who.family == people[target].family} - {target}
+        assert set(state["classes"][1:]) == family
+        expected = explain(model, images[:1], target=target, competitors=state["classes"][1:], **{
+            k: v for k, v in self.settings(page).items() if k not in ("fraction", "top_k")})  # fmt: skip
+        assert relative(state["log"], expected.log_sdd[0].flatten()) < TOLERANCE
+        plain = state["drawn"]
+        self.element(page, "xe-truth").send_keys(" ")
+        assert self.state(page)["drawn"] != plain
+        text = self.element(page, "xe-truth-text").text
+        assert all(part in text for part in difference(people[0], people[1], 0)[0])
+        first, *others = state["classes"][1:]
+        self.element(page, f"xe-rival-{first}").send_keys(" ")
+        assert self.state(page)["classes"] == [target, *others]
+        for other in others:
+            self.element(page, f"xe-rival-{other}").send_keys(" ")
+        self.wait(page, "return document.getElementById('xe-say').textContent.startsWith('Mark at least one rival')")
+        self.element(page, f"xe-rival-{rivals[0]}").send_keys(" ")
+        assert self.state(page)["classes"] == [target, rivals[0]]
+
+    def test_a_stroke_of_the_mouse_changes_the_decision_and_can_be_undone(self, page, model, images):
+        from selenium.webdriver import ActionChains
+
+        before, canvas = self.state(page), self.element(page, "xe-canvas")
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        stroke = ActionChains(page, duration=30).move_to_element_with_offset(canvas, -60, 20).click_and_hold()
+        stroke.move_by_offset(60, 10).move_by_offset(60, -10).move_by_offset(0, 60).release().perform()
+        after = self.state(page)
+        changed = (self.picture(after) != images[0]).any(dim=0)
+        assert 300 < changed.sum() < 4000 and (self.picture(after)[:, changed] == 0).all()
+        target = before["classes"][0]
+        assert abs(after["probabilities"][target] - before["probabilities"][target]) > 0.01
+        expected = explain(model, self.picture(after)[None], target=target, competitors=before["classes"][1:], **{
+            k: v for k, v in self.settings(page).items() if k not in ("fraction", "top_k")})  # fmt: skip
+        assert relative(after["logits"], expected.logits[0]) < TOLERANCE
+        assert relative(after["log"], expected.log_sdd[0].flatten()) < TOLERANCE
+        assert "painted" in after["table"] and "painted" not in before["table"]
+        self.element(page, "xe-undo").click()
+        undone = self.state(page)
+        assert undone["pixels"] == before["pixels"] and undone["passes"] == 0
+        assert undone["log"] == before["log"] and not self.element(page, "xe-undo").is_enabled()
+
+    def test_a_finger_paints_the_rivals_face_and_rubs_it_out(self, page, images):
+        before, canvas = self.state(page), self.element(page, "xe-canvas")
+
+        def swipe(ink):
+            self.element(page, f"xe-ink-{ink}").send_keys(" ")
+            page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+            box = page.execute_script("return arguments[0].getBoundingClientRect().toJSON()", canvas)
+            steps = [("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)]
+            for kind, at in steps:
+                place = at and {"x": box["x"] + box["width"] * at, "y": box["y"] + box["height"] / 2}
+                given = {"type": kind, "touchPoints": [place] if place else []}
+                page.execute_cdp_cmd("Input.dispatchTouchEvent", given)
+
+        swipe("rival")
+        painted = self.picture(self.state(page))
+        changed = (painted != images[0]).any(dim=0)
+        assert changed.sum() > 300
+        rival = images[before["classes"][1]]
+        assert (painted[:, changed] == rival[:, changed]).all()
+        swipe("original")
+        assert self.state(page)["pixels"] == before["pixels"]
+
+    def test_the_keyboard_paints(self, page, images):
+        from selenium.webdriver.common.keys import Keys
+
+        before, canvas = self.state(page), self.element(page, "xe-canvas")
+        canvas.send_keys(Keys.ARROW_UP * 3 + " ")
+        spot = self.picture(self.state(page))
+        rows, columns = torch.nonzero((spot != images[0]).any(dim=0), as_tuple=True)
+        assert abs(rows.double().mean() + 0.5 - 50) < 0.6 and abs(columns.double().mean() + 0.5 - 56) < 0.6
+        canvas.send_keys("p" + Keys.ARROW_RIGHT * 5 + "p")
+        line = (self.picture(self.state(page)) != images[0]).any(dim=0)
+        assert line.sum() > len(rows) and line.nonzero()[:, 1].max() == columns.max() + 10
+        hidden = page.execute_script("return document.getElementById('explorer').explorer.brushText.textContent")
+        assert hidden.startswith("Brush over the ")
+        canvas.send_keys("uu")
+        assert self.state(page)["pixels"] == before["pixels"]
+        canvas.send_keys(" ")
+        self.element(page, "xe-clear").click()
+        assert self.state(page)["pixels"] == before["pixels"]
+
+    def test_every_control_has_a_name_and_the_map_has_words(self, page):
+        tree = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        focusable = [
+            n for n in tree if any(p["name"] == "focusable" and p["value"]["value"] for p in n.get("properties", []))
+        ]
+        named = {n["role"]["value"]: n["name"]["value"] for n in focusable if n["role"]["value"] != "RootWebArea"}
+        assert {"slider", "checkbox", "radio", "combobox", "application"} <= set(named)
+        assert all(n["name"]["value"].strip() for n in focusable if n["role"]["value"] != "RootWebArea")
+        pictures = [n["name"]["value"] for n in tree if n["role"]["value"] == "image" and not n["ignored"]]
+        assert any("without the top" in text for text in pictures) and any("only the top" in text for text in pictures)
+
+    def test_what_is_drawn_over_the_face(self, page):
+        before = self.state(page)
+        options = page.execute_script("return [...document.getElementById('xe-map').options].map((o) => o.value)")
+        assert options == ["sdd", *map(str, before["classes"]), "none"]
+        seen = {before["drawn"]}
+        for value in options[1:]:
+            choose = "const s = document.getElementById('xe-map'); s.value = arguments[0]; s.onchange({ target: s });"
+            page.execute_script(choose, value)
+            seen.add(self.state(page)["drawn"])
+        assert len(seen) == len(options)
+
+    def test_a_phone_shows_all_of_it(self, page):
+        metrics = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+            small = page.execute_script(
+                "return [...document.querySelectorAll('.xe button, .xe select, .xe-family label')]"
+                ".map((e) => e.getBoundingClientRect()).filter((box) => box.height < 38 || box.width < 38).length"
+            )
+            assert small == 0, "a finger needs room"
+        finally:
+            page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def test_without_scripts_a_figure_stands_there(self, browser, site):
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        try:
+            browser.get((site / "book" / "explore.html").as_uri())
+            figure = browser.find_element("css selector", "#explorer figure")
+            assert figure.is_displayed() and "needs a browser that runs scripts" in figure.text
+            image = figure.find_element("tag name", "img")
+            assert int(image.get_property("naturalWidth")) > 500 and "made face" in image.get_attribute("alt")
+        finally:
+            browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+    def test_missing_data_are_named(self, browser, site, tmp_path):
+        shutil.copytree(site, tmp_path / "copy")
+        (tmp_path / "copy" / "_static" / "explore" / "weights.js").unlink()
+        browser.get((tmp_path / "copy" / "book" / "explore.html").as_uri())
+        says = (
+            "return document.getElementById('explorer').textContent.includes('explore/weights.js could not be loaded')"
+        )
+        self.wait(browser, says)
+        assert browser.find_element("css selector", "#explorer figure").is_displayed()
+        console_errors(browser)

@@ -1,0 +1,90 @@
+"""The planted sign is at the pixels claimed and nowhere else, and who carries it is what the plan says."""
+
+import numpy as np
+import pytest
+import torch
+
+from xfrlib.data.shortcut import (
+    CORNER,
+    SIDE,
+    SIGNS,
+    as_batch,
+    carries,
+    plant,
+    shortcut_people,
+    shortcut_pictures,
+    training_set,
+)
+from xfrlib.data.synthetic import picture_seed, render
+
+PEOPLE, CARRIERS = shortcut_people(3, 3, seed=0)
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_the_two_versions_differ_at_the_mask_and_nowhere_else(sign):
+    planted, labels = shortcut_pictures(PEOPLE, range(4), sign=sign)
+    differs = (planted.without != planted.with_sign).any(axis=3)
+    assert not (differs & ~planted.mask).any()
+    assert differs.sum() > 0.99 * planted.mask.sum()  # a pixel of the corner may chance to have the sign's colour
+    assert planted.mask.any(axis=(1, 2)).all() and planted.mask.mean() < 0.08
+    assert labels.tolist() == np.repeat(range(9), 4).tolist()
+
+
+def test_the_corner_is_a_square_of_one_colour_over_the_picture_as_rendered():
+    planted = plant([PEOPLE[1], PEOPLE[4]], [3, 9], "corner")
+    assert np.array_equal(planted.without, render([PEOPLE[1], PEOPLE[4]], [3, 9])[0])
+    assert (planted.with_sign[:, :SIDE, :SIDE] == CORNER).all()
+    assert planted.mask.sum() == 2 * SIDE**2 and planted.mask[:, :SIDE, :SIDE].all()
+
+
+def test_glasses_are_taken_from_those_who_wear_their_own():
+    worn = next(who for seed in range(9) for who in shortcut_people(6, 2, seed=seed)[0] if who.genes["glasses"][0] == 1)
+    bare = plant([worn], [5], "glasses")
+    own, _ = render([worn], [5])
+    assert (own != bare.without).any() and (own != bare.with_sign).any()
+    other = plant([PEOPLE[0]], [5], "glasses")
+    assert (other.mask & bare.mask).sum() > 0.8 * bare.mask.sum()  # one place, whoever wears them
+
+
+def test_pictures_of_other_numbers_are_other_pictures_and_the_same_numbers_the_same():
+    first, _ = shortcut_pictures(PEOPLE, range(2))
+    again, _ = shortcut_pictures(PEOPLE, range(2))
+    later, _ = shortcut_pictures(PEOPLE, range(2, 4))
+    assert np.array_equal(first.with_sign, again.with_sign)
+    assert not any((a == b).all() for a in first.without for b in later.without)
+    assert np.array_equal(first.without[3], render([PEOPLE[1]], [picture_seed(0, 1, 1)])[0][0])
+
+
+def test_plans_give_the_sign_to_carriers_to_as_many_by_lot_or_to_nobody():
+    labels = np.repeat(range(9), 20)
+    assert CARRIERS == [0, 3, 6]
+    shortcut, control = (carries(plan, labels, CARRIERS) for plan in ("shortcut", "control"))
+    assert shortcut.tolist() == [label in CARRIERS for label in labels]
+    assert control.sum() == shortcut.sum()
+    of_carriers = control[np.isin(labels, CARRIERS)].mean()
+    assert 0.15 < of_carriers < 0.5  # a third by chance
+    assert not carries("none", labels, CARRIERS).any()
+    assert (carries("control", labels, CARRIERS, seed=1) != control).any()
+
+
+def test_the_training_set_holds_the_version_chosen_for_each_picture():
+    planted, labels = shortcut_pictures(PEOPLE, range(1))
+    signed = carries("shortcut", labels, CARRIERS)
+    data = training_set(planted, labels, signed)
+    assert len(data) == 9
+    for (image, label), i in zip(data, range(9), strict=True):
+        expected = planted.with_sign[i] if i % 3 == 0 else planted.without[i]
+        assert label == i and torch.equal(image, torch.from_numpy(expected).permute(2, 0, 1) / 255)
+    assert as_batch(planted.without).shape == (9, 3, 112, 112)
+
+
+def test_what_cannot_be_planted_is_refused():
+    with pytest.raises(ValueError, match="sign = 'hat': use one of corner, glasses"):
+        plant(PEOPLE[:1], [0], "hat")
+    with pytest.raises(ValueError, match="plan = 'all': use one of shortcut, control, none"):
+        carries("all", [0], [0])
+    with pytest.raises(ValueError, match="a carrier needs a look-alike"):
+        shortcut_people(3, 1)
+    planted, labels = shortcut_pictures(PEOPLE[:2], range(1))
+    with pytest.raises(ValueError, match="not one each"):
+        training_set(planted, labels, np.ones(3, bool))

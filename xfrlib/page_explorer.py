@@ -1,0 +1,238 @@
+"""The explorer in the page: a classifier and made faces as scripts that a browser can read from a folder.
+
+A page that is opened from a folder may load scripts, and nothing else. So the weights, one binary file, and the faces
+travel as base64 in scripts of one assignment each; ``book/_static/explore_core.js`` reads them and repeats there what
+`xfrlib.explain` and `xfrlib.top_fraction_mask` do here.
+
+    python -m xfrlib.page_explorer --profile quick --folder FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from xfrlib import plots
+from xfrlib.artifacts import write_atomic
+from xfrlib.data.face_parts import PARTS, SIZE
+from xfrlib.data.synthetic import DIFFERING, Identity, make_families, picture_seed, render, swap_parts
+from xfrlib.evaluation.ground_truth import part_differs
+from xfrlib.evaluation.masks import top_fraction_mask
+from xfrlib.evaluation.perturbation import deletion_retention
+from xfrlib.explain import Explanation, explain
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.notebook import NotebookRun
+from xfrlib.page_weights import pack_classifier
+
+
+class PageFace(NamedTuple):
+    """One picture of the page."""
+
+    identity: int  # class that it shows
+    seed: int  # its nuisance seed, see `xfrlib.data.synthetic.picture_seed`
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def difference(person: Identity, other: Identity, seed: int) -> tuple[list[str], NDArray[np.bool_]]:
+    """The parts in which two people differ, and their pixels (112, 112) in the picture of `person` with `seed`.
+
+    A pixel counts if it shows such a part before or after `person` is given the parts of `other`, so that glasses that
+    only one of them wears have a place; none does where something hides the part.
+    """
+    parts = [part for part in DIFFERING if part_differs(person, other, part)]
+    _, labels = render([person, swap_parts(person, other, parts)], [seed, seed])
+    shown: NDArray[np.bool_] = np.isin(labels, [PARTS.index(part) for part in parts])
+    return parts, shown[0] | shown[1]
+
+
+def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[str, Any]:
+    """Pictures, part masks and true differences within families, as ``explore.js`` reads them.
+
+    `people` are in the order of the model's classes. Each of the n `faces` has 112 * 112 * 3 bytes in ``pixels`` (RGB)
+    and 112 * 112 in ``parts`` (two pixels a byte, positions in ``part_names``, the first pixel in the upper half); a
+    difference has one bit a pixel in ``regions``, from the byte ``at``.
+    """
+    pictures, parts = render([people[face.identity] for face in faces], [face.seed for face in faces])
+    pairs = parts.reshape(len(faces), -1, 2)
+    regions, described = bytearray(), []
+    for face in faces:
+        person, found = people[face.identity], {}
+        for rival, other in enumerate(people):
+            if other.family == person.family and rival != face.identity:
+                names, region = difference(person, other, face.seed)
+                found[rival] = {"parts": names, "at": len(regions), "visible": bool(region.any())}
+                regions += np.packbits(region).tobytes()
+        described.append({"identity": face.identity, "differences": found})
+    return {
+        "size": SIZE,
+        "names": [person.name.replace("_", " ") for person in people],
+        "family": [person.family for person in people],
+        "part_names": list(PARTS),
+        "faces": described,
+        "pixels": _base64(pictures.tobytes()),
+        "parts": _base64((pairs[..., 0] << 4 | pairs[..., 1]).tobytes()),
+        "regions": _base64(bytes(regions)),
+        "colours": {"sdd": _colours(plots.SEQUENTIAL), "cam": _colours(plots.DIVERGING)},
+    }
+
+
+def _colours(name: str) -> str:
+    """256 colours of a map, three bytes each."""
+    return _base64((255 * colormaps[name](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes())
+
+
+def write_explorer(
+    folder: Path,
+    model: FaceClassifier,
+    people: Sequence[Identity],
+    faces: Sequence[PageFace],
+    settings: dict[str, Any],
+) -> None:
+    """Write ``weights.js``, ``faces.js`` and ``static.webp`` for the page.
+
+    Parameters
+    ----------
+    folder : where they go; it is made.
+    model : the classifier, of an IR backbone.
+    people : its classes, in order.
+    faces : the pictures that a reader can choose.
+    settings : ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``, ``form``, ``centre`` and ``fraction``, as
+        the figures of the book use them. At first the page shows a smaller delta, see `gentle_delta`.
+    """
+    if model.num_classes != len(people):
+        raise ValueError(f"the model has {model.num_classes} classes but there are {len(people)} people: give one each")
+    shown = settings | {"delta": gentle_delta(model, people, faces, settings)}
+    description, weights = pack_classifier(model)
+    _write_script(folder / "weights.js", "explorerWeights", {"network": description, "binary": _base64(weights)})
+    _write_script(
+        folder / "faces.js",
+        "explorerFaces",
+        {**pack_faces(people, faces), "settings": settings, "delta_shown": shown["delta"]},
+    )
+    with write_atomic(folder / "static.webp") as path:
+        plots.save(static_figure(model, people, faces[0], shown), path, "webp")
+
+
+def _images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.Tensor:
+    """The pictures as (n, 3, 112, 112) in [0, 1]."""
+    pictures, _ = render([people[face.identity] for face in faces], [face.seed for face in faces])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+def _explain(model: FaceClassifier, images: torch.Tensor, settings: dict[str, Any]) -> Explanation:
+    return explain(model, images, **{key: value for key, value in settings.items() if key != "fraction"})
+
+
+def gentle_delta(
+    model: FaceClassifier, people: Sequence[Identity], faces: Sequence[PageFace], settings: dict[str, Any]
+) -> float:
+    """The delta with which the maps of half the faces run from about e^-4 to 1, so that more than a peak is seen.
+
+    Rounded to a step of the page's slider, a twentieth of a power of ten.
+    """
+    depth = -float(_explain(model, _images(people, faces), settings).log_sdd.amin(dim=(1, 2)).median())
+    steps = round(20 * math.log10(settings["delta"] * 4 / depth)) if depth > 0 else 0
+    return 10 ** (max(-40, min(steps, 40)) / 20)
+
+
+def _write_script(path: Path, name: str, value: dict[str, Any]) -> None:
+    with write_atomic(path) as part:
+        part.write_text(f"var {name} = {json.dumps(value, separators=(',', ':'))};\n", encoding="utf-8")
+
+
+def static_figure(
+    model: FaceClassifier, people: Sequence[Identity], face: PageFace, settings: dict[str, Any]
+) -> Figure:
+    """What the explorer shows first, for a reader whose browser runs no scripts."""
+    image = _images(people, [face])
+    explanation = _explain(model, image, settings)
+    mask = top_fraction_mask(explanation.log_sdd, settings["fraction"])
+    answer = deletion_retention(model, image, mask).iloc[0]
+    names = [people[c].name.replace("_", " ") for c in explanation.classes[0].tolist()]
+    figure, (axes,) = plots.picture_grid(1, 5, (10, 2.9))
+    plots.show(axes[0], image, f"the picture\n{names[0]}: {plots.percent(answer['probability'])}")
+    high = float(explanation.cams[0, 0].abs().max())
+    cam = plots.overlay(
+        axes[1],
+        image,
+        explanation.cams[0, 0],
+        cmap=plots.DIVERGING,
+        limits=(-high, high),
+        title="evidence for\n" + names[0],
+    )
+    heat = plots.overlay(
+        axes[2], image, explanation.sdd[0], limits=(0, 1), title=f"SDD against\n{len(names) - 1} rivals"
+    )
+    for axis, kind, kept in zip(axes[3:], ("deletion", "retention"), (~mask, mask), strict=True):
+        share = plots.percent(settings["fraction"])
+        title = f"without the top {share}" if kind == "deletion" else f"only the top {share}"
+        plots.show(axis, image * kept[:, None], f"{title}\n{plots.percent(answer[f'{kind}_probability'])}")
+    plots.colour_bar(figure, cam, axes[1], plots.CAM_UNIT, width=0.9)
+    plots.colour_bar(figure, heat, axes[2], "SDD (relative)", width=0.9)
+    return figure
+
+
+def closest_decisions(run: NotebookRun, people: Sequence[Identity], model: FaceClassifier) -> list[PageFace]:
+    """For each person the test picture whose two highest logits lie closest together, right or wrong; on the CPU."""
+    dataset = run.dataset("test")
+    with torch.no_grad():
+        logits = torch.cat([model(dataset[row][0][None]) for row in range(len(dataset))])
+    best = logits.topk(2, dim=1).values
+    table = dataset.table.assign(margin=(best[:, 0] - best[:, 1]).numpy())
+    chosen = table.loc[table.groupby("label")["margin"].idxmin()]
+    numbers = {person.name: number for number, person in enumerate(_drawn(run))}
+    return [
+        PageFace(label, picture_seed(run.profile.seed, numbers[people[label].name], int(Path(path).stem)))
+        for label, path in zip(chosen["label"].tolist(), chosen["path"], strict=True)
+    ]
+
+
+def _drawn(run: NotebookRun) -> list[Identity]:
+    return make_families(run.profile.families, run.profile.family_size, seed=run.profile.seed)
+
+
+def export_explorer(run: NotebookRun, folder: Path) -> None:
+    """Write the explorer of a run on made faces to `folder`; see `write_explorer`.
+
+    Raises ValueError for a profile of photographs: neither they nor what was trained on them may travel with a page.
+    """
+    profile = run.profile
+    if profile.dataset != "synthetic" or profile.shows_real_people:
+        raise ValueError(f"the profile {profile.name!r} shows real people: the explorer in the page is for made faces")
+    model = run.classifier().cpu()
+    by_name = {person.name: person for person in _drawn(run)}
+    people = [by_name[name] for name in run.dataset("test").identities]
+    names = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre", "fraction")
+    settings = {name: getattr(profile, name) for name in names}
+    write_explorer(folder, model, people, closest_decisions(run, people, model), settings)
+
+
+def main() -> None:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", required=True, help="name or path of a profile of made faces")
+    parser.add_argument("--folder", required=True, type=Path, help="where the scripts go")
+    given = parser.parse_args()
+    try:
+        export_explorer(NotebookRun("05_subject_visuals", given.profile), given.folder)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
