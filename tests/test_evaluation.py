@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.evaluation import controls
 from xfrlib.evaluation.masks import pixel_count
-from xfrlib.evaluation.perturbation import evaluate, fill_picture, perturbed
+from xfrlib.evaluation.perturbation import blurred, evaluate, fill_picture, perturbed
 
 SIZE = (112, 112)
 
@@ -111,6 +112,11 @@ def test_fills_by_hand():
         fill_picture(images, "mean")
     with pytest.raises(ValueError, match="fill = 'pink': use one of black"):
         fill_picture(images, "pink")
+
+
+def test_blurring_one_axis_after_the_other_is_torchvisions_blur():
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(blurred(images, 4.0), gaussian_blur(images, kernel_size=[17, 17], sigma=[4.0, 4.0]))
 
 
 def test_linear_infill_keeps_a_ramp_and_what_is_not_removed():

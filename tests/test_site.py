@@ -113,6 +113,7 @@ def test_questions_are_answered_by_each_run(sources: Path) -> None:
 def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> None:
     assert results.show(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
     assert results.show("look-alike") == "look-alike"
+    assert results.show(["probe", "regression"]) == "probe, regression" and results.show([]) == "none"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ Role::
 
 The source is ``this`` (results.json of the profile that is being built), ``this/<name>`` (another of its JSON
 artefacts) or the name of a file in ``results/``; then come the path of keys and a format: ``ci`` for a value with its
-95 % interval (``ci.2``: with two decimals), any format of Python for the value alone, nothing for a text or a whole
-number.
+95 % interval (``ci.2``: with two decimals), any format of Python for the value alone, nothing for a text, a list of
+texts or a whole number.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
 map beside the paper's values. Both take a source, and ``:fill:``. ``{runs-table}`` takes several sources and sets how
@@ -100,6 +100,8 @@ def show(node: Any, form: str = "") -> str:
         each = f".{digits[1] or 1}f"
         return f"{show(node, each)} [{show(node['low'], each)}, {show(node['high'], each)}]"
     value = node["value"] if measured else node
+    if isinstance(value, list) and not form and all(isinstance(name, str) for name in value):
+        return ", ".join(value) or "none"
     if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or digits:
         raise ResultError(f"{value!r} cannot be written with the format {form!r}")
     try:

@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any
 
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
+
+from xfrlib.evaluation.perturbation import blurred
 
 _OUTPUTS: list[dict[str, Any]] = [{"output": "centred_logit"}, {"output": "contrast"}]
 _SMOOTH: list[dict[str, Any]] = [{"smooth": 0}, {"smooth": 4}, {"smooth": 8}]
@@ -41,7 +42,4 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
     """Maps (B, H, W) after a Gaussian of width `sigma` pixels; unchanged for 0."""
-    if sigma == 0:
-        return maps
-    side = 2 * int(3 * sigma) + 1
-    return gaussian_blur(maps[:, None], kernel_size=[side, side], sigma=[float(sigma)] * 2)[:, 0]
+    return blurred(maps[:, None], float(sigma), reach=3)[:, 0] if sigma else maps

