@@ -30,6 +30,10 @@ canvas.width = image.naturalWidth, canvas.height = image.naturalHeight;
 canvas.getContext("2d").drawImage(image, 0, 0);
 return canvas.toDataURL();
 """
+# The field for a file is not on the page, and opens a window of the system: put it there instead.
+FILE_FIELD = """
+HTMLInputElement.prototype.click = function () { if (this.type === "file") document.body.append(this); };
+"""
 PICTURE, SDD = 'img[title^="The picture:"]', 'img[title^="SDD map"]'
 
 
@@ -44,7 +48,7 @@ def faces(tmp_path):
 
 
 @needs_chromium
-def test_a_subject_is_chosen_and_a_slider_moved_by_keyboard(faces):
+def test_a_subject_is_chosen_a_slider_moved_by_keyboard_and_a_picture_uploaded(faces):
     pytest.importorskip("selenium")
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -89,6 +93,19 @@ def test_a_subject_is_chosen_and_a_slider_moved_by_keyboard(faces):
         ]  # fmt: skip
         thumbnails[1].send_keys(Keys.ENTER)
         pixels(PICTURE, unlike=second)
+
+        def upload(path):
+            driver.execute_script(FILE_FIELD)
+            find("//button[contains(., 'own picture')]").click()
+            find("//input[@type='file']").send_keys(str(path))
+
+        (faces / "bad.png").write_text("no picture")
+        upload(faces / "bad.png")
+        find("//*[@role='status' and contains(., 'bad.png: not a picture of a known format')]")
+        third = pixels(PICTURE)
+        upload(faces / "faces" / "person_2" / "4.png")
+        find("//*[@role='status' and contains(., 'own picture: 4.png')]")
+        pixels(PICTURE, unlike=third)
 
         assert "Traceback" not in state()
         assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
