@@ -391,3 +391,42 @@ def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:
     assert max(levels) - min(levels) > 2 * max(apart)
     assert len({results.lookup(run, "data_hash") for run in runs}) == 1, "one division of the pictures"
     assert {judged(s, "random_map", kind) for s in seeds for kind in results.SIGN} == {"agrees"}
+
+
+def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
+    def node(source: str, path: str) -> Any:
+        return results.lookup(results.load_results(ROOT, source), path)
+
+    def sure(source: str, path: str, sign: int) -> bool:
+        found = node(source, path)
+        return bool(sign * found["low"] > 0 and sign * found["high"] > 0)
+
+    fills = ("black", "blur")
+    verdict = "sdd_sum_minus.{}.{}.{}.verdict"
+    for run in ("quick", "facescrub12"):
+        source = f"{run}/other_explainers"
+        # random regions are beaten in retention; nothing else is, in both measures under every fill
+        assert {node(source, verdict.format(fill, "random_map", "retention")) for fill in fills} == {"better"}
+        for other in ("cam", "finercam", "disc"):
+            said = {node(source, verdict.format(fill, other, kind)) for fill in fills for kind in results.SIGN}
+            assert said != {"better"} and said != {"worse"}, other
+        # the map that was hoped for was not found
+        assert node(f"{run}/better_map", "winner.verdict") == "neither"
+        # the maps follow a transplanted part
+        assert sure(f"{run}/transplant", "above_seam.look-alike.sdd.inflow", 1)
+        assert not node(f"{run}/failure", "rules_that_stand")
+    assert sure("facescrub12/transplant", "sdd_minus.look-alike.difference.auc", -1)
+    # ground truth: above CAM for look-alikes, below it for strangers; the aim of 0.8 missed by SDD, reached elsewhere
+    assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_mass", 1)
+    assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
+    concordance = "over_networks.family.{}.concordance_mass.value"
+    reached = {name: node("quick/ground_truth", concordance.format(name)) for name in ("sdd", "sdd_pair", "midpoint")}
+    assert reached["sdd"] < 0.8 < reached["midpoint"] and reached["sdd_pair"] > reached["sdd"] - 0.05
+    # sanity, constants and the shortcut
+    assert node("quick/sanity", "parameters.sdd_sum.passes")
+    assert not node("quick/sanity", "parameters.guided_backpropagation.passes")
+    assert not sure("quick/sensitivity", "test.best_minus_default.all_fills", 1)
+    sign = {
+        name: node("quick/shortcut", f"explainers.{name}.top_20.shortcut.value") for name in ("sdd_sum", "cam", "area")
+    }
+    assert sign["sdd_sum"] > sign["area"] > sign["cam"]
