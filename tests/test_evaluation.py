@@ -191,12 +191,16 @@ def evaluation(classifier):
 
 def test_the_table_equals_a_naive_loop(classifier, evaluation):
     images, labels, regions, arguments = evaluation
-    table = evaluate(classifier, images, labels, regions, batch_size=3, **arguments)
+    table = evaluate(classifier, images, labels, regions, batch_size=3, temperature=1.5, **arguments)
     rows = []
+
+    def lead(z: torch.Tensor, c: int) -> float:
+        return float(z[c] - max(z[k] for k in range(len(z)) if k != c))
+
     with torch.no_grad():
         for i in range(8):
-            p = classifier(images[i : i + 1]).softmax(1)[0]
-            c = int(p.argmax())
+            z = classifier(images[i : i + 1])[0]
+            p, c = z.softmax(0), int(z.argmax())
             for method in [*regions, *controls.CONTROLS]:
                 for draw in range(1 if method in (*regions, "disc") else 2):
                     for fill, level in (("black", 0.0), ("grey", 0.5)):
@@ -210,10 +214,15 @@ def test_the_table_equals_a_naive_loop(classifier, evaluation):
                         for kind, gone in (("deletion", mask), ("retention", ~mask)):
                             picture = images[i].clone()
                             picture[:, gone] = level
-                            q = classifier(picture[None]).softmax(1)[0]
+                            y = classifier(picture[None])[0]
+                            q = y.softmax(0)
                             row[f"{kind}_drop_points"] = 100 * float(p[c] - q[c])
                             row[f"{kind}_drop_relative"] = 100 * float((p[c] - q[c]) / p[c])
                             row[f"{kind}_prediction_change"] = 100.0 * (int(q.argmax()) != c)
+                            row[f"{kind}_margin"] = lead(y, c)
+                            row[f"{kind}_margin_drop"] = (lead(z, c) - lead(y, c)) / 1.5
+                            warm = (z / 1.5).softmax(0)[c] - (y / 1.5).softmax(0)[c]
+                            row[f"{kind}_calibrated_drop_points"] = 100 * float(warm)
                         rows.append(row)
     keys = ["image", "method", "draw", "fill"]
     naive = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
