@@ -175,9 +175,13 @@ def test_the_site_has_the_explorer_of_made_faces_only(tmp_path, monkeypatch, pro
         assert ran[0][-4:] == ["--profile", "some", "--folder", str(tmp_path / "book" / "_static" / "explore")]
 
 
-@pytest.mark.parametrize(("real", "shown"), [("true", False), ("false", True)])
-def test_the_page_of_real_people_says_that_there_is_no_explorer(tmp_path, real, shown):
-    (tmp_path / "profile.yaml").write_text(f"shows_real_people: {real}", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("dataset", "real", "shown"),
+    [("folder", "true", False), ("folder", "false", False), ("synthetic", "false", True)],
+)
+def test_the_page_of_other_pictures_says_that_there_is_no_explorer(tmp_path, dataset, real, shown):
+    profile = f"dataset: {dataset}\nshows_real_people: {real}"
+    (tmp_path / "profile.yaml").write_text(profile, encoding="utf-8")
     (tmp_path / "results.json").write_text('{"identities": 9}', encoding="utf-8")
     shutil.copy(ROOT / "book" / "explore.md", tmp_path / "index.md")
     config = {

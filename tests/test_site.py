@@ -410,11 +410,20 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         for other in ("cam", "finercam", "disc"):
             said = {node(source, verdict.format(fill, other, kind)) for fill in fills for kind in results.SIGN}
             assert said != {"better"} and said != {"worse"}, other
+        same = {
+            kind: {node(source, verdict.format(fill, "same_identity", kind)) for fill in fills} for kind in results.SIGN
+        }
+        assert same["retention"] == {"undecided"}
+        assert same["deletion"] == ({"better"} if run == "facescrub12" else {"undecided"})
         # the map that was hoped for was not found
         assert node(f"{run}/better_map", "winner.verdict") == "neither"
         # the maps follow a transplanted part
         assert sure(f"{run}/transplant", "above_seam.look-alike.sdd.inflow", 1)
         assert not node(f"{run}/failure", "rules_that_stand")
+    kinds, faces = set(results.SIGN), "facescrub12/other_explainers"
+    assert {node(faces, verdict.format(f, "random_map", k)) for f in fills for k in kinds} == {"better"}
+    assert node("quick/other_explainers", verdict.format("black", "random_map", "deletion")) == "undecided"
+    assert {node("quick/other_explainers", verdict.format(f, "saliency", "deletion")) for f in fills} == {"worse"}
     assert sure("facescrub12/transplant", "sdd_minus.look-alike.difference.auc", -1)
     # ground truth: above CAM for look-alikes, below it for strangers; the aim of 0.8 missed by SDD, reached elsewhere
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_mass", 1)
