@@ -430,6 +430,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
     concordance = "over_networks.family.{}.concordance_mass.value"
     reached = {name: node("quick/ground_truth", concordance.format(name)) for name in ("sdd", "sdd_pair", "midpoint")}
+    published = ("cam", "exp_cam", "layercam", "local_softmax", "difference", "saliency", "guided_backpropagation")
+    assert reached["sdd"] > max(node("quick/ground_truth", concordance.format(name)) for name in published)
+    for rival in ("difference", "saliency"):
+        assert not sure("quick/ground_truth", f"sdd_minus_over_networks.family.{rival}.concordance_mass", 1)
     assert reached["sdd"] < 0.8 < reached["midpoint"] and reached["sdd_pair"] > reached["sdd"] - 0.05
     # sanity, constants and the shortcut
     assert node("quick/sanity", "parameters.sdd_sum.passes")
