@@ -77,7 +77,7 @@ def fields(kind: type) -> list[str]:
         field, comment = _FIELD.fullmatch(line), re.fullmatch("    # (.+)", line)
         if field and kind.__annotations__.get(field[1]):
             default = "" if field[3] is None else f" = {field[3]}"
-            text = field[4] or " ".join(above)
+            text = (field[4] or " ".join(above)).replace("*", r"\*")
             out.append(f"* ``{field[1]}: {field[2]}{default}``" + (f": {text}" if text else ""))
         above = [*above, comment[1]] if comment and len(comment[1]) > _LONG else []
     return out
@@ -119,7 +119,7 @@ def command_help(module: str) -> str:
     shown = io.StringIO()
     with (
         mock.patch.object(sys, "argv", [f"python -m {module}"]),
-        mock.patch.dict(os.environ, {"COLUMNS": "88"}),
+        mock.patch.dict(os.environ, {"COLUMNS": "72"}),
         contextlib.redirect_stdout(shown),
         contextlib.suppress(SystemExit),
     ):
