@@ -1,8 +1,7 @@
 """The how-to pages do what they say: their commands are run, in order, in a small copy of the checkout.
 
-In a page's source a comment before a block says what is not run and why (``% not run: reason``), what must fail
-(``% fails``) and what needs a package that may be missing (``% needs: timm``). A block of ``text`` right after one of
-code is its output, where ``…`` stands for anything.
+In a page's source a comment before a block says what is not run and why (``% not run: reason``) and what must fail
+(``% fails``). A block of ``text`` right after one of code is its output, where ``…`` stands for anything.
 """
 
 import contextlib
@@ -137,8 +136,6 @@ def run_page(page: str, root: Path, *, change: Callable[[str], str] = str) -> di
     for block in blocks(page):
         if block.mark.startswith("not run"):
             continue
-        if block.mark.startswith("needs: "):
-            pytest.importorskip(block.mark.removeprefix("needs: "))
         if block.language == "bash":
             code, said = in_bash(change(block.code), root, environment)
             assert (code != 0) == (block.mark == "fails"), f"{block.code}\n{said}"
@@ -214,7 +211,7 @@ def test_what_is_not_run_is_named_with_its_reason() -> None:
     assert pages == run, "each page has a test here"
     for page in sorted(pages):
         marked = [block for block in blocks(page) if block.mark]
-        assert all(re.fullmatch(r"not run: .{10,}|fails|needs: \w+", block.mark) for block in marked), page
+        assert all(re.fullmatch(r"not run: .{10,}|fails", block.mark) for block in marked), page
         left_out = [block.code for block in marked if block.mark.startswith("not run")]
         for code, beginning in zip(left_out, NOT_RUN.get(page, []), strict=True):
             assert code.startswith(beginning)
