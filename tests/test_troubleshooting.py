@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import make_book
+import numpy as np
 import pytest
-import results
 import torch
 import torchvision
 import yaml
@@ -16,12 +16,14 @@ from test_how_to import says
 from tiny_training import Coloured, tiny
 from torch import nn
 
+import results
 import xfrlib
 from xfrlib import config, preflight
 from xfrlib.baselines.job import library_module
 from xfrlib.config import load_profile, project_root
 from xfrlib.data import detect
 from xfrlib.data.faces import scan_faces
+from xfrlib.evaluation.controls import control_masks
 from xfrlib.finetune import fine_tune
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.checkpoints import build_backbone
@@ -83,6 +85,11 @@ def no_detector(place: Place) -> Any:
 def no_captum(place: Place) -> Any:
     place.without("captum", "captum.attr")
     return library_module("captum.attr")
+
+
+def only_picture(place: Place) -> Any:
+    masks, labels = np.zeros((2, 8, 8), bool), np.array([0, 1])
+    return control_masks("same_identity", 0, [0], own=masks, labels=labels, fraction=0.2, seed=0)
 
 
 def no_such_field(place: Place) -> Any:
@@ -199,6 +206,7 @@ SITUATIONS: dict[str, Callable[[Place], Any]] = {
     "there is no folder": lambda place: place.run().faces_root(),
     "holds no identity folders": no_identities,
     "people with min_images": few_people,
+    "is the only one of its identity": only_picture,
     "the face detector": no_detector,
     "No checkpoint at": lambda place: load_backbone("ir_18", place.root / "none.ckpt"),
     "does not fit 'ir_50'": lambda place: load_backbone("ir_50", place.adaface()),

@@ -107,9 +107,10 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
         )
     bad = ~torch.isfinite(pooled[-1]).flatten(1).all(dim=1)
     if bad.any():
+        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
         raise ValueError(
-            f"sample {', '.join(map(str, bad.nonzero().flatten().tolist()[:5]))} of the batch has a NaN or infinite value "
-            "in its feature map: pictures must be finite, in [0, 1], and so must the weights"
+            f"sample {samples} of the batch has a NaN or infinite value in its feature map: "
+            "pictures must be finite, in [0, 1], and so must the weights"
         )
     for features in reversed(maps):
         means = features.mean(dim=(2, 3))
