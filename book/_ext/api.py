@@ -1,7 +1,8 @@
 """The API reference: this project's docstrings as Sphinx reads them, and the help of its commands.
 
 A docstring here lists arguments as ``name : what it is``, under a heading or without one, on one line or with more
-lines indented below it; a dataclass or a named tuple explains its fields in comments beside them. Sphinx gets lists of both.
+lines indented below it; a dataclass or a named tuple explains its fields in comments beside them. Sphinx gets lists
+of both.
 
 Directive: ``{command-help} xfrlib.data.align`` shows what ``python -m xfrlib.data.align --help`` prints.
 """
