@@ -118,7 +118,8 @@ def code(source: str, *tagged: str) -> Cell:
 def test_the_checks_find_what_they_are_for() -> None:
     text = nbformat.v4.new_markdown_cell("A sentence.")
     long, hidden, short = code("x = 1\n" * 16), code("y = 1\n" * 16, "hide-input"), code("z = 1")
-    assert [found.split(":")[0] for found in too_long([long, hidden, code("x\n" * 41, "hide-input")])] != []
+    endless = code("x\n" * 41, "hide-input")
+    assert [found.split(":")[0] for found in too_long([long, hidden, endless])] == [long.id, endless.id]
     assert too_long([hidden, short, code("p\n" * 50, "parameters")]) == []
     assert without_a_sentence([text, short, hidden, long]) == [long.id]
     assert without_a_sentence([text, short, text, long]) == []
@@ -175,7 +176,9 @@ class TestChapter:
 def test_names_of_figures_and_labels_of_equations_are_unique_and_carry_the_chapter() -> None:
     names = []
     for path in CHAPTERS:
-        found = [c.metadata["mystnb"]["figure"]["name"] for c in cells(path) if "figure" in c.metadata.get("mystnb", {})]
+        found = [
+            c.metadata["mystnb"]["figure"]["name"] for c in cells(path) if "figure" in c.metadata.get("mystnb", {})
+        ]
         found += re.findall(r":label: (\S+)", "\n".join(c.source for c in cells(path)))
         assert [name for name in found if not re.match(rf"(fig|eq)-{path.stem[:2]}-[a-z0-9-]+$", name)] == []
         names += found
