@@ -75,7 +75,7 @@ def _is_figure(value: ast.expr | None, drawers: set[str], drawn: set[str]) -> bo
 
 
 def figure_cells(chapter: list[Cell]) -> list[Cell]:
-    """Code cells that end in a figure: a function of `xfrlib.plots`, one of the notebook that returns it, a variable."""
+    """Code cells that end in a figure: a function of `xfrlib.plots`, one of the notebook that returns it, a name."""
     drawers, drawn, found = set(DRAWS), {"figure"}, []
     for cell in chapter:
         if cell.cell_type != "code":
