@@ -31,7 +31,7 @@ def files_of(out: Path, page: str) -> list[Path]:
 
 
 def out_of_date(out: Path, pages: Iterable[str], sources: Iterable[Path]) -> list[str]:
-    """The pages that lack a file or are older than a source; a source that is missing is for the page to complain of."""
+    """The pages that lack a file or are older than a source; of a missing source the page itself complains."""
     newest = max(path.stat().st_mtime for path in sources if path.exists())
     fresh = {
         page

@@ -48,7 +48,7 @@ class Subject(NamedTuple):
 
 
 def page_name(identity: str) -> str:
-    """A name for files and addresses, different for different identities: plain ASCII, and the identity itself if it is.
+    """A name for files and addresses, different for different identities: the identity itself if it is plain ASCII.
 
     Anything else is spelled in ASCII, with six digits of the identity's hash so that no two spellings meet.
     """
@@ -92,10 +92,10 @@ def find_subject(run: NotebookRun, identity: str | None, identities: Sequence[st
 
 
 def papermill_command(profile: str, subject: str, target: str, **parameters: Any) -> str:
-    """The command that runs the notebook for one subject, as a shell takes it; parameters that are None are left out."""
+    """The command that runs the notebook for one subject, quoted for a shell; parameters that are None are left out."""
     given = [("-r", "subject", subject)]  # as text: an identity may be called 007
     given += [("-r" if isinstance(v, str) else "-p", k, str(v)) for k, v in parameters.items() if v not in (None, "")]
-    words = ["papermill", f"notebooks/{NOTEBOOK}.ipynb", target, "-r", "profile", profile]
+    words = [".venv/bin/papermill", f"notebooks/{NOTEBOOK}.ipynb", target, "-r", "profile", profile]
     return shlex.join([*words, *(word for one in given for word in one)])
 
 
@@ -130,7 +130,7 @@ def look_alikes(run: NotebookRun, model: nn.Module, test: FaceDataset, label: in
 
 @torch.no_grad()
 def sample_faces(model: nn.Module, train: FaceDataset, labels: Sequence[int]) -> list[int]:
-    """The row of `train` that stands for each person: of the first eight, where the network is surest of that person."""
+    """The row of `train` that stands for each person: of the first eight, the one where the network is surest."""
     device, rows = next(model.parameters()).device, []
     for label in labels:
         first = np.flatnonzero(train.table["label"] == label)[:8].tolist()
@@ -193,10 +193,14 @@ def write_thumbnail(path: Path, image: Tensor, values: Tensor, top: Tensor, regi
     for mask, colour in ((region, _EDGES["part"]), (top, _EDGES["top"])):
         if mask is not None and bool(mask.any()):
             inside = _enlarged(mask[None].float(), scale, "nearest")
-            core = -F.max_pool2d(-inside[None], 5, stride=1, padding=2)[0]
-            large[(inside > core)[0].numpy()] = colour
+            large[(_grown(inside) > inside)[0].numpy()] = 0  # a dark line outside shows it on any ground
+            large[(inside > -_grown(-inside, 2))[0].numpy()] = colour
     with write_atomic(path) as part:
         Image.fromarray(large).quantize(128, dither=Image.Dither.NONE).save(part, "png", optimize=True)
+
+
+def _grown(mask: Tensor, by: int = 1) -> Tensor:
+    return F.max_pool2d(mask[None], 2 * by + 1, stride=1, padding=by)[0]
 
 
 def _enlarged(pixels: Tensor, scale: int, mode: str) -> Tensor:
