@@ -143,7 +143,7 @@ def _card(card: dict[str, Any]) -> list[str]:
         said.append(
             f"SDD's region hits the {part} in {hits['sdd']} of {hits['pictures']}, a disc in {hits['disc']}."
             if hits["pictures"]
-            else f"The {part} cannot be seen."
+            else f"None of the differing part ({part}) can be seen."
         )
         alt += f" {said[-1]}"
     return [
