@@ -28,6 +28,8 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+import solutions
+
 ROOT = Path(__file__).resolve().parents[1]
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
@@ -47,26 +49,41 @@ def build_root() -> Path:
 
 
 def run(profile: str, notebook: str) -> None:
-    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds."""
+    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds.
+
+    The solutions of its exercises run with it. Raises `solutions.SolutionError` for one that fails.
+    """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
     start = time.monotonic()
     print(f"{notebook}: runs with the profile {profile}", flush=True)
-    executed = papermill.execute_notebook(
-        source,
-        None,
-        {"profile": profile},
-        kernel_name="python3",
-        cwd=source.parent,  # as in JupyterLab
-        progress_bar=False,
-        stderr_file=sys.stderr,  # the notebook's own progress bars
-        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
-    )
+    executed = execute(source, {"profile": profile})
     target = build_root() / profile / "notebooks" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{source.name}")  # make must never find half a notebook
     nbformat.write(for_the_page(executed), part)
     part.replace(target)
     print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def execute(source: Path, parameters: dict[str, object]) -> NotebookNode:
+    """A notebook and the solutions of its exercises, executed; nothing is written."""
+    notebook = solutions.as_cells(nbformat.read(source, as_version=4))
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent,  # as in JupyterLab
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the notebook's own progress bars
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
+        )
+    except PapermillExecutionError as error:
+        if exercise := solutions.blame(error, notebook):
+            raise solutions.SolutionError(f"{source.stem}: the solution of {exercise} fails{error}") from error
+        raise
+    return solutions.as_text(executed)
 
 
 def preflight(profile: str) -> None:
@@ -205,7 +222,7 @@ def main() -> None:
             require_publishable(args.profile)
         else:
             check()
-    except (FileNotFoundError, ValueError, PapermillExecutionError) as error:
+    except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
