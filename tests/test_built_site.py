@@ -75,6 +75,8 @@ def fault(address: str, page: Path) -> str:
         return ""
     path, fragment = urldefrag(address)
     path = unquote(path.split("?")[0])
+    if path.startswith("/") and page.name == "404.html":  # its links start at the root: it is shown at any depth
+        path = path.lstrip("/")
     if path.startswith("/"):
         return f"{address} leaves the folder of the site"
     file = (page.parent / path).resolve() if path else page
@@ -120,7 +122,7 @@ def test_nothing_is_fetched_from_another_host(site: Path) -> None:
         found[name] = [address for address in loads(parsed(page)) if is_foreign(address)]
         for tag in parsed(page).find_all("script"):
             if source := tag.get("src"):
-                scripts.add((page.parent / str(source).split("?")[0]).resolve())
+                scripts.add((page.parent / str(source).split("?")[0].lstrip("/")).resolve())
             elif is_code(tag):
                 found[name] += named_hosts(tag.get_text()) - NAMED_IN_SCRIPTS
     for sheet in site.rglob("*.css"):
