@@ -18,9 +18,10 @@ SITES = sorted(path.parent for path in build_root().glob("*/html/index.html"))
 GENERATED = ("genindex.html", "search.html", "py-modindex.html", "404.html")  # Sphinx's own; 404 belongs on a server
 # Folds are opened, for what is hidden has no contrast, and nothing is judged while it changes its colour.
 OPEN_FOLDS = """
+const STILL = "* { animation: none !important; transition: none !important; }";
+document.head.append(Object.assign(document.createElement("style"), { textContent: STILL }));
 document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
 document.querySelectorAll(".toggle-hidden").forEach((fold) => fold.classList.remove("toggle-hidden"));
-document.head.append(Object.assign(document.createElement("style"), { textContent: "* { transition: none !important; }" }));
 """
 
 
