@@ -7,6 +7,7 @@ python tools/make_book.py site quick                   the site, from the execut
 python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 
+With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
 Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
 """
 
@@ -28,6 +29,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+import publishing
 import solutions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +140,12 @@ def stage(profile: str) -> Path:
             shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
+    if address := os.environ.get("SITE_URL"):
+        require_publishable(profile)
+        config = yaml.safe_load((site / "_config.yml").read_text(encoding="utf-8"))
+        config = publishing.with_address(config, address)
+        (site / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+        publishing.draw_card(site / "book" / "_static" / "card.png")
     (site / "artefacts").mkdir()
     for file in out.glob("*.json"):
         shutil.copy2(file, site / "artefacts")

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -27,8 +27,10 @@ from make_book import ROOT, build_root
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--no-pdf-header-footer", "--generate-pdf-document-outline", "--virtual-time-budget=30000"),
+    *("--no-pdf-header-footer", "--disable-pdf-tagging", "--virtual-time-budget=30000"),
 )
+JPEG = 88  # quality of pictures; Chromium stores them without loss, and the book would have five times the size
+SMALL = 200**2  # pixels of a picture that stays as it is
 MARGIN = "@page { size: A4; margin: 0 } body { font: 8pt sans-serif; margin: 0 }"
 STYLE = "@page { size: A4; margin: 25mm 22mm } body { font: 10.5pt/1.5 sans-serif } h1 { font-size: 30pt; line-height: 1.2 }"
 
@@ -130,6 +132,17 @@ def join_links(book: PdfWriter, places: dict[tuple[str, str], tuple[int, float]]
             link[NameObject("/Dest")] = ArrayObject(place)
 
 
+def shrink(book: PdfWriter) -> None:
+    """Store large opaque pictures as JPEG, and the pages compressed."""
+    for sheet in book.pages:
+        sheet.compress_content_streams()
+        for picture in sheet.images:
+            stored = picture.indirect_reference.get_object() if picture.indirect_reference else {}
+            opaque = "/SMask" not in stored and "Flate" in str(stored.get("/Filter"))
+            if opaque and picture.image and picture.image.width * picture.image.height > SMALL:
+                picture.replace(picture.image.convert("RGB"), quality=JPEG)
+
+
 def places_of(reader: PdfReader, page: Path, start: int) -> Iterator[tuple[tuple[str, str], tuple[int, float]]]:
     """Address and fragment of every place of a chapter that a link may name, with its page and height there."""
     yield (page.as_uri(), ""), (start, float(reader.pages[0].mediabox.top))
@@ -139,15 +152,15 @@ def places_of(reader: PdfReader, page: Path, start: int) -> Iterator[tuple[tuple
             yield (page.as_uri(), name.removeprefix("/")), (start + number, float(place["/Top"]))
 
 
-def make_pdf(site: Path, target: Path, printer: Callable[[Path, Path], PdfReader] = printed) -> int:
+def make_pdf(site: Path, target: Path) -> int:
     """Write the PDF of a built site; returns its number of pages."""
     parts = contents(site)
     pages = [page for _, part in parts for page in part]
-    chromium()
+    chromium()  # before anything else: its absence has a mend
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with ThreadPoolExecutor(2) as pool:
-            jobs = [pool.submit(printer, page, folder / f"{n}.pdf") for n, page in enumerate(pages)]
+            jobs = [pool.submit(printed, page, folder / f"{n}.pdf") for n, page in enumerate(pages)]
             readers = [job.result() for job in tqdm(jobs, desc="printing", unit="page")]
         book, starts, places, lines = PdfWriter(), {}, {}, []
         for page, reader in zip(pages, readers, strict=True):
@@ -163,10 +176,11 @@ def make_pdf(site: Path, target: Path, printer: Callable[[Path, Path], PdfReader
             name_links(reader, page)
             places.update(places_of(reader, page, before + starts[page]))
             book.append(reader, import_outline=False)
-            book.add_outline_item(title_of(page), before + starts[page])
+            book.add_outline_item(title=title_of(page), page_number=before + starts[page])
         for sheet, foot in zip(book.pages[before:], overlay.pages, strict=False):
             sheet.merge_page(foot)
         join_links(book, places)
+        shrink(book)
         book.root_object.pop("/Names", None)  # names of places that several chapters share
         book.set_page_label(0, before - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
         book.set_page_label(before, len(book.pages) - 1, style=PageLabelStyle.DECIMAL, start=1)

@@ -50,8 +50,17 @@ def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
         context["body"] = mend(context["body"])
 
 
+def open_in_colab(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Lead the button of Colab to the branch whose notebooks begin with a cell that sets up the machine."""
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = re.sub(r"/blob/[^/]+/", "/blob/colab/", button["url"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done to every page."""
     app.connect("doctree-read", add_reading_time)
     app.connect("html-page-context", mend_page)
+    app.connect("html-page-context", open_in_colab, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}
