@@ -11,10 +11,11 @@ artefacts) or the name of a file in ``results/``; then come the path of keys and
 texts or a whole number.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
-map beside the paper's values. Both take a source, and ``:fill:``. ``{runs-table}`` takes several sources and sets how
-each was trained, with its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed
-of the fine-tuning and sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body
-of several runs; see there. Each takes ``:caption:`` and ``:name:``, so that ``{numref}`` can refer to it.
+map beside the paper's values. Both take a source, and ``:fill:``. ``{claims-table}`` takes several sources and asks
+each whether it bears out the paper's claims. ``{runs-table}`` takes several sources and sets how each was trained, with
+its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed of the fine-tuning and
+sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body of several runs; see
+there. Each takes ``:caption:`` and ``:name:``, so that ``{numref}`` can refer to it.
 
 The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json`` and ``profile.yaml``.
 """
@@ -139,6 +140,23 @@ def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
         judged = f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}"
         label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
         rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], judged])
+    return rows
+
+
+def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
+    """Head and rows of the paper's claims, SDD better than random regions, and what each run says of them.
+
+    A verdict is that of the paired difference: "agrees" if its interval lies on the paper's side of zero.
+    """
+    runs = list(runs)
+    rows = [["SDD minus random, points", "the paper", *(show(lookup(run, "profile")) for run in runs)]]
+    for (kind, measure), (sdd, random) in PAPER.items():
+        cells = []
+        for run in runs:
+            difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
+            cells.append(f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}")
+        better = "higher" if SIGN[kind] > 0 else "lower"
+        rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", show(sdd - random, ".1f"), *cells])
     return rows
 
 
@@ -314,6 +332,13 @@ class RunsTable(_TableDirective):
         return run_rows(runs)
 
 
+class ClaimsTable(_TableDirective):
+    """``{claims-table} source source ...``: whether each run bears out what the paper says of random regions."""
+
+    def table(self, runs: list[dict[str, Any]]) -> list[list[str]]:
+        return claim_rows(runs, self.options.get("fill", "black"))
+
+
 class SeedsTable(_TableDirective):
     """``{seeds-table} source source ...``: runs that differ in the seed of the fine-tuning."""
 
@@ -353,5 +378,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("paper-table", PaperTable)
     app.add_directive("runs-table", RunsTable)
     app.add_directive("seeds-table", SeedsTable)
+    app.add_directive("claims-table", ClaimsTable)
     app.add_directive("verdict-table", VerdictTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
