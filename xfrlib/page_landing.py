@@ -120,7 +120,7 @@ def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity
     parts, region = difference(people[target], people[decision.rival], decision.face.seed)
     _write_picture(folder / "differs.webp", border(region))
     data = {
-        "names": [people[c].name.replace("_", " ") for c in (target, decision.rival)],
+        "names": [people[c].name.replace("_", "\u00a0") for c in (target, decision.rival)],
         "chances": [plots.percent(p) for p in explanation.probabilities[0].tolist()],
         "parts": parts,
     }
