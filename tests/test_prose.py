@@ -1,6 +1,7 @@
 """The prose keeps its rules, the glossary is linked, every reference is cited, and the tables carry numbers."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import terms
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
+
+import results
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = {"numbers": [], "words": {}, "names": {}}
@@ -172,3 +175,39 @@ def test_terms_are_whole_words(text: str, found: list[str]) -> None:
     pieces = terms.linked(text, ["mask"], set())
     assert [term for _, term in pieces if term] == found
     assert "".join(piece for piece, _ in pieces) == text
+
+
+def measured(low: float, high: float) -> dict[str, float]:
+    return {"value": (low + high) / 2, "low": low, "high": high}
+
+
+def test_a_claim_is_judged_by_the_side_on_which_the_interval_lies(tmp_path: Path) -> None:
+    signs = {"deletion": measured(1, 3), "retention": measured(1, 3)}
+    difference = {kind: dict.fromkeys(results.MEASURES, node) for kind, node in signs.items()}
+    difference["deletion"]["prediction_change"] = measured(-1, 3)
+    run = {"profile": "quick", "differences": {"sdd_minus_random_map": {"black": difference}}}
+    (drop, change, kept, _) = results.claim_rows([run], "black")[1:]
+    assert drop[1:] == ["19.8", "agrees: 2.0 [1.0, 3.0]"]
+    assert change[2].startswith("undecided") and kept[1] == "−12.8" and kept[2].startswith("differs")
+    (tmp_path / "results.json").write_text(json.dumps(run), encoding="utf-8")
+    (tmp_path / "profile.yaml").write_text("shows_real_people: false", encoding="utf-8")
+    page = "# Page\n\n```{claims-table} this\n:name: tab-x\n:caption: What *holds*\n```\n\nSee {numref}`tab-x`.\n"
+    status, built, warnings = build(tmp_path, {"extensions": ["myst_parser", "results"]}, index=page)
+    assert status == 0, warnings
+    assert '<a class="reference internal" href="#tab-x"><span class="std std-numref">Table 1</span></a>' in built
+    assert "What <em>holds</em>" in built
+
+
+def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> None:
+    def judged(source: str) -> set[str]:
+        rows = results.claim_rows([results.load_results(ROOT, source)], "black")[1:]
+        return {row[2].partition(":")[0] for row in rows}
+
+    # reproduction.md: "on photographs all four agree"; what validation pictures choose wins nothing certain
+    assert judged("facescrub12") == judged("lfw") == {"agrees"}
+    for run in ("quick", "facescrub12"):
+        found = results.load_results(ROOT, f"{run}/sensitivity")["test"]["best_minus_default"]["all_fills"]
+        assert not found["low"] > 0
+    # "single scattered pixels do far more damage than SDD's own region", where it is deleted
+    scattered = results.load_results(ROOT, "facescrub12")["differences"]["sdd_minus_scattered"]["black"]
+    assert scattered["deletion"]["drop_points"]["high"] < 0
