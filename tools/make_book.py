@@ -181,12 +181,13 @@ def stage(profile: str) -> Path:
 
 
 def write_explorer(profile: str, site: Path) -> None:
-    """Put what the explorer in the page reads beside its scripts; a site of real people gets none of it."""
+    """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
-        folder = site / "book" / "_static" / "explore"
-        command = [sys.executable, "-m", "xfrlib.page_explorer", "--profile", profile, "--folder", str(folder)]
-        subprocess.run(command, check=True)
+        for page in ("explorer", "landing"):
+            folder = site / "book" / "_static" / ("explore" if page == "explorer" else page)
+            command = [sys.executable, "-m", f"xfrlib.page_{page}", "--profile", profile, "--folder", str(folder)]
+            subprocess.run(command, check=True)
 
 
 def build_site(profile: str) -> None:
