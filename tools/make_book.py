@@ -25,12 +25,11 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import publishing
+import solutions
 import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-
-import publishing
-import solutions
 
 ROOT = Path(__file__).resolve().parents[1]
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
@@ -79,7 +78,7 @@ def execute(source: Path, parameters: dict[str, object]) -> NotebookNode:
             cwd=source.parent,  # as in JupyterLab
             progress_bar=False,
             stderr_file=sys.stderr,  # the notebook's own progress bars
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end
         )
     except PapermillExecutionError as error:
         if exercise := solutions.blame(error, notebook):

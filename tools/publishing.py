@@ -3,7 +3,7 @@
 The publishing workflow gives the address of the site in SITE_URL and that of the repository in GITHUB_REPOSITORY;
 without SITE_URL nothing here is used, and a local site has no button that would lead nowhere.
 
-python tools/publishing.py colab FOLDER     the notebooks, each with a first cell that sets up a machine without the book
+python tools/publishing.py colab FOLDER     the notebooks, each with a first cell that sets up its machine
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def with_address(config: dict[str, Any], address: str) -> dict[str, Any]:
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(f"SITE_URL={address!r} is no address of a site; it looks like https://somebody.github.io/book/")
+        raise ValueError(
+            f"SITE_URL={address!r} is no address of a site; it looks like https://somebody.github.io/book/"
+        )
     address, config = address.rstrip("/") + "/", copy.deepcopy(config)
     config["repository"]["url"] = repository(config)
     config["html"] |= {"baseurl": address, "use_repository_button": True}
