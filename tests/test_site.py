@@ -246,7 +246,7 @@ def test_check_finds_outputs_and_a_missing_parameters_cell(tmp_path: Path) -> No
         assert (found == []) if word is None else (len(found) == 1 and word in found[0])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
 def test_notebook_sources_are_clean(path: Path) -> None:
     assert make_book.faults(path) == []
 
@@ -282,13 +282,15 @@ class TestMake:
         names = [path.stem for path in NOTEBOOKS]
         inputs = ["pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml", "tools/make_book.py", "book/index.md"]
         inputs += [
+            "tools/gallery.py",
+            "notebooks/gallery/subject.ipynb",
             "results/a.json",
             "xfrlib/sdd.py",
             "profiles/quick.yaml",
             *(f"notebooks/{name}.ipynb" for name in names),
         ]
         built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
-        for age, file in enumerate([*inputs, *built, "_build/quick/html/index.html"]):
+        for age, file in enumerate([*inputs, *built, "_build/quick/gallery.json", "_build/quick/html/index.html"]):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text("made faces\n", encoding="utf-8")
             os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
@@ -300,7 +302,7 @@ class TestMake:
         }
         command = ["make", "-n", "book", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
-        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|site)", done.stdout)
+        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
 
     def test_nothing_changed_means_nothing_runs(self, tree: Path) -> None:
         assert self.runs(tree) == []
@@ -308,11 +310,12 @@ class TestMake:
     @pytest.mark.parametrize(
         ("touched", "expected"),
         [
-            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "site"]),
-            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "site"]),
+            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "gallery", "site"]),
+            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
-            ("xfrlib/sdd.py", [*NUMBERS, "site"]),
-            ("profiles/quick.yaml", [*NUMBERS, "site"]),
+            ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
+            ("xfrlib/sdd.py", [*NUMBERS, "gallery", "site"]),
+            ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
             ("book/index.md", ["site"]),
             ("results/a.json", ["site"]),
         ],
@@ -331,7 +334,7 @@ class TestMake:
         (tree / "_build/quick/preflight.json").write_text("{}", encoding="utf-8")  # checked before the notebooks ran
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
-        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "site"]
+        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "gallery", "site"]
 
 
 def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:

@@ -3,6 +3,7 @@
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order
 python tools/make_book.py run quick 03_cam_theory      one of them
+python tools/make_book.py gallery quick                a page for each of some people, and their list
 python tools/make_book.py site quick                   the site, from the executed copies
 python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
@@ -14,6 +15,7 @@ Executed copies and the site go to _build/<profile>/; the folder of real picture
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -22,7 +24,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gallery
 import nbformat
 import papermill
 import publishing
@@ -44,6 +48,11 @@ def sources(root: Path = ROOT) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
+def all_notebooks(root: Path = ROOT) -> list[Path]:
+    """The notebooks in reading order, and the one that makes the pages of the gallery."""
+    return [*sources(root), root / "notebooks" / "gallery" / "subject.ipynb"]
+
+
 def build_root() -> Path:
     """As ``xfrlib.artifacts.build_root``, which this does not import: torch would be loaded beside every notebook."""
     return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").resolve()
@@ -57,16 +66,32 @@ def run(profile: str, notebook: str) -> None:
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
     start = time.monotonic()
     print(f"{notebook}: runs with the profile {profile}", flush=True)
-    executed = execute(source, {"profile": profile})
-    target = build_root() / profile / "notebooks" / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{source.name}")  # make must never find half a notebook
-    nbformat.write(for_the_page(executed), part)
-    part.replace(target)
+    write_page(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
     print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def execute(source: Path, parameters: dict[str, object]) -> NotebookNode:
+def write_page(source: Path, parameters: dict[str, Any], target: Path, title: str = "") -> None:
+    """Execute a notebook; `target` appears, whole, only if it succeeds. `title` replaces its heading."""
+    executed = execute(source, parameters)
+    if title:
+        executed.cells[0].source = gallery.titled(executed.cells[0].source, title)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}")  # make must never find half a notebook
+    nbformat.write(for_the_page(executed), part)
+    part.replace(target)
+
+
+def make_gallery(profile: str) -> None:
+    """Run the pages of the gallery that are out of date; see `gallery.sweep`."""
+    listing = [sys.executable, "-m", "xfrlib.gallery", "--profile", profile]
+    subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
+    notebook, out = all_notebooks()[-1], build_root() / profile
+    code = [path for path in (ROOT / "xfrlib").rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
+    inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
+    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+
+
+def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
     """A notebook and the solutions of its exercises, executed; nothing is written."""
     notebook = solutions.as_cells(nbformat.read(source, as_version=4))
     try:
@@ -123,7 +148,7 @@ def _static(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
 def stage(profile: str) -> Path:
     """Lay out ``_build/<profile>/site``: pages, executed notebooks, results and figures, as Sphinx reads them.
 
-    Raises `FileNotFoundError` when the notebooks have not been run.
+    Raises `FileNotFoundError` when the notebooks, or those of the gallery, have not been run.
     """
     out = build_root() / profile
     for source in sources():
@@ -149,16 +174,18 @@ def stage(profile: str) -> Path:
     for file in out.glob("*.json"):
         shutil.copy2(file, site / "artefacts")
     shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
+    gallery.stage(out, site)
     return site
 
 
 def write_explorer(profile: str, site: Path) -> None:
-    """Put what the explorer in the page reads beside its scripts; a site of real people gets none of it."""
+    """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
-        folder = site / "book" / "_static" / "explore"
-        command = [sys.executable, "-m", "xfrlib.page_explorer", "--profile", profile, "--folder", str(folder)]
-        subprocess.run(command, check=True)
+        for page in ("explorer", "landing"):
+            folder = site / "book" / "_static" / ("explore" if page == "explorer" else page)
+            command = [sys.executable, "-m", f"xfrlib.page_{page}", "--profile", profile, "--folder", str(folder)]
+            subprocess.run(command, check=True)
 
 
 def build_site(profile: str) -> None:
@@ -193,7 +220,7 @@ def faults(path: Path) -> list[str]:
 
 def check() -> None:
     """Stop with every fault of every notebook's source."""
-    found = [fault for path in sources() for fault in faults(path)]
+    found = [fault for path in all_notebooks() for fault in faults(path)]
     if found:
         sys.exit("\n".join(found))
 
@@ -210,7 +237,7 @@ def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("preflight", "run", "site", "publishable"):
+    for name in ("preflight", "run", "gallery", "site", "publishable"):
         commands.add_parser(name).add_argument("profile")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
     commands.add_parser("check")
@@ -223,6 +250,8 @@ def main() -> None:
                 run(args.profile, notebook)
         elif args.command == "preflight":
             preflight(args.profile)
+        elif args.command == "gallery":
+            make_gallery(args.profile)
         elif args.command == "site":
             build_site(args.profile)
         elif args.command == "publishable":
