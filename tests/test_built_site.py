@@ -1,4 +1,4 @@
-"""The pages of the sites that have been built, read as files: nothing comes from another host, no link leads nowhere."""
+"""The built pages, read as files: nothing comes from another host, and no link leads nowhere."""
 
 import re
 from functools import cache
@@ -104,7 +104,12 @@ def test_the_link_check_sees_what_leads_nowhere(tmp_path: Path) -> None:
     page.write_text('<p id="top">', encoding="utf-8")
     good = ["#top", "a%20b.html", "a%20b.html?x=1#there", "https://a.org/none", "mailto:a@b.c", "", "data:,x"]
     assert [address for address in good if fault(address, page)] == []
-    for bad, said in (("#none", "nothing on"), ("a%20b.html#no", "nothing on"), ("c.html", "no such"), ("/x", "leaves")):
+    for bad, said in (
+        ("#none", "nothing on"),
+        ("a%20b.html#no", "nothing on"),
+        ("c.html", "no such"),
+        ("/x", "leaves"),
+    ):
         assert said in fault(bad, page)
 
 

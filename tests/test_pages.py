@@ -28,4 +28,6 @@ def test_tables_can_be_scrolled_by_keyboard_and_citations_are_no_list() -> None:
     box = '<div class="pst-scrollable-table-container">'
     wide = '<table border="1" class="dataframe">\n<tr><td>1</td></tr></table>'
     body = f'<p>{wide}</p>{box}<table class="t"></table></div><div role="list" class="citation-list">'
-    assert pages.mend(body) == f'<p>{box}{wide}</div></p>{box}<table class="t"></table></div><div class="citation-list">'
+    assert (
+        pages.mend(body) == f'<p>{box}{wide}</div></p>{box}<table class="t"></table></div><div class="citation-list">'
+    )

@@ -19,7 +19,9 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-
 
 
 def bookmarks(book: PdfReader) -> dict[str, int | None]:
-    return {str(mark.title): book.get_destination_page_number(mark) for mark in book.outline if not isinstance(mark, list)}
+    return {
+        str(mark.title): book.get_destination_page_number(mark) for mark in book.outline if not isinstance(mark, list)
+    }
 
 
 @needs_chromium

@@ -69,7 +69,9 @@ def test_solutions_run_and_their_output_stands_below_their_code(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("stdout", "a line\n" * 21), ("stderr", "a warning"), ("stdout", "\n")], ids=["long", "err", "empty"]
+    ("name", "text"),
+    [("stdout", "a line\n" * 21), ("stderr", "a warning"), ("stdout", "\n")],
+    ids=["long", "err", "empty"],
 )
 def test_long_output_and_warnings_are_not_shown(name: str, text: str) -> None:
     cell = new_code_cell("x", outputs=[nbformat.v4.new_output("stream", name=name, text=text)])

@@ -103,9 +103,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             cwd=source.parent,  # as in JupyterLab
             progress_bar=False,
             stderr_file=sys.stderr,  # the notebook's own progress bars
-            extra_arguments=[
-                "--log-level=CRITICAL"
-            ],  # of the kernel, which notes its transport and its end on every run
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end
         )
     except PapermillExecutionError as error:
         if exercise := solutions.blame(error, notebook):

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import yaml
@@ -38,8 +39,17 @@ FLAGS = (
 )
 JPEG = 88  # quality of pictures; Chromium stores them without loss, and the book would have five times the size
 SMALL = 200**2  # pixels of a picture that stays as it is
-MARGIN = "@page { size: A4; margin: 0 } body { font: 8pt sans-serif; margin: 0 }"
-STYLE = "@page { size: A4; margin: 25mm 22mm } body { font: 10.5pt/1.5 sans-serif } h1 { font-size: 30pt; line-height: 1.2 }"
+MARGIN = "@page { size: A4; margin: 0 } body { color: #555; font: 8pt sans-serif; margin: 0 }"
+STYLE = """
+@page { size: A4; margin: 25mm 22mm }
+body { font: 10.5pt/1.5 sans-serif }
+header { break-after: page; padding-top: 80mm }
+h1 { font-size: 30pt; line-height: 1.2 }
+h3 { font-size: 10.5pt; margin: 10pt 0 2pt }
+p { display: flex; justify-content: space-between; margin: 2pt 0 }
+a { color: #000; text-decoration: none }
+"""
+FOOT = "display: flex; justify-content: space-between; position: absolute; bottom: 9mm; left: 16mm; right: 16mm"
 
 
 class NoChromiumError(Exception):
@@ -89,19 +99,15 @@ def front(parts: list[tuple[str, list[Path]]], starts: dict[Path, int]) -> str:
             f'<p><a href="{page.as_uri()}">{html.escape(title_of(page))}</a><span>{starts[page] + 1}</span></p>'
             for page in pages
         ]
-    style = (
-        f"{STYLE} p {{ display: flex; justify-content: space-between; margin: 2pt 0 }} a {{ color: #000; text-decoration: none }}"
-        " header { break-after: page; padding-top: 80mm } h3 { margin: 10pt 0 2pt; font-size: 10.5pt }"
-    )
     head = f"<header><h1>{html.escape(book['title'])}</h1><p>{html.escape(book['author'])}</p></header>"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>{head}<h2>Contents</h2>{"".join(rows)}'
+    start = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{STYLE}</style>'
+    return f"{start}{head}<h2>Contents</h2>{''.join(rows)}"
 
 
 def feet(lines: Iterable[tuple[str, int]]) -> str:
-    """Empty pages as HTML that carry a chapter's title and a number at their foot, to be laid over the printed ones."""
-    foot = "display: flex; justify-content: space-between; position: absolute; bottom: 9mm; left: 16mm; right: 16mm; color: #555"
+    """Empty pages as HTML with a chapter's title and a number at their foot, to be laid over the printed ones."""
     pages = (
-        f'<div style="position: relative; height: 297mm; overflow: hidden; break-after: page"><div style="{foot}">'
+        f'<div style="position: relative; height: 297mm; overflow: hidden; break-after: page"><div style="{FOOT}">'
         f"<span>{html.escape(title)}</span><span>{number}</span></div></div>"
         for title, number in lines
     )
@@ -152,8 +158,8 @@ def shrink(book: PdfWriter) -> None:
     for sheet in book.pages:
         sheet.compress_content_streams()
         for picture in sheet.images:
-            stored = picture.indirect_reference.get_object() if picture.indirect_reference else {}
-            opaque = "/SMask" not in stored and "Flate" in str(stored.get("/Filter"))
+            stored: Any = picture.indirect_reference and picture.indirect_reference.get_object()
+            opaque = stored and "/SMask" not in stored and "Flate" in str(stored.get("/Filter"))
             if opaque and picture.image and picture.image.width * picture.image.height > SMALL:
                 picture.replace(picture.image.convert("RGB"), quality=JPEG)
 
@@ -164,7 +170,7 @@ def places_of(reader: PdfReader, page: Path, start: int) -> Iterator[tuple[tuple
     for name, place in reader.named_destinations.items():
         number = reader.get_destination_page_number(place)
         if number is not None and isinstance(place.get("/Top"), FloatObject | NumberObject):
-            yield (page.as_uri(), name.removeprefix("/")), (start + number, float(place["/Top"]))
+            yield (page.as_uri(), name.removeprefix("/")), (start + number, float(str(place["/Top"])))
 
 
 def make_pdf(site: Path, target: Path) -> int:
@@ -177,7 +183,10 @@ def make_pdf(site: Path, target: Path) -> int:
         with ThreadPoolExecutor(2) as pool:
             jobs = [pool.submit(printed, page, folder / f"{n}.pdf") for n, page in enumerate(pages)]
             readers = [job.result() for job in tqdm(jobs, desc="printing", unit="page")]
-        book, starts, places, lines = PdfWriter(), {}, {}, []
+        book = PdfWriter()
+        starts: dict[Path, int] = {}
+        places: dict[tuple[str, str], tuple[int, float]] = {}
+        lines: list[tuple[str, int]] = []
         for page, reader in zip(pages, readers, strict=True):
             starts[page] = len(lines)
             lines += [(title_of(page), starts[page] + n + 1) for n in range(len(reader.pages))]

@@ -3,7 +3,7 @@
 The publishing workflow gives the address of the site in SITE_URL and that of the repository in GITHUB_REPOSITORY;
 without SITE_URL nothing here is used, and a local site has no button that would lead nowhere.
 
-python tools/publishing.py colab FOLDER     the notebooks, each with a first cell that sets up a machine without the book
+python tools/publishing.py colab FOLDER     the notebooks, each with a first cell that sets up its machine
 """
 
 from __future__ import annotations

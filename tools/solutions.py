@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import count
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
@@ -30,11 +31,12 @@ def blocks(notebook: NotebookNode) -> Iterator[tuple[int, str, str]]:
 
     A solution without a number of its own belongs to the exercise that its place in the chapter says.
     """
-    place = 0
+    places = count(1)
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "markdown":
             continue
-        for place, solution in enumerate(SOLUTION.finditer(cell.source), place + 1):
+        for solution in SOLUTION.finditer(cell.source):
+            place = next(places)
             for block in BLOCK.finditer(solution[0]):
                 yield index, f"exercise {solution['number'] or place}", block["code"]
 
