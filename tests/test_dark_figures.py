@@ -173,7 +173,9 @@ def test_the_background_is_the_page_of_the_theme():
     import sphinx_book_theme
 
     css = Path(sphinx_book_theme.__file__).parent.glob("theme/*/static/styles/sphinx-book-theme.css")
-    rule = re.search(r"html\[data-theme=dark\]\{[^}]*--pst-color-background:(#\w+)", "".join(f.read_text() for f in css))
+    rule = re.search(
+        r"html\[data-theme=dark\]\{[^}]*--pst-color-background:(#\w+)", "".join(f.read_text() for f in css)
+    )
     assert rule and rule[1] == dark.BACKGROUND
 
 
@@ -288,7 +290,10 @@ def test_a_site_shows_one_variant_of_each_figure(pages):
     assert dark.BACKGROUND in partner and dark.BACKGROUND not in light
     text = (site / "notebook.html").read_text()
     assert re.findall(r'caption-number">Fig. (\d+)', text) == ["1", "2", "3"]
-    assert all("figcaption" not in pair for pair in re.findall(r'<div class="light-or-dark[^"]*">.*?</div>', text, re.S))
+    assert len(re.findall('class="[^"]*only-', text)) == 4  # the images alone: a caption is for both
+    assert all(
+        "figcaption" not in pair for pair in re.findall(r'<div class="light-or-dark[^"]*">.*?</div>', text, re.S)
+    )
     drawing = Images(site / "book" / "page.html")
     assert [(image["alt"], image["src"].rsplit("/")[-1]) for image in drawing.found] == [
         ("A drawing", "drawing.svg"),

@@ -36,7 +36,15 @@ WIDTH = 8.0  # inches; in the page's column of about 750 pixels, 10 points are t
 DIVERGING = "RdBu_r"  # signed maps: red is evidence for, blue against; the colour-blind tell them apart
 SEQUENTIAL = "viridis"  # maps from 0 up: perceptually uniform, readable in grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2.5)))  # without colour, lines differ still
+DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (8, 2)),
+    (0, (1, 2.5)),
+)  # without colour, lines differ still
 CAM_UNIT = "CAM (logit)"
 SDD_UNIT = "SDD (share of maximum)"
 _STYLE: Any = {
