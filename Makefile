@@ -23,9 +23,9 @@ RUN       := $(OUT)/notebooks
 NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth 09_sanity_and_sensitivity 10_a_better_map 11_when_not_to_show_it
 EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
 LIBRARY   := $(shell find xfrlib -name '*.py' -o -name '*.safetensors' -o -name '*.json')
-PAGES     := _config.yml _toc.yml tools/make_book.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
+PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help book test lint lab bench publishable clean FORCE
+.PHONY: help book pdf test lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -33,6 +33,8 @@ help:  ## this list
 	@echo "Profiles (PROFILE=$(PROFILE)): $(basename $(notdir $(wildcard profiles/*.yaml)))"
 
 book: $(OUT)/html/index.html  ## run what has changed and build the site
+
+pdf: $(OUT)/book.pdf  ## the site as one PDF, printed by Chromium
 
 test: $(READY)  ## the tests
 	$(PY) -m pytest
@@ -96,7 +98,15 @@ $(OUT)/data_root:
 	@mkdir -p $(@D)
 	@echo "$(DATA_ROOT)" > $@
 
+# --- the gallery: a page for each of some people, of which only those run that are older than what they are made from
+
+$(OUT)/gallery.json: notebooks/gallery/subject.ipynb tools/gallery.py $(RUN)/02_fine_tuning.ipynb profiles/$(PROFILE).yaml $(LIBRARY) $(OUT)/data_root | $(READY)
+	@$(PY) tools/make_book.py gallery $(PROFILE)
+
 # --- the site
 
-$(OUT)/html/index.html: $(EXECUTED) $(PAGES) profiles/$(PROFILE).yaml | $(READY)
+$(OUT)/html/index.html: $(EXECUTED) $(OUT)/gallery.json $(PAGES) profiles/$(PROFILE).yaml | $(READY)
 	@$(PY) tools/make_book.py site $(PROFILE)
+
+$(OUT)/book.pdf: $(OUT)/html/index.html tools/make_pdf.py | $(READY)
+	@$(PY) tools/make_pdf.py $(PROFILE)

@@ -79,7 +79,7 @@ def imported_modules() -> dict[str, str]:
     for folder in ("xfrlib", "tools", "book/_ext", "scripts", "benchmarks", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             collect(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)), found)
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
         cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
         lines = (line for cell in cells for line in [*"".join(cell["source"]).splitlines(), ""])
         collect("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))), path.name, found)

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
+import make_book
 import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from xfrlib.config import project_root
-
-NOTEBOOKS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = make_book.all_notebooks()
 
 
 def failure(path: Path, parameters: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Numbers in the prose, executed copies, the rules of the Makefile, and pages that fetch nothing from other hosts."""
+"""Numbers in the prose, executed copies, and the rules of the Makefile."""
 
 import io
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 import results
-from xfrlib.artifacts import build_root
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = make_book.sources()
@@ -248,7 +246,7 @@ def test_check_finds_outputs_and_a_missing_parameters_cell(tmp_path: Path) -> No
         assert (found == []) if word is None else (len(found) == 1 and word in found[0])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
 def test_notebook_sources_are_clean(path: Path) -> None:
     assert make_book.faults(path) == []
 
@@ -284,13 +282,15 @@ class TestMake:
         names = [path.stem for path in NOTEBOOKS]
         inputs = ["pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml", "tools/make_book.py", "book/index.md"]
         inputs += [
+            "tools/gallery.py",
+            "notebooks/gallery/subject.ipynb",
             "results/a.json",
             "xfrlib/sdd.py",
             "profiles/quick.yaml",
             *(f"notebooks/{name}.ipynb" for name in names),
         ]
         built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
-        for age, file in enumerate([*inputs, *built, "_build/quick/html/index.html"]):
+        for age, file in enumerate([*inputs, *built, "_build/quick/gallery.json", "_build/quick/html/index.html"]):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text("made faces\n", encoding="utf-8")
             os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
@@ -302,7 +302,7 @@ class TestMake:
         }
         command = ["make", "-n", "book", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
-        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|site)", done.stdout)
+        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
 
     def test_nothing_changed_means_nothing_runs(self, tree: Path) -> None:
         assert self.runs(tree) == []
@@ -310,11 +310,12 @@ class TestMake:
     @pytest.mark.parametrize(
         ("touched", "expected"),
         [
-            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "site"]),
-            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "site"]),
+            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "gallery", "site"]),
+            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
-            ("xfrlib/sdd.py", [*NUMBERS, "site"]),
-            ("profiles/quick.yaml", [*NUMBERS, "site"]),
+            ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
+            ("xfrlib/sdd.py", [*NUMBERS, "gallery", "site"]),
+            ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
             ("book/index.md", ["site"]),
             ("results/a.json", ["site"]),
         ],
@@ -333,43 +334,7 @@ class TestMake:
         (tree / "_build/quick/preflight.json").write_text("{}", encoding="utf-8")  # checked before the notebooks ran
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
-        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "site"]
-
-
-class Loads(HTMLParser):
-    """Collects what a browser would fetch from another host while it opens a page; plain links are not fetched."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.feed(page)
-        self.found += re.findall(r"@import\s+(?:url\()?['\"]?((?:https?:)?//[^'\")\s]+)", page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "link" and not set(given.get("rel", "").split()) & {"stylesheet", "preload", "icon", "modulepreload"}:
-            return
-        names = {"link": ["href"], "a": [], "form": []}.get(tag, ["src", "srcset", "data", "poster"])
-        self.found += [given[n] for n in names if re.match(r"(https?:)?//", given.get(n, ""))]
-
-
-def test_the_scan_sees_what_a_browser_fetches() -> None:
-    page = """<a href="https://a.org">x</a><link rel="canonical" href="https://b.org">
-    <script src="https://c.org/require.js"></script><link rel="stylesheet" href="//d.org/x.css"><img src="local.png">
-    <style>@import url("https://e.org/f.css");</style>"""
-    assert Loads(page).found == ["https://c.org/require.js", "//d.org/x.css", "https://e.org/f.css"]
-
-
-def built_pages() -> list[Path]:
-    return sorted(build_root().glob("*/html/**/*.html"))
-
-
-@pytest.mark.skipif(not built_pages(), reason="no site is built: make book")
-def test_built_pages_fetch_nothing_from_other_hosts() -> None:
-    found = {str(path): loads for path in built_pages() if (loads := Loads(path.read_text(encoding="utf-8")).found)}
-    assert found == {}
-    for path in build_root().glob("*/html/_static/**/*.css"):
-        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", path.read_text(encoding="utf-8")), path
+        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "gallery", "site"]
 
 
 def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:

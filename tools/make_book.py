@@ -3,16 +3,19 @@
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order
 python tools/make_book.py run quick 03_cam_theory      one of them
+python tools/make_book.py gallery quick                a page for each of some people, and their list
 python tools/make_book.py site quick                   the site, from the executed copies
 python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 
+With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
 Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -21,9 +24,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gallery
 import nbformat
 import papermill
+import publishing
+import solutions
 import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -41,32 +48,68 @@ def sources(root: Path = ROOT) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
+def all_notebooks(root: Path = ROOT) -> list[Path]:
+    """The notebooks in reading order, and the one that makes the pages of the gallery."""
+    return [*sources(root), root / "notebooks" / "gallery" / "subject.ipynb"]
+
+
 def build_root() -> Path:
     """As ``xfrlib.artifacts.build_root``, which this does not import: torch would be loaded beside every notebook."""
     return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").resolve()
 
 
 def run(profile: str, notebook: str) -> None:
-    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds."""
+    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds.
+
+    The solutions of its exercises run with it. Raises `solutions.SolutionError` for one that fails.
+    """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
     start = time.monotonic()
     print(f"{notebook}: runs with the profile {profile}", flush=True)
-    executed = papermill.execute_notebook(
-        source,
-        None,
-        {"profile": profile},
-        kernel_name="python3",
-        cwd=source.parent,  # as in JupyterLab
-        progress_bar=False,
-        stderr_file=sys.stderr,  # the notebook's own progress bars
-        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
-    )
-    target = build_root() / profile / "notebooks" / source.name
+    write_page(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
+    print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def write_page(source: Path, parameters: dict[str, Any], target: Path, title: str = "") -> None:
+    """Execute a notebook; `target` appears, whole, only if it succeeds. `title` replaces its heading."""
+    executed = execute(source, parameters)
+    if title:
+        executed.cells[0].source = gallery.titled(executed.cells[0].source, title)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{source.name}")  # make must never find half a notebook
+    part = target.with_name(f".{target.name}")  # make must never find half a notebook
     nbformat.write(for_the_page(executed), part)
     part.replace(target)
-    print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def make_gallery(profile: str) -> None:
+    """Run the pages of the gallery that are out of date; see `gallery.sweep`."""
+    listing = [sys.executable, "-m", "xfrlib.gallery", "--profile", profile]
+    subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
+    notebook, out = all_notebooks()[-1], build_root() / profile
+    code = [path for path in (ROOT / "xfrlib").rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
+    inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
+    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+
+
+def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
+    """A notebook and the solutions of its exercises, executed; nothing is written."""
+    notebook = solutions.as_cells(nbformat.read(source, as_version=4))
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent,  # as in JupyterLab
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the notebook's own progress bars
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end
+        )
+    except PapermillExecutionError as error:
+        if exercise := solutions.blame(error, notebook):
+            raise solutions.SolutionError(f"{source.stem}: the solution of {exercise} fails{error}") from error
+        raise
+    return solutions.as_text(executed)
 
 
 def preflight(profile: str) -> None:
@@ -105,7 +148,7 @@ def _static(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
 def stage(profile: str) -> Path:
     """Lay out ``_build/<profile>/site``: pages, executed notebooks, results and figures, as Sphinx reads them.
 
-    Raises `FileNotFoundError` when the notebooks have not been run.
+    Raises `FileNotFoundError` when the notebooks, or those of the gallery, have not been run.
     """
     out = build_root() / profile
     for source in sources():
@@ -121,20 +164,28 @@ def stage(profile: str) -> Path:
             shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
+    if address := os.environ.get("SITE_URL"):
+        require_publishable(profile)
+        config = yaml.safe_load((site / "_config.yml").read_text(encoding="utf-8"))
+        config = publishing.with_address(config, address)
+        (site / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+        publishing.draw_card(site / "book" / "_static" / "card.png")
     (site / "artefacts").mkdir()
     for file in out.glob("*.json"):
         shutil.copy2(file, site / "artefacts")
     shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
+    gallery.stage(out, site)
     return site
 
 
 def write_explorer(profile: str, site: Path) -> None:
-    """Put what the explorer in the page reads beside its scripts; a site of real people gets none of it."""
+    """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
-        folder = site / "book" / "_static" / "explore"
-        command = [sys.executable, "-m", "xfrlib.page_explorer", "--profile", profile, "--folder", str(folder)]
-        subprocess.run(command, check=True)
+        for page in ("explorer", "landing"):
+            folder = site / "book" / "_static" / ("explore" if page == "explorer" else page)
+            command = [sys.executable, "-m", f"xfrlib.page_{page}", "--profile", profile, "--folder", str(folder)]
+            subprocess.run(command, check=True)
 
 
 def build_site(profile: str) -> None:
@@ -169,7 +220,7 @@ def faults(path: Path) -> list[str]:
 
 def check() -> None:
     """Stop with every fault of every notebook's source."""
-    found = [fault for path in sources() for fault in faults(path)]
+    found = [fault for path in all_notebooks() for fault in faults(path)]
     if found:
         sys.exit("\n".join(found))
 
@@ -186,7 +237,7 @@ def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("preflight", "run", "site", "publishable"):
+    for name in ("preflight", "run", "gallery", "site", "publishable"):
         commands.add_parser(name).add_argument("profile")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
     commands.add_parser("check")
@@ -199,13 +250,15 @@ def main() -> None:
                 run(args.profile, notebook)
         elif args.command == "preflight":
             preflight(args.profile)
+        elif args.command == "gallery":
+            make_gallery(args.profile)
         elif args.command == "site":
             build_site(args.profile)
         elif args.command == "publishable":
             require_publishable(args.profile)
         else:
             check()
-    except (FileNotFoundError, ValueError, PapermillExecutionError) as error:
+    except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import torch
 
 from xfrlib.config import project_root
@@ -61,6 +60,8 @@ def write_results(path: Path, values: dict[str, Any]) -> None:
 
     Raises `jsonschema.ValidationError` naming the entry at fault.
     """
+    import jsonschema  # takes a second, which only who writes results has to wait
+
     schema = json.loads(Path(__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(values, schema)
     write_json(path, values)

@@ -89,6 +89,7 @@ class Profile:
     curve_pictures: int = 60  # for the curves over all shares
     tuning_pictures: int = 40  # validation pictures on which settings are chosen
     judging_fills: tuple[str, ...] = ("black", "blur")  # judge what was chosen with grey
+    gallery_subjects: int = 20  # people who get a page in the gallery
     # the whole
     hours: float = 24.0  # a run that would take longer is refused before it starts
 
@@ -118,6 +119,7 @@ class Profile:
             "networks",
             "draws",
             "eval_batch_size",
+            "gallery_subjects",
         )
         for field in counts:
             need(getattr(self, field) >= 1, field, "must be at least 1")
