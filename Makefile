@@ -25,7 +25,7 @@ EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
 LIBRARY   := $(shell find xfrlib -name '*.py' -o -name '*.safetensors' -o -name '*.json')
 PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help book test lint lab bench publishable clean FORCE
+.PHONY: help book pdf test lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -33,6 +33,8 @@ help:  ## this list
 	@echo "Profiles (PROFILE=$(PROFILE)): $(basename $(notdir $(wildcard profiles/*.yaml)))"
 
 book: $(OUT)/html/index.html  ## run what has changed and build the site
+
+pdf: $(OUT)/book.pdf  ## the site as one PDF, printed by Chromium
 
 test: $(READY)  ## the tests
 	$(PY) -m pytest
@@ -105,3 +107,6 @@ $(OUT)/gallery.json: notebooks/gallery/subject.ipynb tools/gallery.py $(RUN)/02_
 
 $(OUT)/html/index.html: $(EXECUTED) $(OUT)/gallery.json $(PAGES) profiles/$(PROFILE).yaml | $(READY)
 	@$(PY) tools/make_book.py site $(PROFILE)
+
+$(OUT)/book.pdf: $(OUT)/html/index.html tools/make_pdf.py | $(READY)
+	@$(PY) tools/make_pdf.py $(PROFILE)

@@ -22,6 +22,7 @@ SMALL = {  # budgets that keep the tests short
     "lime": {"samples": 40, "segments": 9},
     "kernel_shap": {"samples": 40, "segments": 9},
     "integrated_gradients": {"steps": 8},
+    "guided_gradcam": {"rectify": False},  # else the map of a picture that nothing speaks for is empty
 }
 GRAD_CAM = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM", "scorecam": "ScoreCAM"}
 
@@ -389,6 +390,27 @@ def test_integrated_gradients_sum_to_the_change_of_the_output(fill, classifier, 
     start = torch.full_like(images, {"black": 0.0, "grey": 0.5}[fill])
     change = [explained_output(classifier(x), classes, "centred_logit") for x in (images, start)]
     torch.testing.assert_close(maps.sum((1, 2)), (change[0] - change[1]).detach(), rtol=0.02, atol=0.01)
+
+
+def test_deep_lift_sums_to_the_change_of_the_output_where_captum_alone_does_not(classifier, images, classes):
+    from captum.attr import DeepLift
+
+    start = torch.zeros_like(images)
+    target = classes[:, 0]
+    change = (classifier(images) - classifier(start)).gather(1, classes[:, :1])[:, 0].detach()
+    ours = run("deep_lift", classifier, images, classes, output="logit")
+    torch.testing.assert_close(ours.sum((1, 2)), change, rtol=1e-3, atol=1e-3)
+    with pytest.warns(UserWarning):
+        theirs = DeepLift(classifier).attribute(images, start, target=target).sum((1, 2, 3)).detach()
+    assert (theirs - change).abs().max() > 0.1 * change.abs().max()  # the table is as it was: PReLU is passed over
+    grey = run("deep_lift", classifier, images, classes, output="logit", fill="grey")
+    assert not torch.allclose(grey, ours, atol=0.1 * float(ours.abs().max()))
+
+
+def test_guided_grad_cam_is_the_product_of_its_two(classifier, images, classes):
+    coarse = run("gradcam", classifier, images, classes, rectify=True)
+    fine = run("guided_backpropagation", classifier, images, classes)
+    torch.testing.assert_close(run("guided_gradcam", classifier, images, classes, rectify=True), coarse * fine)
 
 
 def test_integrated_gradients_of_a_linear_network_are_exact(linear, images, classes):

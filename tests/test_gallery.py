@@ -224,7 +224,7 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
     save_classifier(folder / "classifier.safetensors", FaceClassifier(load_backbone("slim"), 4, seed=1), people)
 
     target = folder / "gallery" / "family01_b.ipynb"
-    make_book.execute(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, "family01 b")
+    make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, "family01 b")
     page = nbformat.read(target, as_version=4)
     assert page.cells[0].source.startswith("# family01 b\n")
     assert all(output.output_type != "error" for cell in page.cells for output in cell.get("outputs", []))
@@ -242,5 +242,5 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
         assert "name" not in cell.metadata.mystnb.figure, "labels of several pages would collide"
 
     with pytest.raises(PapermillExecutionError, match="'family01_x'.* did you mean 'family01_"):
-        make_book.execute(SUBJECT, {"profile": "quick", "subject": "family01_x"}, folder / "gallery" / "x.ipynb", "x")
+        make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_x"}, folder / "gallery" / "x.ipynb", "x")
     assert not list(folder.glob("gallery/*x.ipynb"))

@@ -143,15 +143,18 @@ def test_deletion_figure_shows_what_was_deleted_and_kept(classifier, images):
     np.testing.assert_allclose(together, plots.as_pictures(images)[0], atol=1e-6)
 
 
-def test_interval_plot_puts_every_number_on_its_line():
-    table = pd.DataFrame(
+def interval_table():
+    return pd.DataFrame(
         [
             {"method": "SDD", "measure": "drop", "value": 60.0, "low": 55.0, "high": 63.0, "paper": 62.33},
             {"method": "disc", "measure": "drop", "value": 70.0, "low": 68.0, "high": 75.0, "paper": np.nan},
             {"method": "disc", "measure": "change", "value": 30.0, "low": 28.0, "high": 35.0, "paper": np.nan},
         ]
     )
-    figure = plots.interval_plot(table, better={"drop": "higher"})
+
+
+def test_interval_plot_puts_every_number_on_its_line():
+    figure = plots.interval_plot(interval_table(), better={"drop": "higher"})
     drop, change = figure.axes
     assert (drop.get_title(), change.get_title()) == ("drop\n(higher is better)", "change")
     assert [text.get_text() for text in drop.get_yticklabels()] == ["SDD", "disc"]
@@ -161,14 +164,14 @@ def test_interval_plot_puts_every_number_on_its_line():
         assert expected in points
     hollow = [line for line in drop.lines if line.get_marker() == "D"]
     assert [line.get_markerfacecolor() for line in hollow] == ["none"] * len(hollow)
-    sdd, disc = [line.get_color() for line in drop.lines if line.get_marker() == "o"]
-    assert sdd != disc  # SDD is set off
+    sdd, disc = [line for line in drop.lines if line.get_marker() in ("o", "s")]
+    assert sdd.get_color() != disc.get_color() and sdd.get_marker() != disc.get_marker()  # SDD is set off
     assert [list(line.get_ydata()) for line in change.lines if line.get_marker() == "o"] == [[1]]
 
 
 def test_notebooks_get_vectors_for_curves_and_pixels_for_pictures(images):
     vector = plots.training_curves(HISTORY)._repr_mimebundle_()
-    assert list(vector) == ["image/svg+xml"]
+    assert vector["image/svg+xml"].startswith("<?xml") and "image/png" not in vector
     assert vector == plots.training_curves(HISTORY)._repr_mimebundle_()  # no date, no random names
     pixels = plots.contact_sheet(images)._repr_mimebundle_()
     assert pixels["image/png"].startswith(b"\x89PNG")

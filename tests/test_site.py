@@ -1,4 +1,4 @@
-"""Numbers in the prose, executed copies, the rules of the Makefile, and pages that fetch nothing from other hosts."""
+"""Numbers in the prose, executed copies, and the rules of the Makefile."""
 
 import io
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 import results
-from xfrlib.artifacts import build_root
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = make_book.sources()
@@ -337,42 +335,6 @@ class TestMake:
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
         assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "gallery", "site"]
-
-
-class Loads(HTMLParser):
-    """Collects what a browser would fetch from another host while it opens a page; plain links are not fetched."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.feed(page)
-        self.found += re.findall(r"@import\s+(?:url\()?['\"]?((?:https?:)?//[^'\")\s]+)", page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "link" and not set(given.get("rel", "").split()) & {"stylesheet", "preload", "icon", "modulepreload"}:
-            return
-        names = {"link": ["href"], "a": [], "form": []}.get(tag, ["src", "srcset", "data", "poster"])
-        self.found += [given[n] for n in names if re.match(r"(https?:)?//", given.get(n, ""))]
-
-
-def test_the_scan_sees_what_a_browser_fetches() -> None:
-    page = """<a href="https://a.org">x</a><link rel="canonical" href="https://b.org">
-    <script src="https://c.org/require.js"></script><link rel="stylesheet" href="//d.org/x.css"><img src="local.png">
-    <style>@import url("https://e.org/f.css");</style>"""
-    assert Loads(page).found == ["https://c.org/require.js", "//d.org/x.css", "https://e.org/f.css"]
-
-
-def built_pages() -> list[Path]:
-    return sorted(build_root().glob("*/html/**/*.html"))
-
-
-@pytest.mark.skipif(not built_pages(), reason="no site is built: make book")
-def test_built_pages_fetch_nothing_from_other_hosts() -> None:
-    found = {str(path): loads for path in built_pages() if (loads := Loads(path.read_text(encoding="utf-8")).found)}
-    assert found == {}
-    for path in build_root().glob("*/html/_static/**/*.css"):
-        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", path.read_text(encoding="utf-8")), path
 
 
 def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:

@@ -8,6 +8,7 @@ python tools/make_book.py site quick                   the site, from the execut
 python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 
+With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
 Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
 """
 
@@ -28,6 +29,8 @@ from typing import Any
 import gallery
 import nbformat
 import papermill
+import publishing
+import solutions
 import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -56,26 +59,20 @@ def build_root() -> Path:
 
 
 def run(profile: str, notebook: str) -> None:
-    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds."""
+    """Execute one notebook with a profile; its copy appears in ``_build/<profile>/notebooks/`` only if it succeeds.
+
+    The solutions of its exercises run with it. Raises `solutions.SolutionError` for one that fails.
+    """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
     start = time.monotonic()
     print(f"{notebook}: runs with the profile {profile}", flush=True)
-    execute(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
+    write_page(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
     print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def execute(source: Path, parameters: dict[str, Any], target: Path, title: str = "") -> None:
-    """Run a notebook through papermill; `target` appears, whole, only if it succeeds. `title` replaces its heading."""
-    executed = papermill.execute_notebook(
-        source,
-        None,
-        parameters,
-        kernel_name="python3",
-        cwd=source.parent,  # as in JupyterLab
-        progress_bar=False,
-        stderr_file=sys.stderr,  # the notebook's own progress bars
-        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end on every run
-    )
+def write_page(source: Path, parameters: dict[str, Any], target: Path, title: str = "") -> None:
+    """Execute a notebook; `target` appears, whole, only if it succeeds. `title` replaces its heading."""
+    executed = execute(source, parameters)
     if title:
         executed.cells[0].source = gallery.titled(executed.cells[0].source, title)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +88,28 @@ def make_gallery(profile: str) -> None:
     notebook, out = all_notebooks()[-1], build_root() / profile
     code = [path for path in (ROOT / "xfrlib").rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
     inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
-    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], execute)
+    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+
+
+def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
+    """A notebook and the solutions of its exercises, executed; nothing is written."""
+    notebook = solutions.as_cells(nbformat.read(source, as_version=4))
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent,  # as in JupyterLab
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the notebook's own progress bars
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end
+        )
+    except PapermillExecutionError as error:
+        if exercise := solutions.blame(error, notebook):
+            raise solutions.SolutionError(f"{source.stem}: the solution of {exercise} fails{error}") from error
+        raise
+    return solutions.as_text(executed)
 
 
 def preflight(profile: str) -> None:
@@ -146,6 +164,12 @@ def stage(profile: str) -> Path:
             shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
+    if address := os.environ.get("SITE_URL"):
+        require_publishable(profile)
+        config = yaml.safe_load((site / "_config.yml").read_text(encoding="utf-8"))
+        config = publishing.with_address(config, address)
+        (site / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+        publishing.draw_card(site / "book" / "_static" / "card.png")
     (site / "artefacts").mkdir()
     for file in out.glob("*.json"):
         shutil.copy2(file, site / "artefacts")
@@ -155,12 +179,13 @@ def stage(profile: str) -> Path:
 
 
 def write_explorer(profile: str, site: Path) -> None:
-    """Put what the explorer in the page reads beside its scripts; a site of real people gets none of it."""
+    """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
-        folder = site / "book" / "_static" / "explore"
-        command = [sys.executable, "-m", "xfrlib.page_explorer", "--profile", profile, "--folder", str(folder)]
-        subprocess.run(command, check=True)
+        for page in ("explorer", "landing"):
+            folder = site / "book" / "_static" / ("explore" if page == "explorer" else page)
+            command = [sys.executable, "-m", f"xfrlib.page_{page}", "--profile", profile, "--folder", str(folder)]
+            subprocess.run(command, check=True)
 
 
 def build_site(profile: str) -> None:
@@ -233,7 +258,7 @@ def main() -> None:
             require_publishable(args.profile)
         else:
             check()
-    except (FileNotFoundError, ValueError, PapermillExecutionError) as error:
+    except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

@@ -67,7 +67,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     ------
     ValueError
         If `model` has no linear layer at its end, or no map whose average is that layer's input. The message says
-        which of the two is missing.
+        which of the two is missing. Also for a NaN or infinite value in the map, naming the sample.
     """
     linear = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
     if linear is None:
@@ -104,6 +104,13 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
         raise ValueError(
             f"the last linear layer of {type(model).__name__} does not give its logits: "
             "a CAM needs it to be the last step"
+        )
+    bad = ~torch.isfinite(pooled[-1]).flatten(1).all(dim=1)
+    if bad.any():
+        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
+        raise ValueError(
+            f"sample {samples} of the batch has a NaN or infinite value in its feature map: "
+            "pictures must be finite, in [0, 1], and so must the weights"
         )
     for features in reversed(maps):
         means = features.mean(dim=(2, 3))

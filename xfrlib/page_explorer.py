@@ -128,7 +128,7 @@ def write_explorer(
         plots.save(static_figure(model, people, faces[0], shown), path, "webp")
 
 
-def _images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.Tensor:
+def face_images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.Tensor:
     """The pictures as (n, 3, 112, 112) in [0, 1]."""
     pictures, _ = render([people[face.identity] for face in faces], [face.seed for face in faces])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
@@ -145,7 +145,7 @@ def gentle_delta(
 
     Rounded to a step of the page's slider, a twentieth of a power of ten.
     """
-    depth = -float(_explain(model, _images(people, faces), settings).log_sdd.amin(dim=(1, 2)).median())
+    depth = -float(_explain(model, face_images(people, faces), settings).log_sdd.amin(dim=(1, 2)).median())
     steps = round(20 * math.log10(settings["delta"] * 4 / depth)) if depth > 0 else 0
     return 10 ** (max(-40, min(steps, 40)) / 20)
 
@@ -159,7 +159,7 @@ def static_figure(
     model: FaceClassifier, people: Sequence[Identity], face: PageFace, settings: dict[str, Any]
 ) -> Figure:
     """What the explorer shows first, for a reader whose browser runs no scripts."""
-    image = _images(people, [face])
+    image = face_images(people, [face])
     explanation = _explain(model, image, settings)
     mask = top_fraction_mask(explanation.log_sdd, settings["fraction"])
     answer = deletion_retention(model, image, mask).iloc[0]
@@ -187,39 +187,46 @@ def static_figure(
     return figure
 
 
-def closest_decisions(run: NotebookRun, people: Sequence[Identity], model: FaceClassifier) -> list[PageFace]:
+def closest_decisions(run: NotebookRun, faces: Sequence[PageFace], model: FaceClassifier) -> list[PageFace]:
     """For each person the test picture whose two highest logits lie closest together, right or wrong; on the CPU."""
+    best = test_logits(run, model).topk(2, dim=1).values
+    table = run.dataset("test").table.assign(margin=(best[:, 0] - best[:, 1]).numpy()).reset_index(drop=True)
+    return [faces[row] for row in table.groupby("label")["margin"].idxmin()]
+
+
+def test_logits(run: NotebookRun, model: FaceClassifier) -> torch.Tensor:
+    """Logits (n, N) of the test pictures, on the CPU."""
     dataset = run.dataset("test")
     with torch.no_grad():
-        logits = torch.cat([model(dataset[row][0][None]) for row in range(len(dataset))])
-    best = logits.topk(2, dim=1).values
-    table = dataset.table.assign(margin=(best[:, 0] - best[:, 1]).numpy())
-    chosen = table.loc[table.groupby("label")["margin"].idxmin()]
-    numbers = {person.name: number for number, person in enumerate(_drawn(run))}
-    return [
-        PageFace(label, picture_seed(run.profile.seed, numbers[people[label].name], int(Path(path).stem)))
-        for label, path in zip(chosen["label"].tolist(), chosen["path"], strict=True)
-    ]
+        return torch.cat([model(dataset[row][0][None]) for row in range(len(dataset))])
 
 
-def _drawn(run: NotebookRun) -> list[Identity]:
-    return make_families(run.profile.families, run.profile.family_size, seed=run.profile.seed)
-
-
-def export_explorer(run: NotebookRun, folder: Path) -> None:
-    """Write the explorer of a run on made faces to `folder`; see `write_explorer`.
+def drawn_people(run: NotebookRun) -> tuple[list[Identity], list[PageFace]]:
+    """The classes of a run on made faces, in order, and its test pictures, in theirs.
 
     Raises ValueError for a profile of photographs: neither they nor what was trained on them may travel with a page.
     """
     profile = run.profile
     if profile.dataset != "synthetic" or profile.shows_real_people:
-        raise ValueError(f"the profile {profile.name!r} shows real people: the explorer in the page is for made faces")
+        raise ValueError(f"the profile {profile.name!r} shows real people: what runs in a page is for made faces")
+    dataset = run.dataset("test")
+    drawn = make_families(profile.families, profile.family_size, seed=profile.seed)
+    numbers = {person.name: number for number, person in enumerate(drawn)}
+    order = [numbers[name] for name in dataset.identities]
+    faces = [
+        PageFace(label, picture_seed(profile.seed, order[label], int(Path(path).stem)))
+        for label, path in zip(dataset.table["label"].tolist(), dataset.table["path"], strict=True)
+    ]
+    return [drawn[number] for number in order], faces
+
+
+def export_explorer(run: NotebookRun, folder: Path) -> None:
+    """Write the explorer of a run on made faces to `folder`; see `write_explorer` and `drawn_people`."""
+    people, faces = drawn_people(run)
     model = run.classifier().cpu()
-    by_name = {person.name: person for person in _drawn(run)}
-    people = [by_name[name] for name in run.dataset("test").identities]
     names = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre", "fraction")
-    settings = {name: getattr(profile, name) for name in names}
-    write_explorer(folder, model, people, closest_decisions(run, people, model), settings)
+    settings = {name: getattr(run.profile, name) for name in names}
+    write_explorer(folder, model, people, closest_decisions(run, faces, model), settings)
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ cell, and needs no closing. Nothing here changes a global setting.
 
 from __future__ import annotations
 
+import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -25,6 +26,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from xfrlib import dark
 from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.explain import Explanation
 
@@ -34,18 +36,19 @@ WIDTH = 8.0  # inches; in the page's column of about 750 pixels, 10 points are t
 DIVERGING = "RdBu_r"  # signed maps: red is evidence for, blue against; the colour-blind tell them apart
 SEQUENTIAL = "viridis"  # maps from 0 up: perceptually uniform, readable in grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2.5)))  # without colour, lines differ still
 CAM_UNIT = "CAM (logit)"
 SDD_UNIT = "SDD (share of maximum)"
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10,  # comes with matplotlib: the same on every machine
     "axes.titlesize": 10, "axes.labelsize": 10, "figure.titlesize": 11, "legend.fontsize": 9,
     "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "axes.prop_cycle": cycler(color=COLOURS), "axes.edgecolor": "#444444", "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES), "axes.edgecolor": "#444444", "axes.axisbelow": True,
     "axes.spines.right": False, "axes.spines.top": False, "grid.color": "#dddddd", "image.cmap": SEQUENTIAL,
     "legend.frameon": False, "lines.linewidth": 1.8,
     "figure.figsize": (WIDTH, 3.2), "figure.dpi": 160, "figure.constrained_layout.use": True,
     "savefig.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.05,
-    "figure.facecolor": "white", "savefig.facecolor": "white",  # not transparent: black text on a dark page is lost
+    "figure.facecolor": "white", "savefig.facecolor": "auto",  # not transparent: black text on a dark page is lost
     "svg.fonttype": "path", "svg.hashsalt": "xfrlib",  # the same figure is the same file
 }  # fmt: skip
 _styled: Any = mpl.rc_context(_STYLE)
@@ -57,19 +60,35 @@ def style() -> AbstractContextManager[None]:
 
 
 class _Figure(Figure):
-    """A figure that a notebook shows without pyplot: as vector graphics unless pixels are in it."""
+    """A figure that a notebook shows without pyplot: as vector graphics unless pixels are in it.
+
+    Beside it goes its variant for a dark page, which Jupyter does not know and the site shows (book/_ext/figures.py).
+    """
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        pixels, buffer = any(axes.images for axes in self.axes), io.BytesIO()
-        save(self, buffer, "png" if pixels else "svg")
-        return {"image/png": buffer.getvalue()} if pixels else {"image/svg+xml": buffer.getvalue().decode()}
+        if any(axes.images for axes in self.axes):
+            shown: dict[str, Any] = {"image/png": _bytes(self, "png")}
+            return shown | {f"{dark.MIME}webp": base64.b64encode(_bytes(self, "webp", on_dark=True)).decode()}
+        shown = {"image/svg+xml": _bytes(self, "svg").decode()}
+        return shown | {f"{dark.MIME}svg": _bytes(self, "svg", on_dark=True).decode()}
+
+
+def _bytes(figure: Figure, suffix: str, on_dark: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    save(figure, buffer, suffix, on_dark=on_dark)
+    return buffer.getvalue()
 
 
 @_styled
-def save(figure: Figure, target: Any, suffix: str = "") -> None:
-    """Write `figure` to a path or a binary stream: the same bytes for the same figure."""
+def save(figure: Figure, target: Any, suffix: str = "", *, on_dark: bool = False) -> None:
+    """Write `figure` to a path or a binary stream: the same bytes for the same figure.
+
+    on_dark: in the colours for a dark page. In the book, ``name-dark.svg`` beside ``name.svg`` is shown in its place.
+    """
     suffix = suffix or str(target).rpartition(".")[2]
-    figure.savefig(target, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    options = {"svg": {"metadata": {"Date": None}}, "webp": {"pil_kwargs": {"quality": 90}}}.get(suffix, {})
+    with dark.dark(figure) if on_dark else nullcontext():
+        figure.savefig(target, format=suffix, **options)
 
 
 @_styled
@@ -333,7 +352,7 @@ def interval_plot(
         measures are drawn in the order in which they come.
     label : what the x axes measure.
     better : for a measure, "higher" or "lower", added to its title.
-    highlight : methods drawn in another colour.
+    highlight : methods set off by colour, and by squares for circles.
     """
     methods, measures = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["measure"]))
     columns, paper = min(columns, len(measures)), "paper" in table and bool(table["paper"].notna().any())
@@ -347,7 +366,7 @@ def interval_plot(
         for row in part.to_dict("records"):
             y, colour = methods.index(row["method"]), COLOURS[row["method"] in highlight]
             axis.plot([row["low"], row["high"]], [y, y], "|-", color=colour, linewidth=1.4, markersize=6)
-            axis.plot(row["value"], y, "o", color=colour, markersize=5)
+            axis.plot(row["value"], y, "os"[row["method"] in highlight], color=colour, markersize=5)
             if paper:
                 axis.plot(row["paper"], y, "D", markerfacecolor="none", markeredgecolor="black", markersize=8)
         wish = (better or {}).get(measure)

@@ -41,7 +41,7 @@ def scaled_directed_divergence(
     delta : float > 0
         Amplification, per unit of logit.
     scale, scale_min, scale_max : float > 0
-        k, s_min and s_max above.
+        The k, s_min and s_max above.
     form : "sum", "product" or "local_softmax"
         "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
         exp(delta M_c).

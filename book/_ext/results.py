@@ -11,10 +11,11 @@ artefacts) or the name of a file in ``results/``; then come the path of keys and
 texts or a whole number.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
-map beside the paper's values. Both take a source, and ``:fill:``. ``{runs-table}`` takes several sources and sets how
-each was trained, with its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed
-of the fine-tuning and sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body
-of several runs; see there.
+map beside the paper's values. Both take a source, and ``:fill:``. ``{claims-table}`` takes several sources and asks
+each whether it bears out the paper's claims. ``{runs-table}`` takes several sources and sets how each was trained, with
+its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed of the fine-tuning and
+sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body of several runs; see
+there. Each takes ``:caption:`` and ``:name:``, so that ``{numref}`` can refer to it.
 
 The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json`` and ``profile.yaml``.
 """
@@ -25,7 +26,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from docutils import nodes
@@ -142,6 +143,23 @@ def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
     return rows
 
 
+def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
+    """Head and rows of the paper's claims, SDD better than random regions, and what each run says of them.
+
+    A verdict is that of the paired difference: "agrees" if its interval lies on the paper's side of zero.
+    """
+    runs = list(runs)
+    rows = [["SDD minus random, points", "the paper", *(show(lookup(run, "profile")) for run in runs)]]
+    for (kind, measure), (sdd, random) in PAPER.items():
+        cells = []
+        for run in runs:
+            difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
+            cells.append(f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}")
+        better = "higher" if SIGN[kind] > 0 else "lower"
+        rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", show(sdd - random, ".1f"), *cells])
+    return rows
+
+
 def run_rows(runs: Iterable[dict[str, Any]]) -> list[list[str]]:
     """Head and rows of the table of runs: the paper's column, then one for each results file, named by its profile."""
     runs = list(runs)
@@ -199,10 +217,29 @@ class ResultRole(SphinxRole):
             return [nodes.problematic(self.rawtext, "missing result")], []
 
 
-class _TableDirective(SphinxDirective):
-    optional_arguments = 1
+class _CaptionedTable(SphinxDirective):
+    """A table with the options ``:caption:`` and ``:name:``; one without a caption gets no number."""
+
+    CAPTIONED: ClassVar = {"caption": directives.unchanged_required, "name": directives.unchanged_required}
     final_argument_whitespace = True
-    option_spec = {"fill": directives.unchanged, "methods": directives.unchanged}  # noqa: RUF012 (docutils' interface)
+    option_spec: ClassVar = CAPTIONED
+
+    def captioned(self, rows: list[list[str]]) -> list[nodes.Node]:
+        """The table of the rows, below its caption."""
+        table = table_node(rows)
+        if "caption" in self.options:
+            words, messages = self.state.inline_text(self.options["caption"], self.lineno)
+            table.insert(0, nodes.title(self.options["caption"], "", *words))
+            self.add_name(table)
+            return [table, *messages]
+        return [table]
+
+
+class _TableDirective(_CaptionedTable):
+    optional_arguments = 1
+    option_spec: ClassVar = {
+        **_CaptionedTable.CAPTIONED, "fill": directives.unchanged, "methods": directives.unchanged,
+    }  # fmt: skip
 
     def rows(self, results: dict[str, Any], fill: str) -> list[list[str]]:
         raise NotImplementedError
@@ -215,7 +252,7 @@ class _TableDirective(SphinxDirective):
         for source in sources:
             self.env.note_dependency(str(results_file(folder, source)))
         try:
-            return [table_node(self.table([load_results(folder, source) for source in sources]))]
+            return self.captioned(self.table([load_results(folder, source) for source in sources]))
         except ResultError as error:
             logger.warning("%s: %s", self.name, error, location=self.get_location())
             return []
@@ -224,7 +261,7 @@ class _TableDirective(SphinxDirective):
 class ResultsTable(_TableDirective):
     """``{results-table} source`` with ``:kind: deletion`` or ``retention``: every map and control."""
 
-    option_spec = {  # noqa: RUF012
+    option_spec: ClassVar = {
         **_TableDirective.option_spec,
         "kind": lambda text: directives.choice(text, ("deletion", "retention")),
     }
@@ -267,13 +304,12 @@ def question_rows(folder: Path, runs: dict[str, str], lines: Iterable[str]) -> l
     return rows
 
 
-class VerdictTable(SphinxDirective):
+class VerdictTable(_CaptionedTable):
     """``{verdict-table} this facescrub12`` with ``:names: made faces, FaceScrub`` and a question a line."""
 
     required_arguments = 1
-    final_argument_whitespace = True
     has_content = True
-    option_spec = {"names": directives.unchanged_required}  # noqa: RUF012
+    option_spec: ClassVar = {**_CaptionedTable.CAPTIONED, "names": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         folder, sources = Path(self.env.srcdir), self.arguments[0].split()
@@ -281,7 +317,7 @@ class VerdictTable(SphinxDirective):
         for path in folder.glob("results/*/*.json"):
             self.env.note_dependency(str(path))
         try:
-            return [table_node(question_rows(folder, dict(zip(names, sources, strict=True)), self.content))]
+            return self.captioned(question_rows(folder, dict(zip(names, sources, strict=True)), self.content))
         except (ResultError, ValueError) as error:
             logger.warning("%s: %s", self.name, error, location=self.get_location())
             return []
@@ -290,10 +326,17 @@ class VerdictTable(SphinxDirective):
 class RunsTable(_TableDirective):
     """``{runs-table} source source ...``: how each run was trained, and its test accuracy, beside the paper."""
 
-    option_spec = {}  # noqa: RUF012
+    option_spec: ClassVar = _CaptionedTable.CAPTIONED
 
     def table(self, runs: list[dict[str, Any]]) -> list[list[str]]:
         return run_rows(runs)
+
+
+class ClaimsTable(_TableDirective):
+    """``{claims-table} source source ...``: whether each run bears out what the paper says of random regions."""
+
+    def table(self, runs: list[dict[str, Any]]) -> list[list[str]]:
+        return claim_rows(runs, self.options.get("fill", "black"))
 
 
 class SeedsTable(_TableDirective):
@@ -335,5 +378,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("paper-table", PaperTable)
     app.add_directive("runs-table", RunsTable)
     app.add_directive("seeds-table", SeedsTable)
+    app.add_directive("claims-table", ClaimsTable)
     app.add_directive("verdict-table", VerdictTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

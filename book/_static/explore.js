@@ -192,7 +192,7 @@
       this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title" });
       this.table = make("table", { className: "xe-table" });
       this.maskedCanvas = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("canvas", {
-        width: this.size, height: this.size, role: "img" })]));
+        width: this.size, height: this.size, role: "img", "aria-label": `The picture for ${kind}` })]));
       this.maskedText = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("p")]));
 
       const stage = make("div", { className: "xe-stage" },

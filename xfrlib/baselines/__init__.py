@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.baselines.feature_maps import cam, exp_cam, finer_cam, grad_cam_explainer, score_cam, sdd
-from xfrlib.baselines.gradients import guided_backpropagation, integrated_gradients, saliency
+from xfrlib.baselines.gradients import (
+    deep_lift,
+    guided_backpropagation,
+    guided_grad_cam,
+    integrated_gradients,
+    saliency,
+)
 from xfrlib.baselines.job import OUTPUTS, Job, picture_seed, restored
 from xfrlib.baselines.perturbed import kernel_shap, lime, rise
 from xfrlib.config import did_you_mean
@@ -34,6 +40,7 @@ class Explainer:
     source: str  # the paper
     library: str  # whose code computes the map
     contrastive: bool = False  # compares the target with the rivals
+    compared: bool = True  # False: chapter 7 teaches it, but the comparisons of the book, fixed before, lack it
     slow: bool = False  # many passes a picture: for a stated sample of the pictures
     logarithm: bool = False  # the map is the logarithm of the published one, which underflows; exp gives it back
     cost: str = "1 forward"  # passes a picture in words; C is the number of channels of the last map
@@ -97,6 +104,24 @@ EXPLAINERS: dict[str, Explainer] = {
         "captum, its rule extended to PReLU",
         cost="1 forward, 1 backward",
         passes=lambda budget: (1, 1),
+    ),
+    "guided_gradcam": Explainer(
+        "Guided Grad-CAM",
+        guided_grad_cam,
+        "Selvaraju et al. 2017, arXiv 1610.02391",
+        "grad-cam and captum, its rule extended to PReLU",
+        compared=False,
+        cost="2 forward, 1 backward",
+        passes=lambda budget: (2, 1),
+    ),
+    "deep_lift": Explainer(
+        "DeepLIFT",
+        deep_lift,
+        "Shrikumar et al. 2017, arXiv 1704.02685",
+        "captum, its rule extended to PReLU",
+        compared=False,
+        cost="2 forward, 1 backward of both",
+        passes=lambda budget: (2, 2),
     ),
     "integrated_gradients": Explainer(
         "Integrated gradients",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from xfrlib.baselines.feature_maps import grad_cam_explainer
 from xfrlib.baselines.job import Job, Scored, library_module
 from xfrlib.evaluation.perturbation import fill_picture
 
@@ -41,6 +43,31 @@ def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor
         return method.attribute(job.images.requires_grad_(), additional_forward_args=job.classes).abs().amax(dim=1)
 
 
+def deep_lift(job: Job, *, fill: str = "black", output: str = "centred_logit") -> Tensor:
+    """Sum over channels, signed, of DeepLIFT with the rescale rule; the reference picture is `fill`.
+
+    The rule sends the difference of the output from its value at the reference back through each non-linearity in the
+    ratio of what came out to what went in, so that a map sums to that difference (Shrikumar et al. 2017, arXiv
+    1704.02685, section 3.5.1). captum keeps a table of the layers it has a rule for. PReLU is not in it and would be
+    passed over without a word, and its rule for max-pooling loses the sum on the 1x1 pools that only subsample in IR
+    networks. Here PReLU has the rule and such a pool the plain gradient, for as long as the call takes.
+    """
+    captum, module = library_module("captum.attr"), library_module("captum.attr._core.deep_lift")
+
+    def pool(layer: nn.MaxPool2d, inputs: Tensor, outputs: Tensor, after: Tensor, before: Tensor, eps: float) -> Tensor:
+        return after if layer.kernel_size == 1 else module.maxpool2d(layer, inputs, outputs, after, before, eps=eps)
+
+    rules = {nn.PReLU: module.nonlinear, nn.MaxPool2d: pool}
+    method, maps = captum.DeepLift(Scored(job.model, output)), []
+    together = max(1, job.batch_size // 2)  # a picture and its reference go through the network together
+    with patch.dict(module.SUPPORTED_NON_LINEAR, rules), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
+        for images, classes in zip(job.images.split(together), job.classes.split(together), strict=True):
+            given = images.requires_grad_(), fill_picture(images, fill).detach()
+            maps.append(method.attribute(*given, additional_forward_args=classes).sum(dim=1).detach())
+    return torch.cat(maps)
+
+
 def integrated_gradients(job: Job, *, steps: int = 32, fill: str = "black", output: str = "centred_logit") -> Tensor:
     """Sum over channels, signed; the path starts at `fill`. The sum of a map is the change of the output along it."""
     method = library_module("captum.attr").IntegratedGradients(Scored(job.model, output))
@@ -56,3 +83,12 @@ def integrated_gradients(job: Job, *, steps: int = 32, fill: str = "black", outp
         )
         maps.append(attributions.sum(dim=1).detach())
     return torch.cat(maps)
+
+
+def guided_grad_cam(job: Job, *, output: str = "centred_logit", rectify: bool = True) -> Tensor:
+    """Grad-CAM of the last map times guided backpropagation (Selvaraju et al. 2017, section 3.2).
+
+    With `rectify`, as published, a picture in which no place speaks for the target gets a map of zeros.
+    """
+    coarse = grad_cam_explainer("GradCAM")(job, output=output, rectify=rectify)
+    return coarse * guided_backpropagation(job, output=output)

@@ -8,9 +8,10 @@ records, so that where two of them differ is known to the pixel.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +183,19 @@ def write_faces(
                 Image.fromarray(picture).save(base / identity.name / f"{k:03d}.png", compress_level=3)
     record = {"seed": seed, "parts": PARTS, "identities": [asdict(identity) for identity in identities]}
     folder.with_name(folder.name + "_families.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_people(record: Mapping[str, Any]) -> list[Identity]:
+    """The people that `write_faces` recorded, in the order of the classes; `record` is the content of its JSON file."""
+    return [
+        Identity(
+            who["name"],
+            who["family"],
+            {part: tuple(genes) for part, genes in who["genes"].items()},
+            tuple(who["differs"]),
+        )
+        for who in record["identities"]
+    ]
 
 
 def _checked_seed(seed: int) -> int:

@@ -176,7 +176,7 @@ def translated(images: Tensor, shift: tuple[int, int], *, padding: str = "reflec
 def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0) -> tuple[Tensor, Tensor]:
     """The part of the face that both maps show: maps (B, H, W) of the pictures and of the translated ones.
 
-    Returns two times (B, H - |down| - 2 margin, W - |right| - 2 margin), pixel by pixel of the same place of the face.
+    Returns two times ``(B, H - |down| - 2 margin, W - |right| - 2 margin)``, pixel by pixel of the same place.
     A `margin` of half a cell leaves out where the upsampling of a coarse map has no neighbour to look at.
     """
     own, theirs = maps, moved

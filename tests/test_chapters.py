@@ -1,0 +1,185 @@
+"""The chapters as a reader meets them: short cells, a sentence before each, figures with captions, the same frame."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from xfrlib.config import project_root
+
+CHAPTERS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
+LONGEST_VISIBLE, LONGEST_HIDDEN = 15, 40
+DRAWS = {"contact_sheet", "cam_row", "subject_figure", "training_curves", "deletion_figure", "interval_plot"}
+Cell = Any
+
+
+@cache
+def cells(path: Path) -> list[Cell]:
+    return nbformat.read(path, as_version=4).cells
+
+
+def tags(cell: Cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def lines(cell: Cell) -> int:
+    return len(cell.source.splitlines())
+
+
+def prose(path: Path) -> str:
+    """All Markdown of a chapter, without its code fences and equations."""
+    text = "\n\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
+    return re.sub(r"^```(?:python|\{math\}).*?^```$", "", text, flags=re.M | re.S)
+
+
+def too_long(chapter: list[Cell]) -> list[str]:
+    """Code cells above their limit; the cell of the parameters is a list, and has none."""
+    found = []
+    for cell in chapter:
+        if cell.cell_type == "code" and "parameters" not in tags(cell):
+            limit = LONGEST_HIDDEN if tags(cell) & HIDDEN else LONGEST_VISIBLE
+            if lines(cell) > limit:
+                found.append(f"{cell.id}: {lines(cell)} lines, at most {limit}")
+    return found
+
+
+def without_a_sentence(chapter: list[Cell]) -> list[str]:
+    """Visible code cells that follow another visible one, with no Markdown between."""
+    found, introduced = [], False
+    for cell in chapter:
+        if cell.cell_type == "markdown":
+            introduced = True
+        elif not tags(cell) & HIDDEN:
+            if not introduced:
+                found.append(cell.id)
+            introduced = False
+    return found
+
+
+def _is_figure(value: ast.expr | None, drawers: set[str], drawn: set[str]) -> bool:
+    if isinstance(value, ast.IfExp):
+        return _is_figure(value.body, drawers, drawn) or _is_figure(value.orelse, drawers, drawn)
+    if isinstance(value, ast.Name):
+        return value.id in drawn
+    if isinstance(value, ast.Call):
+        name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        return name in drawers
+    return False
+
+
+def figure_cells(chapter: list[Cell]) -> list[Cell]:
+    """Code cells that end in a figure: a function of `xfrlib.plots`, one of the notebook that returns it, a name."""
+    drawers, drawn, found = set(DRAWS), {"figure"}, []
+    for cell in chapter:
+        if cell.cell_type != "code":
+            continue
+        body = ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))).body
+        for node in ast.walk(ast.Module(body=body, type_ignores=[])):
+            if isinstance(node, ast.FunctionDef):
+                returned = [n.value for n in ast.walk(node) if isinstance(n, ast.Return)]
+                if any(_is_figure(value, drawers, drawn) for value in returned):
+                    drawers.add(node.name)
+        if body and isinstance(body[-1], ast.Expr) and _is_figure(body[-1].value, drawers, drawn):
+            found.append(cell)
+    return found
+
+
+def without_caption(chapter: list[Cell]) -> list[str]:
+    found = []
+    for cell in figure_cells(chapter):
+        rendering = cell.metadata.get("mystnb", {})
+        figure, image = rendering.get("figure", {}), rendering.get("image", {})
+        if not (figure.get("caption") and figure.get("name") and image.get("alt")):
+            found.append(cell.id)
+    return found
+
+
+def skipped_levels(text: str) -> list[str]:
+    """Headings more than one level below the one before."""
+    found, level = [], 0
+    for marks, title in re.findall(r"^(#+) (.+)$", text, flags=re.M):
+        if len(marks) > level + 1:
+            found.append(title)
+        level = len(marks)
+    return found
+
+
+def code(source: str, *tagged: str) -> Cell:
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tagged)}, id=f"c{abs(hash(source)) % 10**6}")
+
+
+def test_the_checks_find_what_they_are_for() -> None:
+    text = nbformat.v4.new_markdown_cell("A sentence.")
+    long, hidden, short = code("x = 1\n" * 16), code("y = 1\n" * 16, "hide-input"), code("z = 1")
+    endless = code("x\n" * 41, "hide-input")
+    assert [found.split(":")[0] for found in too_long([long, hidden, endless])] == [long.id, endless.id]
+    assert too_long([hidden, short, code("p\n" * 50, "parameters")]) == []
+    assert without_a_sentence([text, short, hidden, long]) == [long.id]
+    assert without_a_sentence([text, short, text, long]) == []
+    bare, through = code("plots.contact_sheet(images)"), code("def shown(x):\n    return plots.cam_row(x)\nshown(1)")
+    either = code("plots.interval_plot(t) if t else 'none'")
+    assert without_caption([bare, through, either, short]) == [bare.id, through.id, either.id]
+    bare.metadata["mystnb"] = {"figure": {"caption": "A.", "name": "fig-01-a"}, "image": {"alt": "A row."}}
+    assert without_caption([bare]) == []
+    assert skipped_levels("# One\n\n### Three\n\n## Two\n\n### Three again") == ["Three"]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+class TestChapter:
+    def test_cells_are_short(self, path: Path) -> None:
+        assert too_long(cells(path)) == []
+
+    def test_a_sentence_stands_before_each_visible_cell(self, path: Path) -> None:
+        assert without_a_sentence(cells(path)) == []
+
+    def test_figures_have_caption_name_and_alternative_text(self, path: Path) -> None:
+        assert without_caption(cells(path)) == []
+
+    def test_headings_skip_no_level(self, path: Path) -> None:
+        assert skipped_levels(prose(path)) == []
+        assert len(re.findall(r"^# ", prose(path), flags=re.M)) == 1
+
+    def test_the_first_cell_says_what_is_learnt_and_what_comes_before(self, path: Path) -> None:
+        first = cells(path)[0].source
+        box = re.search(r"^```\{admonition\} What you will learn$(.*?)^```$", first, flags=re.M | re.S)
+        assert box and len(re.findall(r"^- ", box[1], flags=re.M)) >= 3
+        assert "\nBefore this:" in box[1]
+
+    def test_it_ends_with_summary_exercises_and_what_comes_next(self, path: Path) -> None:
+        titles = re.findall(r"^## (.+)$", prose(path), flags=re.M)
+        assert titles[-3:] == ["Summary", "Exercises", "Next"]
+        assert "run.show_provenance()" in cells(path)[-1].source
+        assert "remove-input" in tags(cells(path)[-1])
+
+    def test_three_to_five_exercises_each_with_a_folded_solution(self, path: Path) -> None:
+        text = "\n\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
+        boxes = re.findall(r"\{admonition\} (Exercise \d+|Solution).*?\n:class: (\w+)", text)
+        exercises = [title for title, _ in boxes[::2]]
+        assert 3 <= len(exercises) <= 5 and exercises == [f"Exercise {n + 1}" for n in range(len(exercises))]
+        assert boxes[1::2] == [("Solution", "dropdown")] * len(exercises)
+
+    def test_every_numbered_equation_and_figure_is_referred_to(self, path: Path) -> None:
+        text = "\n".join(cell.source for chapter in CHAPTERS for cell in cells(chapter) if cell.cell_type == "markdown")
+        own = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
+        named = [cell.metadata["mystnb"]["figure"]["name"] for cell in figure_cells(cells(path))]
+        assert [name for name in named if f"{{numref}}`{name}`" not in own] == []
+        assert [name for name in re.findall(r":label: (eq-\S+)", own) if f"{{eq}}`{name}`" not in text] == []
+
+
+def test_names_of_figures_and_labels_of_equations_are_unique_and_carry_the_chapter() -> None:
+    names = []
+    for path in CHAPTERS:
+        found = [
+            c.metadata["mystnb"]["figure"]["name"] for c in cells(path) if "figure" in c.metadata.get("mystnb", {})
+        ]
+        found += re.findall(r":label: (\S+)", "\n".join(c.source for c in cells(path)))
+        assert [name for name in found if not re.match(rf"(fig|eq)-{path.stem[:2]}-[a-z0-9-]+$", name)] == []
+        names += found
+    assert len(set(names)) == len(names)

@@ -1,0 +1,105 @@
+"""The picture of the landing page: which decision it shows, what is written, and that the slider moves it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import ROOT, console_errors, needs_chromium, open_browser, requests
+from PIL import Image
+
+from xfrlib import FaceClassifier
+from xfrlib.data.synthetic import make_families
+from xfrlib.page_explorer import PageFace
+from xfrlib.page_landing import Decision, border, median_between_look_alikes, write_landing
+
+PEOPLE = make_families(3, 2, seed=0)
+
+
+@pytest.fixture
+def model(classifier) -> FaceClassifier:
+    return FaceClassifier(classifier.backbone, len(PEOPLE), seed=1).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: FaceClassifier) -> Path:
+    write_landing(tmp_path / "_static" / "landing", model, PEOPLE, Decision(PageFace(0, 7), 1, 0.5))
+    return tmp_path
+
+
+def test_the_median_of_the_right_decisions_between_look_alikes_is_shown() -> None:
+    faces = [PageFace(0, 7)] * 6
+    logits = torch.zeros(6, len(PEOPLE))
+    for row, (person, rival, margin) in enumerate([(0, 1, 3), (0, 1, 1), (0, 1, 2), (1, 0, 1.5), (0, 4, 1.6)]):
+        logits[row, person], logits[row, rival] = 5.0 + margin, 5.0
+    logits[5, 2], logits[5, 3] = 9.0, 8.0
+    # the fourth and the last are named wrongly, the fifth's rival is a stranger; of 1, 2 and 3 the median is 2
+    assert median_between_look_alikes(logits, faces, PEOPLE) == Decision(faces[2], 1, 2.0)
+    with pytest.raises(ValueError, match="nothing to show"):
+        median_between_look_alikes(logits[3:], faces[3:], PEOPLE)
+
+
+def test_a_border_lies_inside_its_region() -> None:
+    region = np.zeros((8, 8), bool)
+    region[2:6, 2:6] = True
+    edge = border(region, enlarged=4)[..., 3] > 0
+    large = np.kron(region, np.ones((4, 4), bool))
+    assert edge[8, 8] and not edge[15, 15] and not (edge & ~large).any()
+
+
+def test_what_is_written(folder: Path) -> None:
+    written = folder / "_static" / "landing"
+    for name in ("face", "target", "rival", "sdd", "differs"):
+        assert Image.open(written / f"{name}.webp").size == (448, 448)
+    face, sdd = (np.asarray(Image.open(written / f"{name}.webp").convert("RGB"), float) for name in ("face", "sdd"))
+    assert np.abs(face - sdd).mean() > 5
+    text = (written / "data.js").read_text(encoding="utf-8")
+    data = json.loads(re.fullmatch(r"var landingData = (.*);\n", text).group(1))  # type: ignore[union-attr]
+    assert data["names"] == [person.name.replace("_", "\u00a0") for person in PEOPLE[:2]]
+    assert set(data["parts"]) == set(PEOPLE[0].differs)
+
+
+def test_the_script_is_small() -> None:
+    assert (ROOT / "book/_static/landing.js").stat().st_size < 5000
+
+
+@needs_chromium
+def test_the_slider_moves_the_picture(folder: Path) -> None:
+    for name in ("landing.js", "landing.css"):
+        shutil.copy(ROOT / "book/_static" / name, folder / "_static")
+    markup = (ROOT / "book/index.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
+    still = (
+        '<figure id="fig-landing"><a href="x.svg"><img alt="still" src="data:,"></a><figcaption>c</figcaption></figure>'
+    )
+    (folder / "book").mkdir()
+    page = folder / "book" / "index.html"
+    head = '<meta charset="utf-8"><link rel="icon" href="data:,"><title>page</title>'
+    page.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{still}{markup}</body></html>', "utf-8")
+    with open_browser() as driver:
+        driver.get(page.as_uri())
+        from selenium.webdriver.common.keys import Keys
+
+        def seen() -> list[float]:
+            images = driver.find_elements("css selector", "#landing .stage img:not([hidden])")
+            return [float(image.value_of_css_property("opacity")) for image in images]
+
+        says = driver.find_element("css selector", "#landing [aria-live]")
+        slider = driver.find_element("id", "landing-slider")
+        stage = driver.find_element("css selector", "#landing .stage")
+        assert not driver.find_elements("css selector", "img[alt=still]")
+        assert seen() == [1, 1, 0, 0] and "Red speaks" in says.text
+        slider.send_keys(Keys.END)
+        assert seen() == [1, 1, 1, 1] and "scaled directed divergence" in says.text
+        assert "what sets them apart" in stage.get_attribute("aria-label")
+        slider.send_keys(Keys.ARROW_LEFT)
+        assert 0.9 < seen()[3] < 1
+        driver.find_element("css selector", "#landing button").click()
+        assert seen() == [1, 0, 0, 0]
+        driver.find_element("css selector", "#landing input[type=checkbox]").click()
+        assert len(seen()) == 5
+        assert driver.execute_script("return [...document.images].every(image => image.naturalWidth > 0)")
+        assert console_errors(driver) == []
+        assert all(url.startswith(folder.as_uri()) for url in requests(driver))

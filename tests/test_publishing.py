@@ -1,0 +1,131 @@
+"""A site at a known address has launch buttons, a card and absolute addresses; a local one has none of them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import make_book
+import nbformat
+import publishing
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+ADDRESS = "https://somebody.github.io/faces"
+NAME = "04_sdd_derivation"
+
+
+@pytest.fixture(autouse=True)
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_REPOSITORY", "somebody/faces")
+
+
+def built(folder: Path, address: str | None) -> Path:
+    """A site of two pages, with the book's configuration."""
+    shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / f"{NAME}.ipynb", folder / "notebooks")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Chapter\n\nText.")])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "notebooks" / f"{NAME}.ipynb")
+    (folder / "book" / "index.md").write_text("# Start\n\nWords.\n\n```{bibliography}\n```\n", encoding="utf-8")
+    (folder / "profile.yaml").write_text("dataset: synthetic\nshows_real_people: false\n", encoding="utf-8")
+    toc = {"format": "jb-book", "root": "book/index", "chapters": [{"file": f"notebooks/{NAME}"}]}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    config = publishing.with_address(CONFIG, address) if address else CONFIG
+    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = "from jupyter_book.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", command, "build", "-W", "-n", "-q", str(folder)], check=True)
+    return folder / "_build" / "html"
+
+
+def page(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def buttons(chapter: BeautifulSoup) -> dict[str, str]:
+    return {a.get_text().strip(): str(a["href"]) for a in chapter.select(".article-header-buttons a[href]")}
+
+
+def test_a_local_site_has_a_download_and_no_button_to_elsewhere(tmp_path: Path) -> None:
+    site = built(tmp_path, None)
+    chapter = page(site / "notebooks" / f"{NAME}.html")
+    assert buttons(chapter) == {".ipynb": f"../_sources/notebooks/{NAME}.ipynb"}
+    assert nbformat.read(site / "_sources" / "notebooks" / f"{NAME}.ipynb", as_version=4).cells
+    assert not chapter.select('meta[property^="og:"], link[rel=canonical]')
+    assert page(site / "404.html").find("link", rel="stylesheet")["href"].startswith("/_static/")
+
+
+def test_a_published_site_can_be_launched_shared_and_missed(tmp_path: Path) -> None:
+    site = built(tmp_path, ADDRESS)
+    chapter = page(site / "notebooks" / f"{NAME}.html")
+    found = buttons(chapter)
+    assert found["Binder"] == f"https://mybinder.org/v2/gh/somebody/faces/main?urlpath=lab/tree/notebooks/{NAME}.ipynb"
+    branch = f"blob/{publishing.COLAB_BRANCH}/notebooks/{NAME}.ipynb"
+    assert found["Colab"] == f"https://colab.research.google.com/github/somebody/faces/{branch}"
+    assert found[".ipynb"] == f"../_sources/notebooks/{NAME}.ipynb"
+    tags = {tag.get("property") or tag.get("name"): tag["content"] for tag in chapter.select("meta[content]")}
+    assert tags["og:title"] == "Chapter" and tags["og:description"] == "Text."
+    assert tags["og:image"] == f"{ADDRESS}/_static/card.png" and tags["twitter:card"] == "summary_large_image"
+    assert tags["og:url"] == f"{ADDRESS}/notebooks/{NAME}.html" == chapter.find("link", rel="canonical")["href"]
+    assert page(site / "404.html").find("link", rel="stylesheet")["href"].startswith("/faces/_static/")
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    for wrong in ("somebody.github.io/faces", "file:///tmp", "https://"):
+        with pytest.raises(ValueError, match="is no address of a site"):
+            publishing.with_address(CONFIG, wrong)
+    before = json.dumps(CONFIG)
+    publishing.with_address(CONFIG, ADDRESS)
+    assert json.dumps(CONFIG) == before
+
+
+def test_a_site_that_may_not_be_published_is_not_built_for_an_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SITE_URL", ADDRESS)
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    folder = tmp_path / "facescrub12"
+    (folder / "notebooks").mkdir(parents=True)
+    for source in make_book.sources():
+        (folder / "notebooks" / source.name).touch()
+    (folder / "results.json").touch()
+    with pytest.raises(SystemExit, match="not publishable"):
+        make_book.stage("facescrub12")
+
+
+def test_the_card_has_the_size_that_is_announced(tmp_path: Path) -> None:
+    publishing.draw_card(tmp_path / "card.png")
+    with Image.open(tmp_path / "card.png") as picture:
+        assert picture.size == publishing.CARD
+        assert len(set(picture.convert("L").resize((60, 30)).tobytes())) > 20, "there is something on it"
+
+
+def test_notebooks_for_colab_set_up_their_machine(tmp_path: Path) -> None:
+    sources = make_book.sources()
+    for source, written in zip(sources, publishing.colab_notebooks(tmp_path), strict=True):
+        own, theirs = (nbformat.read(path, as_version=4) for path in (source, written))
+        nbformat.validate(theirs)
+        assert [cell.source for cell in theirs.cells[1:]] == [cell.source for cell in own.cells]
+        setup = theirs.cells[0].source
+        assert "git clone --quiet --depth 1 https://github.com/somebody/faces " in setup
+        runs = setup.partition("run quick ")[2].splitlines()[:1]
+        needed = [name for name in publishing.FIRST if name < source.stem] + list(publishing.NEEDS.get(source.stem, ()))
+        assert (runs[0].split() if runs else []) == needed
+        assert set(needed) <= {path.stem for path in sources}
+
+
+def test_binder_has_what_it_needs() -> None:
+    own = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    theirs = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert own[0] == theirs[0] and {"pip", "pytorch-cpu", "torchvision"} < set(theirs)
+    script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
+    assert '-e ".[all]"' in script and all(name in script for name in publishing.FIRST)
+    assert (ROOT / "binder" / "postBuild").stat().st_mode & 0o111, "Binder runs it"
