@@ -21,6 +21,7 @@ def _all(*choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for part in parts for key, value in part.items()} for parts in product(*choices)]
 
 
+_WIDTHS: list[dict[str, Any]] = [{"smooth": width} for width in (0, 2, 4, 6, 8, 12)]  # six for one map
 _CENTRE: list[dict[str, Any]] = [{"centre": True}, {"centre": False}]
 _SDD = _all([{"delta": 0.3}, {"delta": 1.0}, {"delta": 3.0}], [{"scale_min": 1.0}, {"scale_min": 0.3}])
 
@@ -34,6 +35,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "saliency": _all(_OUTPUTS, _SMOOTH),
     "guided_backpropagation": _all(_OUTPUTS, _SMOOTH),
     "integrated_gradients": _all([{"fill": "black"}, {"fill": "grey"}], _SMOOTH),
+    "scorecam": _WIDTHS,
+    "rise": _WIDTHS,
+    "lime": _WIDTHS,
+    "kernel_shap": _WIDTHS,
     "sdd_sum": _SDD,
     "sdd_product": _SDD,
     "sdd_local_softmax": _SDD,
