@@ -16,7 +16,7 @@ from xfrlib.config import project_root
 CHAPTERS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 LONGEST_VISIBLE, LONGEST_HIDDEN = 15, 40
-DRAWS = {"contact_sheet", "cam_row", "subject_figure", "training_curves", "deletion_figure", "interval_plot"}
+DRAWS = {"figure", "contact_sheet", "cam_row", "subject_figure", "training_curves", "deletion_figure", "interval_plot"}
 Cell = Any
 
 
@@ -141,6 +141,10 @@ class TestChapter:
 
     def test_figures_have_caption_name_and_alternative_text(self, path: Path) -> None:
         assert without_caption(cells(path)) == []
+
+    def test_a_caption_stands_on_a_figure(self, path: Path) -> None:
+        captioned = [cell.id for cell in cells(path) if "figure" in cell.metadata.get("mystnb", {})]
+        assert captioned == [cell.id for cell in figure_cells(cells(path))]
 
     def test_headings_skip_no_level(self, path: Path) -> None:
         assert skipped_levels(prose(path)) == []

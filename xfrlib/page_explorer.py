@@ -206,9 +206,10 @@ def drawn_people(run: NotebookRun) -> tuple[list[Identity], list[PageFace]]:
 
     Raises ValueError for a profile of photographs: neither they nor what was trained on them may travel with a page.
     """
-    profile, dataset = run.profile, run.dataset("test")
+    profile = run.profile
     if profile.dataset != "synthetic" or profile.shows_real_people:
         raise ValueError(f"the profile {profile.name!r} shows real people: what runs in a page is for made faces")
+    dataset = run.dataset("test")
     drawn = make_families(profile.families, profile.family_size, seed=profile.seed)
     numbers = {person.name: number for number, person in enumerate(drawn)}
     order = [numbers[name] for name in dataset.identities]
