@@ -77,7 +77,7 @@ def printed(page: Path, target: Path) -> PdfReader:
 
 
 def contents(site: Path) -> list[tuple[str, list[Path]]]:
-    """Captions of the parts and the pages in each, as _toc.yml orders them."""
+    """Captions of the parts and their pages, as _toc.yml has them; the people of the gallery have no page here."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     parts = [("", [toc["root"]]), *((p["caption"], [c["file"] for c in p["chapters"]]) for p in toc["parts"])]
     return [(caption, [site / f"{file}.html" for file in files]) for caption, files in parts]
