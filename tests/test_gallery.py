@@ -242,7 +242,6 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
         assert "name" not in cell.metadata.mystnb.figure, "labels of several pages would collide"
 
     with pytest.raises(PapermillExecutionError, match="'family01_x'.* did you mean 'family01_"):
-        make_book.write_page(
-            SUBJECT, {"profile": "quick", "subject": "family01_x"}, folder / "gallery" / "x.ipynb", "x"
-        )
+        parameters = {"profile": "quick", "subject": "family01_x"}
+        make_book.write_page(SUBJECT, parameters, folder / "gallery" / "x.ipynb", "x")
     assert not list(folder.glob("gallery/*x.ipynb"))
