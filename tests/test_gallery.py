@@ -1,11 +1,14 @@
 """The gallery: who is chosen, names of files, the sweep and what it does not run again, the index, a page that runs."""
 
 import json
+import multiprocessing
 import os
 import re
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,34 @@ def test_a_sweep_that_is_cut_off_goes_on_where_it_was(out: Path) -> None:
     ]
 
 
+def slow_page(source: Path, parameters: dict[str, Any], target: Path, title: str) -> None:
+    if parameters["subject"] == "d":
+        (target.parent / "pid").write_text(str(os.getpid()), encoding="utf-8")
+        time.sleep(600)
+    fake_page(source, parameters, target, title)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_sweep_that_is_killed_leaves_no_process_and_no_half_page(out: Path) -> None:
+    arguments = ("quick", out, PEOPLE, SUBJECT, [out.parent / "source"], slow_page)
+    process = multiprocessing.get_context("fork").Process(target=tool.sweep, args=arguments)
+    process.start()
+    note = out / "gallery" / "pid"
+    wait_until(lambda: note.exists() and note.read_text(encoding="utf-8") != "")
+    process.kill()
+    process.join()
+    wait_until(lambda: not Path("/proc", note.read_text(encoding="utf-8")).exists())
+    assert not (out / "gallery" / "d.ipynb").exists() and not (out / "gallery.json").exists()
+    assert "d" in sweep(out)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.1)
+
+
 def test_the_index_links_to_every_page_and_shows_its_thumbnail(out: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
@@ -211,5 +242,7 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
         assert "name" not in cell.metadata.mystnb.figure, "labels of several pages would collide"
 
     with pytest.raises(PapermillExecutionError, match="'family01_x'.* did you mean 'family01_"):
-        make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_x"}, folder / "gallery" / "x.ipynb", "x")
+        make_book.write_page(
+            SUBJECT, {"profile": "quick", "subject": "family01_x"}, folder / "gallery" / "x.ipynb", "x"
+        )
     assert not list(folder.glob("gallery/*x.ipynb"))

@@ -26,7 +26,7 @@ from xfrlib import config
 from xfrlib.baselines import EXPLAINERS, Explainer, explain_with
 from xfrlib.config import project_root
 from xfrlib.data import faces, synthetic
-from xfrlib.models import FaceClassifier
+from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.checkpoints import build_backbone
 from xfrlib.notebook import NotebookRun
 
@@ -112,11 +112,15 @@ def trained(profile: str) -> None:
         synthetic.write_faces(run.faces_root(), **size, seed=0, progress=False)
     manifest = faces.prepare_manifest(run.faces_root(), near_threshold=None, progress=False)
     faces.write_manifest(manifest, run.output("manifest.csv"))
+    run.write_json("data_report.json", faces.data_report(manifest, settings.fractions))
     run = NotebookRun("02_fine_tuning", profile)
     identities = run.dataset("test").identities
     model = FaceClassifier(run.backbone(), len(identities))
     run.save_classifier(model, identities)
     run.write_json("calibration.json", {"temperature": [1.0]})
+    origin = {"backbone": "slim", "checkpoint_source": "builtin", "checkpoint_sha256": 64 * "0", "device": "CPU"}
+    how = {"processes": 1, "precision": "fp32", "epochs": 1, "best_epoch": 1, "seconds": 1.0}
+    run.write_json("fine_tuning.json", origin | how)
 
 
 def in_bash(code: str, root: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -131,11 +135,14 @@ def in_bash(code: str, root: Path, environment: dict[str, str]) -> tuple[int, st
     return done.returncode, done.stdout + done.stderr
 
 
-def run_page(page: str, root: Path, *, change: Callable[[str], str] = str) -> dict[str, Any]:
-    """Run all blocks of a page that can be run; returns what its Python left behind."""
+def run_page(page: str, root: Path, *, change: Callable[[str], str] = str, **given: Any) -> dict[str, Any]:
+    """Run all blocks of a page that can be run; returns what its Python left behind. `given` stands at its beginning.
+
+    `change` makes a command smaller.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XFR_")}
     environment = kept | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    namespace: dict[str, Any] = {"__name__": "page"}
+    namespace: dict[str, Any] = {"__name__": "page", **given}
     for block in blocks(page):
         if block.mark.startswith("not run"):
             continue
@@ -149,6 +156,14 @@ def run_page(page: str, root: Path, *, change: Callable[[str], str] = str) -> di
             said = shown.getvalue()
         assert says(said, block.output), f"{block.code}\nsaid\n{said}\nnot\n{block.output}"
     return namespace
+
+
+def test_overview(inside: Path) -> None:
+    shutil.copytree(inside / "photos", inside / "path/to/faces")
+    shutil.copytree(inside / "photos/Ann", inside / "path/to/faces/Ed")  # a fifth, for five classes compared
+    model = FaceClassifier(load_backbone("slim"), 5).eval()
+    left = run_page("../use", inside, model=model, images=torch.rand(2, 3, 112, 112))
+    assert len(left["table"]) == 2 and left["masks"].shape == left["explanation"].sdd.shape == (2, 112, 112)
 
 
 def test_own_faces(inside: Path) -> None:

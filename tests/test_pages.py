@@ -31,3 +31,5 @@ def test_tables_can_be_scrolled_by_keyboard_and_citations_are_no_list() -> None:
     assert (
         pages.mend(body) == f'<p>{box}{wide}</div></p>{box}<table class="t"></table></div><div class="citation-list">'
     )
+    definitions, argument = "<dl>\n<dt>a</dt><dd>b</dd></dl>", '\n<dd><em class="sig-param">x</em></dd></dl>'
+    assert pages.mend(f"{definitions}<dl>{argument}") == f'{definitions}<dl role="presentation">{argument}'

@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
@@ -60,7 +62,7 @@ def sweep(
     cores = os.cpu_count() or 1
     jobs = jobs or min(2, cores)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))  # or each page would start as many as cores
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         futures = {
             pool.submit(
                 execute,
@@ -86,6 +88,17 @@ def sweep(
     part.write_text(json.dumps({"profile": profile, "subjects": cards}, indent=1) + "\n", encoding="utf-8")
     part.replace(out / "gallery.json")
     print(f"gallery: {len(futures)} of {len(subjects)} pages run", flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is killed, which would leave it waiting for ever; its kernel ends by itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stage(out: Path, site: Path) -> None:

@@ -92,8 +92,11 @@ def make_gallery(profile: str) -> None:
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
-    """A notebook and the solutions of its exercises, executed; nothing is written."""
-    notebook = solutions.as_cells(nbformat.read(source, as_version=4))
+    """A notebook executed, on made faces with the solutions of its exercises: some ask what only these can answer."""
+    notebook = nbformat.read(source, as_version=4)
+    profile = yaml.safe_load((ROOT / "profiles" / f"{parameters['profile']}.yaml").read_text(encoding="utf-8"))
+    if profile.get("dataset") == "synthetic":
+        notebook = solutions.as_cells(notebook)
     try:
         executed = papermill.execute_notebook(
             notebook,

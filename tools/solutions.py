@@ -51,7 +51,10 @@ def as_cells(notebook: NotebookNode) -> NotebookNode:
 
 def as_text(notebook: NotebookNode) -> NotebookNode:
     """Take the cells of `as_cells` out again, and write what each has printed below its block."""
-    ran = iter([cell for cell in notebook.cells if TAG in cell.metadata])
+    solved = [cell for cell in notebook.cells if TAG in cell.metadata]
+    if not solved:
+        return notebook
+    ran = iter(solved)
     notebook.cells = [cell for cell in notebook.cells if TAG not in cell.metadata]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-MIME = "application/vnd.xfrlib.dark+"  # in a notebook, before "svg" or "webp": programs that do not know it pass it over
+MIME = "application/vnd.xfrlib.dark+"  # then "svg" or "webp"; programs that do not know it pass it over
 BACKGROUND = "#121212"  # of the page in the dark (sphinx-book-theme)
 INK = "#e4e9ed"
 PALETTE = {  # of xfrlib.plots, lighter: each hue within 10 degrees, told apart in each kind of colour blindness

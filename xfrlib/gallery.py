@@ -64,8 +64,9 @@ def choose_subjects(identities: Sequence[str], families: Sequence[int] | None, c
     returned family by family.
     """
     turns: Counter[int] = Counter()
-    chosen = []
-    for identity, family in zip(identities, families or [None] * len(identities), strict=True):
+    chosen: list[tuple[int, int, Subject]] = []
+    known: Sequence[int | None] = families or [None] * len(identities)
+    for identity, family in zip(identities, known, strict=True):
         turn = len(chosen) if family is None else turns[family]
         turns.update([] if family is None else [family])
         chosen.append((turn, len(chosen), Subject(identity, page_name(identity), family)))

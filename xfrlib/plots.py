@@ -36,14 +36,23 @@ WIDTH = 8.0  # inches; in the page's column of about 750 pixels, 10 points are t
 DIVERGING = "RdBu_r"  # signed maps: red is evidence for, blue against; the colour-blind tell them apart
 SEQUENTIAL = "viridis"  # maps from 0 up: perceptually uniform, readable in grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2.5)))  # without colour, lines differ still
+DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (8, 2)),
+    (0, (1, 2.5)),
+)  # lines differ in grey
 CAM_UNIT = "CAM (logit)"
 SDD_UNIT = "SDD (share of maximum)"
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10,  # comes with matplotlib: the same on every machine
     "axes.titlesize": 10, "axes.labelsize": 10, "figure.titlesize": 11, "legend.fontsize": 9,
     "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES), "axes.edgecolor": "#444444", "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
+    "axes.edgecolor": "#444444", "axes.axisbelow": True,
     "axes.spines.right": False, "axes.spines.top": False, "grid.color": "#dddddd", "image.cmap": SEQUENTIAL,
     "legend.frameon": False, "lines.linewidth": 1.8,
     "figure.figsize": (WIDTH, 3.2), "figure.dpi": 160, "figure.constrained_layout.use": True,
@@ -86,9 +95,9 @@ def save(figure: Figure, target: Any, suffix: str = "", *, on_dark: bool = False
     on_dark: in the colours for a dark page. In the book, ``name-dark.svg`` beside ``name.svg`` is shown in its place.
     """
     suffix = suffix or str(target).rpartition(".")[2]
-    options = {"svg": {"metadata": {"Date": None}}, "webp": {"pil_kwargs": {"quality": 90}}}.get(suffix, {})
+    of_kind: dict[str, Any] = {"svg": {"metadata": {"Date": None}}, "webp": {"pil_kwargs": {"quality": 90}}}
     with dark.dark(figure) if on_dark else nullcontext():
-        figure.savefig(target, format=suffix, **options)
+        figure.savefig(target, format=suffix, **of_kind.get(suffix, {}))
 
 
 @_styled

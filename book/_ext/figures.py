@@ -67,7 +67,7 @@ def set_beside(app: Sphinx, doctree: nodes.document) -> None:
             twin["classes"] += ["only-dark", "no-scaled-link"]
             twin["ids"], twin["names"] = [], []
             pair = nodes.container("", classes=["light-or-dark"])  # the theme would hide the caption after its image
-            image.replace_self(pair)
+            image.parent.replace(image, pair)  # not replace_self, which hands the classes on
             pair += [image, twin]
 
 

@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 WORDS_A_MINUTE = 220
 SKIPPED = (nodes.literal_block, nodes.table, nodes.math, nodes.math_block, nodes.raw, nodes.comment, nodes.citation)
 TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*?</table>', re.DOTALL)
+SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
 
 
 def words(doctree: nodes.Node) -> int:
@@ -36,12 +37,13 @@ def mend(body: str) -> str:
     """The HTML of a page with what a screen reader or a keyboard would stumble over put right.
 
     Tables that a cell displays get the container in which the theme lets wide ones be scrolled, by keyboard too. The
-    bibliography is no list of the kind that docutils declares it to be.
+    bibliography is no list of the kind that docutils declares it to be, and the arguments of a long signature are no
+    definitions.
     """
     body = TABLE.sub(lambda found: f'<div class="pst-scrollable-table-container">{found[0]}</div>', body)
-    return body.replace('<div role="list" class="citation-list">', '<div class="citation-list">').replace(
-        ' role="doc-biblioentry"', ""
-    )
+    body = SIGNATURE.sub('<dl role="presentation">', body)
+    body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    return body.replace(' role="doc-biblioentry"', "")
 
 
 def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

@@ -80,6 +80,7 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 
 def picture_seed(name: str, seed: int, index: int) -> int:
+    """The seed of an explainer's random numbers for one picture: 63 bits from its name, `seed` and the index."""
     return int(
         np.random.SeedSequence([zlib.crc32(name.encode()), seed, int(index)]).generate_state(1, np.uint64)[0] >> 1
     )
