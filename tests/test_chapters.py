@@ -187,3 +187,11 @@ def test_names_of_figures_and_labels_of_equations_are_unique_and_carry_the_chapt
         assert [name for name in found if not re.match(rf"(fig|eq)-{path.stem[:2]}-[a-z0-9-]+$", name)] == []
         names += found
     assert len(set(names)) == len(names)
+
+
+def test_references_name_figures_and_equations_that_exist() -> None:
+    everything = [cell for path in CHAPTERS for cell in cells(path)]
+    figures = {c.metadata["mystnb"]["figure"]["name"] for c in everything if "figure" in c.metadata.get("mystnb", {})}
+    text = "\n".join(cell.source for cell in everything if cell.cell_type == "markdown")
+    assert set(re.findall(r"{numref}`([^`]+)`", text)) <= figures
+    assert set(re.findall(r"{eq}`([^`]+)`", text)) <= set(re.findall(r":label: (\S+)", text))
