@@ -166,6 +166,7 @@ def _card(card: dict[str, Any]) -> list[str]:
         f":img-top: ../gallery/{card['page']}.png",
         f":img-alt: {json.dumps(alt, ensure_ascii=False)}",
         ":class-card: gallery-card",
+        ":class-img-top: dark-light",  # as it is in the dark, too
         "",
         *said,
         ":::",
