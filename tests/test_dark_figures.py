@@ -16,8 +16,7 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace
+from sphinx_build import sphinx_build
 from test_plots import HISTORY, interval_table
 
 from xfrlib import dark, plots
@@ -241,15 +240,8 @@ def build(folder, builder="html"):
         "extensions": ["myst_nb", "figures"], "root_doc": "index", "html_theme": "pydata_sphinx_theme",
         "nb_execution_mode": "off", "numfig": True, "exclude_patterns": ["_build"],
     }  # fmt: skip
-    warnings, target = io.StringIO(), folder / "_build" / builder
-    with docutils_namespace():
-        app = Sphinx(
-            str(folder), None, str(target), str(folder / "_build" / f"tree-{builder}"), builder, config,
-            status=None, warning=warnings, warningiserror=True, keep_going=True,
-        )  # fmt: skip
-        app.build()
-    assert (app.statuscode, warnings.getvalue()) == (0, "")
-    return target
+    assert sphinx_build(folder, config, builder) == (0, "")
+    return folder / "_build" / builder
 
 
 @pytest.fixture
