@@ -71,9 +71,9 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
     for name in ("landing.js", "landing.css"):
         shutil.copy(ROOT / "book/_static" / name, folder / "_static")
     markup = (ROOT / "book/index.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
-    still = (
-        '<figure id="fig-landing"><a href="x.svg"><img alt="still" src="data:,"></a><figcaption>c</figcaption></figure>'
-    )
+    variants = "".join(f'<img alt="still" class="{shown}" src="data:,">' for shown in ("only-light", "only-dark"))
+    pair = f'<div class="light-or-dark docutils container">{variants}</div>'
+    still = f'<figure id="fig-landing">{pair}<figcaption>c</figcaption></figure>'
     (folder / "book").mkdir()
     page = folder / "book" / "index.html"
     head = '<meta charset="utf-8"><link rel="icon" href="data:,"><title>page</title>'

@@ -57,5 +57,5 @@
   slider.addEventListener("input", show);
   box.addEventListener("change", show);
   show();
-  (still.closest("a") || still).replaceWith(root);
+  (still.closest(".light-or-dark") || still.closest("a") || still).replaceWith(root); // both variants of the picture
 })();
