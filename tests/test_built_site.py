@@ -1,5 +1,6 @@
 """The built pages, read as files: nothing comes from another host, and no link leads nowhere."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -149,3 +150,11 @@ def test_local_links_lead_somewhere(site: Path) -> None:
     for sheet in site.rglob("*.css"):
         faults[sheet.name] = [said for a in CSS_ADDRESS.findall(sheet.read_text("utf-8")) if (said := fault(a, sheet))]
     assert {name: said for name, said in faults.items() if said} == {}
+
+
+@needs_site
+@of_each_site
+def test_downloads_are_notebooks_to_be_run(site: Path) -> None:
+    notebooks = [json.loads(path.read_text(encoding="utf-8")) for path in (site / "_sources").rglob("*.ipynb")]
+    code = [[cell for cell in notebook["cells"] if cell["cell_type"] == "code"] for notebook in notebooks]
+    assert notebooks and all(code) and not any(cell["outputs"] for cells in code for cell in cells)

@@ -23,7 +23,7 @@ from xfrlib import dark, plots
 from xfrlib.artifacts import build_root
 
 SITES = sorted(path.parent for path in build_root().glob("*/html/index.html"))
-GENERATED = ("genindex.html", "search.html", "py-modindex.html")  # Sphinx's own
+GENERATED = ("genindex.html", "search.html", "py-modindex.html", "404.html")  # Sphinx's own; 404 belongs on a server
 LIMIT = 3_000_000  # bytes of a page with the images that it loads
 
 # sRGB in linear light as the colour-blind see it: Machado, Oliveira and Fernandes (2009), severity 1

@@ -204,7 +204,18 @@ def build_site(profile: str) -> None:
     html = site.parent / "html"
     shutil.rmtree(html, ignore_errors=True)
     shutil.move(site / "_build" / "html", html)
+    for path in (html / "_sources").rglob("*.ipynb"):
+        clear_outputs(path)
     print(f"The site is built, without a warning: {html / 'index.html'}", flush=True)
+
+
+def clear_outputs(path: Path) -> None:
+    """Take the outputs out of a notebook that a page offers for download: it is to be run, and they weigh most."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
 
 
 def faults(path: Path) -> list[str]:
