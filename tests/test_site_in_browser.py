@@ -86,6 +86,23 @@ def test_pages_neither_complain_nor_ask_another_host(site: Path) -> None:
 
 
 @needs_chromium
+@needs_site
+@of_each_site
+def test_nothing_is_wider_than_the_paper(site: Path) -> None:
+    edges = "const box = document.querySelector('.bd-article').getBoundingClientRect();"
+    cut = []
+    with open_browser() as driver:
+        paper = {"width": 700, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        for page in pages(site):
+            driver.get(page.as_uri())
+            left, width = driver.execute_script(f"{edges} return [box.left, document.documentElement.scrollWidth]")
+            cut += [str(page.relative_to(site))] if left < 0 or width > 700 else []
+    assert cut == []
+
+
+@needs_chromium
 def test_the_scan_for_barriers_sees_some(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     body = '<h1>A</h1><h3>B</h3><details><p style="color: #ddd">pale</p></details><main><img src="data:,"></main>'
