@@ -89,7 +89,7 @@ def test_pages_neither_complain_nor_ask_another_host(site: Path) -> None:
 @needs_site
 @of_each_site
 def test_nothing_is_wider_than_the_paper(site: Path) -> None:
-    edges = "const box = document.querySelector('.bd-article').getBoundingClientRect();"
+    left_edge = "document.querySelector('.bd-article')?.getBoundingClientRect().left ?? 0"  # the root only leads on
     cut = []
     with open_browser() as driver:
         paper = {"width": 700, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
@@ -97,7 +97,7 @@ def test_nothing_is_wider_than_the_paper(site: Path) -> None:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
         for page in pages(site):
             driver.get(page.as_uri())
-            left, width = driver.execute_script(f"{edges} return [box.left, document.documentElement.scrollWidth]")
+            left, width = driver.execute_script(f"return [{left_edge}, document.documentElement.scrollWidth]")
             cut += [str(page.relative_to(site))] if left < 0 or width > 700 else []
     assert cut == []
 
