@@ -14,7 +14,7 @@ import base64
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,17 +229,17 @@ def export_explorer(run: NotebookRun, folder: Path) -> None:
     write_explorer(folder, model, people, closest_decisions(run, faces, model), settings)
 
 
-def main() -> None:
-    """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(description: str | None, export: Callable[[NotebookRun, Path], None]) -> None:
+    """What a command that writes a part of a page does: `export` a run into a folder, or stop with a sentence."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True, help="name or path of a profile of made faces")
-    parser.add_argument("--folder", required=True, type=Path, help="where the scripts go")
+    parser.add_argument("--folder", required=True, type=Path, help="where the files go")
     given = parser.parse_args()
     try:
-        export_explorer(NotebookRun("05_subject_visuals", given.profile), given.folder)
+        export(NotebookRun("05_subject_visuals", given.profile), given.folder)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, export_explorer)

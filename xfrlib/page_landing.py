@@ -9,10 +9,8 @@ writes ``face.webp``, ``target.webp``, ``rival.webp``, ``sdd.webp`` (the face al
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +30,7 @@ from xfrlib.data.synthetic import Identity
 from xfrlib.explain import Explanation, explain
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.notebook import NotebookRun
-from xfrlib.page_explorer import PageFace, difference, drawn_people, face_images, test_logits
+from xfrlib.page_explorer import PageFace, command_line, difference, drawn_people, face_images, test_logits
 
 ENLARGED = 4  # a pixel of the face becomes 4 x 4, so that the maps look smooth
 DEPTH = 4.0  # the SDD map is drawn with the delta at which it runs from e^-4 to 1, so that more than its peak is seen
@@ -138,17 +136,5 @@ def export_landing(run: NotebookRun, folder: Path) -> None:
     write_landing(folder, model, people, median_between_look_alikes(test_logits(run, model), faces, people))
 
 
-def main() -> None:
-    """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", required=True, help="name or path of a profile of made faces")
-    parser.add_argument("--folder", required=True, type=Path, help="where the pictures go")
-    given = parser.parse_args()
-    try:
-        export_landing(NotebookRun("05_subject_visuals", given.profile), given.folder)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, export_landing)
