@@ -75,6 +75,21 @@ def test_overlay_upsamples_as_sdd_does_and_scales_signed_maps_about_zero(images)
         plots.overlay(axis, images[0], values[None])
 
 
+def test_signed_maps_tell_their_sign_without_colour(images):
+    _, axis = plots.subplots()
+    plots.overlay(axis, images[0], torch.tensor([[-4.0, 4.0], [-4.0, 4.0]]), cmap=plots.DIVERGING)
+    negative, positive = axis.collections
+    assert [line.levels.tolist() for line in (negative, positive)] == [[-2.0], [2.0]]
+    dashed, solid = (line.get_linestyle()[0][1] for line in (negative, positive))
+    assert dashed and not solid
+    for line, left in ((negative, True), (positive, False)):
+        assert ((line.get_paths()[0].vertices[:, 0] < 7.5) == left).all()  # each on its side of the middle
+    _, plain = plots.subplots()
+    plots.overlay(plain, images[0], torch.rand(2, 2))
+    plots.overlay(plain, images[0], torch.rand(2, 2) * 0.1, cmap=plots.DIVERGING, limits=(-1, 1))
+    assert not plain.collections  # maps from zero up have none, nor what stays below half the scale
+
+
 def test_contact_sheet_shows_every_picture_once(images):
     masks = torch.zeros(5, 16, 16, dtype=torch.bool)
     masks[3, 4:9, 4:9] = True
@@ -95,7 +110,7 @@ def test_cams_share_one_labelled_scale(images):
     grey = as_grey(images[0])
     np.testing.assert_allclose(maps[0].images[0].get_array(), 0.4 * grey + 0.6 * blue, atol=1e-6)
     np.testing.assert_allclose(maps[1].images[0].get_array(), 0.4 * grey + 0.6 * red, atol=1e-6)
-    assert plots.CAM_UNIT in [axis.get_xlabel() for axis in figure.axes]
+    assert plots.CAM_UNIT + plots.HALVES in [axis.get_xlabel() for axis in figure.axes]
 
 
 def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
@@ -116,8 +131,8 @@ def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
         np.testing.assert_allclose(axis.images[0].get_array(), plots.tint(images[2], cam, signed), atol=1e-6)
     heat = plots.tint(images[2], explanation.sdd[2], relative)
     np.testing.assert_allclose(bottom[4].images[0].get_array(), heat, atol=1e-6)
-    assert [len(axis.collections) for axis in bottom] == [0, 0, 0, 0, 2]  # the outline of the top pixels
-    assert {axis.get_xlabel() for axis in figure.axes} == {"", plots.CAM_UNIT, "SDD (relative)"}
+    assert len(bottom[4].collections) == 2  # the outline of the top pixels
+    assert {axis.get_xlabel() for axis in figure.axes} == {"", plots.CAM_UNIT + plots.HALVES, "SDD (relative)"}
     with pytest.raises(ValueError, match="3 samples for 4 classes"):
         plots.subject_figure(samples[:3], images[2], explanation, names, index=2)
 

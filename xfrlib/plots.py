@@ -46,6 +46,7 @@ DASHES = (
     (0, (1, 2.5)),
 )  # lines differ in grey
 CAM_UNIT = "CAM (logit)"
+HALVES = "; lines at half the scale, dashed below zero"
 SDD_UNIT = "SDD (share of maximum)"
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10,  # comes with matplotlib: the same on every machine
@@ -158,8 +159,9 @@ def overlay(
 ) -> ScalarMappable:
     """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does (bilinear).
 
-    `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. What it returns is for
-    `colour_bar`.
+    `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
+    at half of each limit, dashed on the negative side, because red and blue are one grey in print. What it returns is
+    for `colour_bar`.
     """
     values = _floats(map)
     if values.ndim != 2:
@@ -169,6 +171,9 @@ def overlay(
     low, high = limits or _limits(values, cmap)
     colours = ScalarMappable(Normalize(low, high), cmap)
     show(axis, tint(image, values, colours, alpha), title)
+    for level, line in ((low / 2, "--"), (high / 2, "-")) if cmap == DIVERGING else ():
+        if values.min() < level < values.max():
+            axis.contour(values.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
     return colours
 
 
@@ -185,7 +190,7 @@ def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, 
     """A horizontal colour bar below `axes`, labelled with what it measures; `width` is its share of theirs."""
     columns = 1 if np.size(axes) == 1 else np.shape(axes)[-1]
     bar = figure.colorbar(mappable, ax=axes, location="bottom", shrink=width, aspect=10 * columns * width, pad=0.02)
-    bar.set_label(label, fontsize=9)
+    bar.set_label(label + HALVES * (mappable.get_cmap().name == DIVERGING and columns > 2), fontsize=9)
     bar.locator = mpl.ticker.MaxNLocator(2 if columns == 1 else 5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
