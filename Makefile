@@ -83,8 +83,6 @@ $(OUT)/preflight.json: profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY)
 
 $(RUN)/02_fine_tuning.ipynb: $(RUN)/01_data_preparation.ipynb
 $(filter-out $(RUN)/01% $(RUN)/02%,$(EXECUTED)): $(RUN)/02_fine_tuning.ipynb
-# reads what the full evaluation found on the first network
-$(RUN)/11_when_not_to_show_it.ipynb: $(RUN)/06_full_evaluation.ipynb
 
 profiles/%.yaml:
 	@echo "There is no profile '$*'; there are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 1

@@ -11,9 +11,10 @@ from typing import Any
 import nbformat
 import pytest
 
-from xfrlib.config import project_root
+from xfrlib.config import load_profile, project_root
 
 CHAPTERS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+PAGES = sorted((project_root() / "book").rglob("*.md"))
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 LONGEST_VISIBLE, LONGEST_HIDDEN = 15, 40
 DRAWS = {"figure", "contact_sheet", "cam_row", "subject_figure", "training_curves", "deletion_figure", "interval_plot"}
@@ -111,6 +112,17 @@ def skipped_levels(text: str) -> list[str]:
     return found
 
 
+def numbered(page: str) -> list[str]:
+    """Names of the figures and tables of a page, and labels of its equations: what the site gives a number."""
+    names = re.findall(r"^:name: ((?:fig|tab)-\S+)$", page, flags=re.M)
+    return names + re.findall(r"^(?:\$\$ \(|:label: )(eq-[\w-]+)\)?$", page, flags=re.M)
+
+
+def referred(text: str) -> set[str]:
+    """What the references of a text name."""
+    return set(re.findall(r"\{(?:numref|eq)\}`(?:[^`<]*<)?([^`>]+)>?`", text))
+
+
 def code(source: str, *tagged: str) -> Cell:
     return nbformat.v4.new_code_cell(source, metadata={"tags": list(tagged)}, id=f"c{abs(hash(source)) % 10**6}")
 
@@ -129,6 +141,9 @@ def test_the_checks_find_what_they_are_for() -> None:
     bare.metadata["mystnb"] = {"figure": {"caption": "A.", "name": "fig-01-a"}, "image": {"alt": "A row."}}
     assert without_caption([bare]) == []
     assert skipped_levels("# One\n\n### Three\n\n## Two\n\n### Three again") == ["Three"]
+    page = "```{table} A\n:name: tab-a\n:class: b\n```\n$$\nx\n$$ (eq-c)\n```{math}\n:label: eq-d\n```\n:name: e\n"
+    assert numbered(page) == ["tab-a", "eq-c", "eq-d"]
+    assert referred("{numref}`tab-a`, {numref}`the table <tab-b>`, {eq}`eq-c`, `tab-d`") == {"tab-a", "tab-b", "eq-c"}
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -195,3 +210,29 @@ def test_references_name_figures_and_equations_that_exist() -> None:
     text = "\n".join(cell.source for cell in everything if cell.cell_type == "markdown")
     assert set(re.findall(r"{numref}`([^`]+)`", text)) <= figures
     assert set(re.findall(r"{eq}`([^`]+)`", text)) <= set(re.findall(r":label: (\S+)", text))
+
+
+def test_everything_numbered_on_a_page_is_referred_to() -> None:
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
+    chapters = [cell.source for path in CHAPTERS for cell in cells(path) if cell.cell_type == "markdown"]
+    names = [name for page in pages.values() for name in numbered(page)]
+    assert len(set(names)) == len(names) > 0
+    assert sorted(set(names) - referred("\n".join([*pages.values(), *chapters]))) == []
+
+
+def test_commands_of_the_exercises_can_be_called() -> None:
+    """Each is for papermill: a notebook that is there, with parameters that it has."""
+    commands = re.findall(r"^papermill notebooks/(\w+)\.ipynb (.*)$", "\n".join(map(prose, CHAPTERS)), flags=re.M)
+    assert commands
+    for notebook, arguments in commands:
+        (path,) = [path for path in CHAPTERS if path.stem == notebook]
+        (given,) = [cell.source for cell in cells(path) if "parameters" in tags(cell)]
+        known = {ast.unparse(line.target) for line in ast.parse(given).body if isinstance(line, ast.AnnAssign)}
+        assert set(re.findall(r"-p (\S+) \S+", arguments)) <= known
+
+
+def test_the_gentle_recipe_is_fifty_times_slower() -> None:
+    text = prose(project_root() / "notebooks" / "02_fine_tuning.ipynb")
+    (rate,) = re.findall(r"-p backbone_learning_rate (\S+)", text)
+    assert "fifty times more slowly" in text and load_profile("quick").learning_rate == 0.0005
+    assert float(rate) * 50 == pytest.approx(0.0005)

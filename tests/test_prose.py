@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import prose
 import pytest
 import terms
@@ -16,6 +17,16 @@ import results
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = {"numbers": [], "words": {}, "names": {}}
 
+CODE = '''%matplotlib inline
+def shown(found):
+    """What a reader of the page finds: heat maps"""
+    return f"The area is {found['area of 0.25']:.2f} of 1.5 and " \
+        f"{found:4.5f} more than {'that of 8.5 men' if found else 0.75}."
+
+
+columns = {"at 2.5": 3.5, "share of 4.5": "of 5.5"}
+Markdown(shown(0) + f"Of these people {100 * found:.1f} % are named, or 93 % of all of them.")
+'''
 SAMPLE = """# Title
 
 The accuracy rose to 93.7 per cent, by 2.25 points.
@@ -35,6 +46,8 @@ z = 7.5
 :class: note
 Text of 9.5.
 ```{verdict-table} quick
+:name: tab-6.5
+:caption: By 20.5 points
 10.5 | a:b
 ```
 After the table 11.5.
@@ -48,7 +61,7 @@ def said(text: str, rules: dict = NOTHING) -> list[str]:
 
 def test_decimals_and_percentages_in_running_text_are_found_and_nothing_else() -> None:
     found = said(SAMPLE)
-    assert found == ["3: '93.7 %'", "3: '2.25'", "16: '8.5'", "18: '9.5'", "22: '11.5'"]
+    assert found == ["3: '93.7 %'", "3: '2.25'", "16: '8.5'", "18: '9.5'", "21: '20.5'", "24: '11.5'"]
 
 
 def test_a_number_is_allowed_with_a_reason_and_only_where_it_says() -> None:
@@ -62,6 +75,34 @@ def test_empty_words_and_second_names_are_found() -> None:
     first, second = prose.faults("page.md", "Text\n\nSimply look at the heat maps: `heatmap` is code.", rules)
     assert first.line == 3 and "leave it out" in first.says
     assert "this book says 'map'" in second.says
+
+
+def test_what_a_cell_of_code_displays_is_read_and_its_code_is_not() -> None:
+    rules = {**NOTHING, "names": {"heat ?maps?": "map"}}
+    found = said(prose.strings_of(CODE), rules)
+    assert found == ["4: '1.5'", "4: '8.5'", "8: '93 %'", "3: 'heat maps': this book says 'map'"]
+
+
+def test_captions_and_text_alternatives_are_read(tmp_path: Path) -> None:
+    shown = {
+        "figure": {"caption": "It rose by 7.5.", "name": "fig-8.5"},
+        "image": {"alt": "A line at 9.5.", "width": "85.5%"},
+    }
+    cells = [
+        nbformat.v4.new_code_cell("figure = plots.bars(0.5)", metadata={"mystnb": shown}, id="drawn"),
+        nbformat.v4.new_markdown_cell("Text.\n\nAnd 10.5.", id="said"),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks/01_x.ipynb")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/page.md").write_text("```{figure} x.svg\n:alt: A line at 11.5.\n:width: 80.5%\n\nDrawn.\n```\n")
+    allowed = {"text": "9.5", "why": "a test", "file": "01_x.ipynb"}
+    found = [
+        f"{fault.file}:{fault.line}: {fault.says[:6]}"
+        for fault in prose.check(tmp_path, {**NOTHING, "numbers": [allowed]})
+    ]
+    drawn, text = "notebooks/01_x.ipynb#drawn:1: ", "notebooks/01_x.ipynb#said:3: "
+    assert found == ["book/page.md:2: '11.5'", f"{drawn}'7.5' ", f"{text}'10.5'"]
 
 
 def test_a_number_that_is_allowed_and_not_used_is_a_fault(tmp_path: Path) -> None:
@@ -90,6 +131,9 @@ def test_every_reference_is_cited_and_every_citation_resolved() -> None:
     entries = re.findall(r"^@\w+\{([^,]+),", bibliography, re.MULTILINE)
     assert len(entries) == len(set(entries))
     assert cited() == set(entries)
+    each = re.split(r"^@", bibliography, flags=re.MULTILINE)[1:]
+    found = r"^  (?:doi|eprint|url) = \{.+\}|^  note = \{HAL "
+    assert [entry.partition(",")[0] for entry in each if not re.search(found, entry, re.MULTILINE)] == []
 
 
 # --- the glossary and the tables, in a page built with warnings as errors
@@ -211,3 +255,13 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
     # "single scattered pixels do far more damage than SDD's own region", where it is deleted
     scattered = results.load_results(ROOT, "facescrub12")["differences"]["sdd_minus_scattered"]["black"]
     assert scattered["deletion"]["drop_points"]["high"] < 0
+
+
+def test_what_is_said_of_the_inpainting_game_holds_for_the_committed_results() -> None:
+    # related.md: more of the repainted pixels than CAM, less of Guided Grad-CAM; behind CAM by area; as many turned
+    game = results.load_results(ROOT, "quick/other_explainers")["inpainting_game"]
+    sdd, cam = game["sdd_sum"], game["cam"]
+    assert cam["found"] < sdd["found"] < game["guided_gradcam"]["found"] and sdd["turned"] == cam["turned"]
+    assert game["centre"]["area"] < sdd["area"] < cam["area"]
+    for run in ("facescrub12", "lfw"):  # "on photographs the game was not played"
+        assert not results.load_results(ROOT, f"{run}/other_explainers")["inpainting_game"]

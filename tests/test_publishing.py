@@ -1,6 +1,7 @@
 """A site at a known address has launch buttons, a card and absolute addresses; a local one has none of them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 ADDRESS = "https://somebody.github.io/faces"
 NAME = "04_sdd_derivation"
+PERSON = "notebooks/gallery/identity_003"  # a page of the gallery
+PDF = re.search(r"^```\{only\} published\n.*?^```\n", (ROOT / "book/use.md").read_text(encoding="utf-8"), re.M | re.S)
+WORKFLOWS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / ".github/workflows").glob("*.yml")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +32,20 @@ def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def built(folder: Path, address: str | None) -> Path:
-    """A site of two pages, with the book's configuration."""
+    """A site of three pages, with the book's configuration."""
     shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / f"{NAME}.ipynb", folder / "notebooks")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Chapter\n\nText.")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "notebooks" / f"{NAME}.ipynb")
-    (folder / "book" / "index.md").write_text("# Start\n\nWords.\n\n```{bibliography}\n```\n", encoding="utf-8")
+    (folder / PERSON).parent.mkdir(parents=True)
+    for name in (f"notebooks/{NAME}", PERSON):
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    assert PDF, "use.md leads to the PDF"
+    start = f"# Start\n\nWords.\n\n{PDF[0]}\n```{{bibliography}}\n```\n"
+    (folder / "book" / "index.md").write_text(start, encoding="utf-8")
     (folder / "profile.yaml").write_text("dataset: synthetic\nshows_real_people: false\n", encoding="utf-8")
-    toc = {"format": "jb-book", "root": "book/index", "chapters": [{"file": f"notebooks/{NAME}"}]}
+    toc = {"format": "jb-book", "root": "book/index", "chapters": [{"file": f"notebooks/{NAME}"}, {"file": PERSON}]}
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     config = publishing.with_address(CONFIG, address) if address else CONFIG
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -54,6 +62,12 @@ def buttons(chapter: BeautifulSoup) -> dict[str, str]:
     return {a.get_text().strip(): str(a["href"]) for a in chapter.select(".article-header-buttons a[href]")}
 
 
+def searches(site: Path) -> str:
+    """Whether the search shows a summary of each page that it finds."""
+    options = (site / "_static" / "documentation_options.js").read_text(encoding="utf-8")
+    return re.findall(r"SHOW_SEARCH_SUMMARY: (\w+)", options)[0]
+
+
 def test_a_local_site_has_a_download_and_no_button_to_elsewhere(tmp_path: Path) -> None:
     site = built(tmp_path, None)
     chapter = page(site / "notebooks" / f"{NAME}.html")
@@ -61,6 +75,8 @@ def test_a_local_site_has_a_download_and_no_button_to_elsewhere(tmp_path: Path) 
     assert nbformat.read(site / "_sources" / "notebooks" / f"{NAME}.ipynb", as_version=4).cells
     assert not chapter.select('meta[property^="og:"], link[rel=canonical]')
     assert page(site / "404.html").find("link", rel="stylesheet")["href"].startswith("/_static/")
+    assert not page(site / "book" / "index.html").select("a[href$='.pdf']")
+    assert searches(site) == "false", "a browser does not fetch pages of a folder"
 
 
 def test_a_published_site_can_be_launched_shared_and_missed(tmp_path: Path) -> None:
@@ -76,6 +92,12 @@ def test_a_published_site_can_be_launched_shared_and_missed(tmp_path: Path) -> N
     assert tags["og:image"] == f"{ADDRESS}/_static/card.png" and tags["twitter:card"] == "summary_large_image"
     assert tags["og:url"] == f"{ADDRESS}/notebooks/{NAME}.html" == chapter.find("link", rel="canonical")["href"]
     assert page(site / "404.html").find("link", rel="stylesheet")["href"].startswith("/faces/_static/")
+    of_person = buttons(page(site / f"{PERSON}.html"))  # no branch has a notebook of that name
+    assert of_person[".ipynb"] == f"../../_sources/{PERSON}.ipynb" and not {"Binder", "Colab"} & set(of_person)
+    (pdf,) = page(site / "book" / "index.html").select("a[href$='.pdf']")
+    steps = [step.get("run", "") for step in WORKFLOWS["publish"]["jobs"]["publish"]["steps"]]
+    assert pdf["href"] == "../book.pdf" and "cp _build/$PROFILE/book.pdf _build/$PROFILE/html/" in steps
+    assert searches(site) == "true"
 
 
 def test_an_address_that_is_none_is_refused() -> None:
@@ -117,9 +139,47 @@ def test_notebooks_for_colab_set_up_their_machine(tmp_path: Path) -> None:
         setup = theirs.cells[0].source
         assert "git clone --quiet --depth 1 https://github.com/somebody/faces " in setup
         runs = setup.partition("run quick ")[2].splitlines()[:1]
-        needed = [name for name in publishing.FIRST if name < source.stem] + list(publishing.NEEDS.get(source.stem, ()))
+        needed = [name for name in publishing.FIRST if name < source.stem]
         assert (runs[0].split() if runs else []) == needed
         assert set(needed) <= {path.stem for path in sources}
+
+
+def test_chapters_read_what_the_first_two_leave_and_no_other() -> None:
+    """What `need` and `read_json` name as the maker of an artefact; the Makefile and Colab's cell rest on it."""
+    code = [path.read_text(encoding="utf-8") for path in (ROOT / "xfrlib").rglob("*.py")]
+    for source in make_book.all_notebooks():
+        code += [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    asks = re.compile(r"\.(?:need|read_json)\(\s*\"[^\"]+\",\s*(?:made_by=)?\"(\d\d_\w+)\"")
+    assert {name for text in code for name in asks.findall(text)} == set(publishing.FIRST)
+
+
+def test_a_push_is_published_only_when_its_tests_have_passed() -> None:
+    (started,) = (
+        WORKFLOWS["publish"][key] for key in WORKFLOWS["publish"] if key in ("on", True)
+    )  # YAML 1.1: on is true
+    assert set(started) == {"workflow_run", "workflow_dispatch"}
+    assert started["workflow_run"]["workflows"] == [WORKFLOWS["test"]["name"]]
+    job = WORKFLOWS["publish"]["jobs"]["publish"]
+    assert "workflow_run.conclusion == 'success'" in job["if"] and "workflow_run.event == 'push'" in job["if"]
+    assert "workflow_run.head_sha" in job["steps"][0]["with"]["ref"]
+
+
+def test_the_weekly_check_of_links_sees_every_page(tmp_path: Path) -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = {toc["root"], PERSON, *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])}
+    for file in files:
+        (tmp_path / f"{file}.html").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{file}.html").touch()
+    (arguments,) = (
+        step["with"]["args"]
+        for step in WORKFLOWS["links"]["jobs"]["links"]["steps"]
+        if "lychee" in step.get("uses", "")
+    )
+    patterns = re.findall(
+        r"'_build/quick/html/([^']+)'", arguments
+    )  # quoted, or the shell would expand them its own way
+    seen = {path.relative_to(tmp_path).with_suffix("").as_posix() for p in patterns for path in tmp_path.glob(p)}
+    assert seen == files
 
 
 def test_binder_has_what_it_needs() -> None:

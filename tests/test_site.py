@@ -408,7 +408,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         cam, sdd = (node(f"{run}/other_explainers", shared.format(name)) for name in ("cam", "sdd_sum"))
         assert (sdd < cam) == apart
     assert node("quick/other_explainers", verdict.format("black", "random_map", "deletion")) == "undecided"
-    for run, other in (("quick", "saliency"), ("quick", "guided_backpropagation"), ("facescrub12", "guided_backpropagation")):
+    gradients = (("quick", "saliency"), ("quick", "guided_backpropagation"), ("facescrub12", "guided_backpropagation"))
+    for run, other in gradients:
         said = {node(f"{run}/other_explainers", verdict.format("blur", other, kind)) for kind in results.SIGN}
         assert said == {"worse"}, other
     for other in ("cam", "finercam"):

@@ -22,9 +22,8 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).resolve().parents[1]
 CARD = (1200, 630)  # pixels of the picture that is shown beside a link
 COLAB_BRANCH = "colab"
-# Notebooks whose artefacts others read, as the Makefile has it.
+# Notebooks whose artefacts the others read, as the Makefile has it.
 FIRST = ("01_data_preparation", "02_fine_tuning")
-NEEDS = {"11_when_not_to_show_it": ("06_full_evaluation",)}
 SETUP = """# This machine has neither the book nor its packages, nor what the chapters before this one have made.
 import sys
 
@@ -62,6 +61,7 @@ def with_address(config: dict[str, Any], address: str) -> dict[str, Any]:
     width, height = CARD
     config["sphinx"]["config"] |= {
         "notfound_urls_prefix": urlsplit(address).path,
+        "html_show_search_summary": True,
         "ogp_site_url": address,
         "ogp_site_name": config["title"],
         "ogp_social_cards": {"enable": False},
@@ -98,7 +98,7 @@ def colab_notebooks(folder: Path) -> list[Path]:
     written = []
     for source in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(source, as_version=4)
-        needed = [name for name in FIRST if name < source.stem] + list(NEEDS.get(source.stem, ()))
+        needed = [name for name in FIRST if name < source.stem]
         earlier = f"!{{sys.executable}} tools/make_book.py run quick {' '.join(needed)}\n" if needed else ""
         code = SETUP.format(repository=repository(config), earlier=earlier)
         notebook.cells.insert(0, new_code_cell(code, metadata={"id": "setup"}))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.models.saved import load_classifier, save_classifier
 
+_IMPORTED = ModuleType | FunctionType | BuiltinFunctionType | type
 _SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 
@@ -62,7 +63,7 @@ def start_notebook(
     known = ["profile", "data_root", "run_name", *parameters]
     if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
         for name, value in namespace.items():
-            if name.startswith("_") or name.isupper() or isinstance(value, ModuleType | FunctionType | type):
+            if name.startswith("_") or name.isupper() or isinstance(value, _IMPORTED):
                 continue  # a private name, a constant, something imported
             if name not in known and name not in _SHELL_NAMES:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")

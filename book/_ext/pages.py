@@ -7,8 +7,10 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 WORDS_A_MINUTE = 220
+GALLERY = "notebooks/gallery/"  # its pages are runs of one notebook; the repository has none of them by name
 SKIPPED = (nodes.literal_block, nodes.table, nodes.math, nodes.math_block, nodes.raw, nodes.comment, nodes.citation)
 TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*?</table>', re.DOTALL)
 SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
@@ -52,17 +54,30 @@ def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
         context["body"] = mend(context["body"])
 
 
-def open_in_colab(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Lead the button of Colab to the branch whose notebooks begin with a cell that sets up the machine."""
-    for group in context.get("header_buttons", []):
+def launch(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Lead the button of Colab to the branch whose notebooks begin with a cell that sets up the machine.
+
+    A page of the gallery gets no such buttons: neither branch has its file. It says the command that makes it.
+    """
+    groups = context.get("header_buttons", [])
+    if pagename.startswith(GALLERY):
+        groups[:] = [group for group in groups if group.get("label") != "launch-buttons"]
+    for group in groups:
         for button in group.get("buttons", []):
             if button.get("text") == "Colab":
                 button["url"] = re.sub(r"/blob/[^/]+/", "/blob/colab/", button["url"])
 
 
+def note_address(app: Sphinx, config: Config) -> None:
+    """Set the tag ``published`` where the site's address is known, for what only such a site has."""
+    if config.html_baseurl:
+        app.tags.add("published")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done to every page."""
+    app.connect("config-inited", note_address)
     app.connect("doctree-read", add_reading_time)
     app.connect("html-page-context", mend_page)
-    app.connect("html-page-context", open_in_colab, priority=900)  # after the theme has made its buttons
+    app.connect("html-page-context", launch, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}
