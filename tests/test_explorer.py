@@ -3,6 +3,8 @@
 import io
 import json
 from datetime import datetime
+from html import escape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folde
 from xfrlib.explorer.maps import _upsample_exponential
 from xfrlib.explorer.panel import colour_table, place_of_peak, tint
 from xfrlib.explorer.thumbnails import Thumbnails
+from xfrlib.explorer.view import CROPPED
 from xfrlib.plots import SEQUENTIAL
 
 DISC = 2  # passes of the disc that a region has to beat
@@ -146,6 +149,20 @@ def test_look_alikes_are_those_of_the_nearest_mean_embedding(pictures, seen):
         pictures.look_alikes(5)
 
 
+def test_look_alikes_are_computed_once_for_each_target(pictures, seen, monkeypatch):
+    with pytest.raises(ValueError, match="there is no picture of person 5 here"):
+        pictures.look_alikes(5)
+    assert sum(seen) == 1  # what cannot be answered asks nothing
+    targets, said, by_likeness = [], [], pictures._by_likeness
+    monkeypatch.setattr(pictures, "_by_likeness", lambda target: targets.append(target) or by_likeness(target))
+    first = pictures.look_alikes(1, progress=lambda *done: said.append(done))
+    pictures.look_alikes(2).clear()
+    assert pictures.look_alikes(1) == first and len(pictures.look_alikes(2)) == 3
+    assert targets == [1, 2] and said == [(0, 7)] and sum(seen) == 8
+    pictures.add("own.png", encoded((40, 40)))
+    assert pictures.look_alikes(1) == first and targets == [1, 2, 1]
+
+
 def test_embeddings_are_averaged_feature_maps_of_length_one(pictures, classifier):
     pictures.run_all()
     expected = F.normalize(classifier.features(pictures.dataset.images).mean(dim=(2, 3)), dim=1)
@@ -178,6 +195,7 @@ def test_an_own_picture_is_cut_to_the_shape_of_the_others(pictures, kind, mode):
     assert row == 8 and pictures.image(row).shape == (3, 16, 16)
     assert pictures.person(row) == "unknown" and pictures.labels[row] == -1
     assert row in pictures.matching() and row not in pictures.matching(outcome="wrong")
+    assert pictures.cropped == {row}
 
 
 def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classifier):
@@ -381,6 +399,27 @@ def test_thumbnails_come_in_pages(pictures):
     assert pressed == [3]
 
 
+def test_the_chosen_thumbnail_is_named(panel):
+    panel.picture.value = 3
+    shown = [button.tooltip for button in panel.thumbnails.buttons if button.layout.display != "none"]
+    assert [title.split(",")[0] for title in shown if title.endswith(", chosen")] == ["person 1: 003.png"]
+
+
+def test_what_look_alikes_cost_is_said_and_paid_once(panel, seen):
+    said = []
+    panel.status.observe(lambda change: said.append(change.new), "value")
+    panel.rivals.value = "look-alikes"
+    assert said[:3] == [
+        "computing the maps …",
+        "looking for look-alikes: asking the network about every picture, 0 of 7 …",
+        "computing the maps …",
+    ]
+    said.clear()
+    panel.delta.value = 3.0
+    panel.picture.value = 5
+    assert not [sentence for sentence in said if "every picture" in sentence]
+
+
 def test_target_and_rivals_by_hand_until_another_picture(panel):
     first = panel.shown[0][0].classes[0]
     rival, other = (label for _, label in panel.chosen.options[-2:])
@@ -423,6 +462,26 @@ def test_an_own_picture_is_shown(panel):
     upload(panel, "me.jpg", encoded((64, 48), "JPEG"))
     assert panel.row == 8 == panel.picture.value and "own picture: me.jpg" in panel.status.value
     assert panel.subject.label == "everybody" and panel.upload.value == ()
+
+
+def test_a_picture_of_another_size_is_said_to_be_cropped_and_not_aligned(classifier, tmp_path):
+    (tmp_path / "alpha").mkdir()
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "alpha" / "1.png")
+    panel = explorer(classifier, tmp_path, identities=["alpha", *"bcdefg"])
+    assert "aligned" not in panel.status.value
+    upload(panel, "me.jpg", encoded((64, 48), "JPEG"))
+    assert escape(CROPPED) in panel.status.value
+    upload(panel, "ready.png", encoded((112, 112)))  # the size that the folder is read at
+    assert "own picture: ready.png" in panel.status.value and "aligned" not in panel.status.value
+    how_to = Path(__file__).resolve().parents[1] / "book" / "how_to" / "own_faces.md"
+    assert f"{CROPPED.partition('run: ')[2]}\n" in how_to.read_text(encoding="utf-8")
+
+
+def test_a_status_is_text_for_the_element_that_stays(panel):
+    assert "xfr-status" in panel.status._dom_classes and "<" not in panel.status.value
+    panel.name.value = "nobody of that name"
+    assert "no picture passes" in panel.status.value and "<" not in panel.status.value
 
 
 def test_errors_are_sentences_and_go_away(panel):

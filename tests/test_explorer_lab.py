@@ -79,7 +79,7 @@ def test_a_subject_is_chosen_a_slider_moved_by_keyboard_and_a_picture_uploaded(f
 
         control("subject", "select").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
         second = pixels(PICTURE, unlike=first)
-        find("//*[@role='status' and contains(., 'person 1: 2.png')]")
+        status = find("//*[@role='status' and contains(., 'person 1: 2.png')]")
 
         heat = pixels(SDD, unlike=heat)
         handle = control("delta", "*[@role='slider']")
@@ -101,7 +101,8 @@ def test_a_subject_is_chosen_a_slider_moved_by_keyboard_and_a_picture_uploaded(f
 
         (faces / "bad.png").write_text("no picture")
         upload(faces / "bad.png")
-        find("//*[@role='status' and contains(., 'bad.png: not a picture of a known format')]")
+        said = find("//*[@role='status' and contains(., 'bad.png: not a picture of a known format')]")
+        assert said == status  # the element stays: a screen reader speaks what changes in it
         third = pixels(PICTURE)
         upload(faces / "faces" / "person_2" / "4.png")
         find("//*[@role='status' and contains(., 'own picture: 4.png')]")

@@ -150,7 +150,7 @@ def index(cards: list[dict[str, Any]]) -> str:
 def _card(card: dict[str, Any]) -> list[str]:
     name, hits = shown(card["subject"]), card["hits"]
     said = [f"Named right in {card['right']} of {card['pictures']} test pictures."]
-    alt = f"A test picture of {name} under the heat map of SDD against the look-alikes."
+    alt = f"A test picture of {name} under the map of SDD against the look-alikes."
     if hits:
         part = " and ".join(card["differs"])
         said.append(

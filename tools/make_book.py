@@ -15,6 +15,7 @@ Executed copies and the site go to _build/<profile>/; the folder of real picture
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -34,6 +35,7 @@ import solutions
 import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import PythonTranslator
 
 ROOT = Path(__file__).resolve().parents[1]
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
@@ -41,6 +43,11 @@ ROOT = Path(__file__).resolve().parents[1]
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
+TO_RUN = (
+    "*To run this notebook:* `git clone {repository}`, put this file into the folder `{folder}` of the clone, and call "
+    "`make lab` in the clone: it installs `xfrlib` with all that it needs and opens JupyterLab. README.md says how "
+    "without make."
+)
 
 
 def sources(root: Path = ROOT) -> list[Path]:
@@ -123,8 +130,10 @@ def preflight(profile: str) -> None:
 def for_the_page(notebook: NotebookNode) -> NotebookNode:
     """Take out what only a live kernel can show: widget views and state, progress bars, papermill's own notes.
 
-    A widget view would make the page load scripts from other hosts; a static output beside it stays.
+    A widget view would make the page load scripts from other hosts; a static output beside it stays. The values that
+    the notebook was run with become those of its parameters: whoever downloads it runs again what the page shows.
     """
+    given = notebook.metadata.get("papermill", {}).get("parameters", {})
     for key in ("widgets", "papermill"):
         notebook.metadata.pop(key, None)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -132,7 +141,29 @@ def for_the_page(notebook: NotebookNode) -> NotebookNode:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
             cell.outputs = list(_static(cell.outputs))
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = with_values(cell.source, given)
     return notebook
+
+
+def with_values(source: str, given: dict[str, Any]) -> str:
+    """The typed parameters of a cell with the values `given`, as papermill writes them; all else stays as it is.
+
+    The folder of data and other absolute paths are left out: they mean something on this machine only.
+    """
+    given = {
+        name: value
+        for name, value in given.items()
+        if name != "data_root" and not (isinstance(value, str) and Path(value).expanduser().is_absolute())
+    }
+    lines = source.splitlines(keepends=True)
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.AnnAssign) and (name := ast.unparse(node.target)) in given:
+            place = slice(node.lineno - 1, node.end_lineno)
+            comment = "".join(lines[place]).removeprefix(ast.get_source_segment(source, node) or "")
+            kind, value = ast.get_source_segment(source, node.annotation), PythonTranslator.translate(given[name])
+            lines[place] = [f"{name}: {kind} = {value}{comment}"]
+    return "".join(lines)
 
 
 def _static(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
@@ -204,14 +235,17 @@ def build_site(profile: str) -> None:
     html = site.parent / "html"
     shutil.rmtree(html, ignore_errors=True)
     shutil.move(site / "_build" / "html", html)
+    repository = publishing.repository(yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8")))
     for path in (html / "_sources").rglob("*.ipynb"):
-        clear_outputs(path)
+        folder = path.parent.relative_to(html / "_sources").as_posix()
+        for_download(path, TO_RUN.format(repository=repository, folder=folder))
     print(f"The site is built, without a warning: {html / 'index.html'}", flush=True)
 
 
-def clear_outputs(path: Path) -> None:
-    """Take the outputs out of a notebook that a page offers for download: it is to be run, and they weigh most."""
+def for_download(path: Path, to_run: str) -> None:
+    """Make a page's download ready to be run: without outputs, which weigh most; `to_run` below its title."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = re.sub(r"\A# .*", lambda title: f"{title[0]}\n\n{to_run}", notebook.cells[0].source)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -17,7 +17,7 @@ from xfrlib.evaluation.masks import top_fraction_mask
 from xfrlib.evaluation.perturbation import deletion_retention, perturbed
 from xfrlib.evaluation.sensitivity import RESOLUTIONS
 from xfrlib.explain import Explanation, explain_features
-from xfrlib.explorer.pictures import Pictures
+from xfrlib.explorer.pictures import Pictures, Progress
 from xfrlib.sdd import sdd_scale
 
 RIVALS = ("most probable", "look-alikes", "by hand")
@@ -118,10 +118,11 @@ class Calculator:
         self._explain = lru_cache(maxsize=64)(self._explain_anew)
         self._answer = lru_cache(maxsize=64)(self._answer_anew)
 
-    def rivals(self, row: int, settings: Settings) -> list[int]:
+    def rivals(self, row: int, settings: Settings, progress: Progress | None = None) -> list[int]:
         """The classes that the target of picture `row` is compared with.
 
-        Raises `ValueError` if there is none, or one picked by hand is the target.
+        Look-alikes are known when the network has seen all pictures; `progress` is told how far it is. Raises
+        `ValueError` if there is none, or one picked by hand is the target.
         """
         target = self.target(row, settings)
         if settings.rivals == "by hand":
@@ -130,7 +131,8 @@ class Calculator:
             return list(settings.chosen)
         if not 2 <= settings.top_k <= len(self.pictures.names):
             raise ValueError(f"top_k = {settings.top_k}: must be between 2 and {len(self.pictures.names)}")
-        others = self.pictures.look_alikes(target) if settings.rivals == "look-alikes" else self.by_score(row, target)
+        alike = settings.rivals == "look-alikes"
+        others = self.pictures.look_alikes(target, progress) if alike else self.by_score(row, target)
         return others[: settings.top_k - 1]
 
     def target(self, row: int, settings: Settings) -> int:

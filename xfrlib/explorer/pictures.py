@@ -64,7 +64,9 @@ class Pictures:
         self._logits: dict[int, Tensor] = {}
         self._embeddings: dict[int, Tensor] = {}
         self._added: list[Tensor] = []
+        self.cropped: set[int] = set()  # added pictures that had not the size of the others
         self._thumbnails: dict[int, bytes] = {}
+        self._look_alikes: dict[tuple[int, int], list[int]] = {}  # by target and number of pictures
         self.image = lru_cache(maxsize=256)(self._read)
         if pooled is None:
             self._run([0])
@@ -181,9 +183,10 @@ class Pictures:
         return [row for row in rows if confidence[0] <= answers[row][1] <= confidence[1]]
 
     def add(self, name: str, data: bytes) -> int:
-        """Add the picture in a file's bytes, cut to the shape of the others; returns its number.
+        """Add the picture in a file's bytes, cut at its centre to the shape of the others; returns its number.
 
-        Raises `FaceImageError` with a sentence that names the file, if it is no usable picture.
+        No face is looked for: what had another size is among `cropped`, since it is not aligned either. Raises
+        `FaceImageError` with a sentence that names the file, if it is no usable picture.
         """
         height, width = self.image(0).shape[1:]
         try:
@@ -197,21 +200,34 @@ class Pictures:
         self._added.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255)
         self.paths.append(name)
         self.labels.append(-1)
-        return len(self.paths) - 1
+        row = len(self.paths) - 1
+        if picture.size != (width, height):
+            self.cropped.add(row)
+        return row
 
     def look_alikes(self, target: int, progress: Progress | None = None) -> list[int]:
         """The other classes with pictures here, those most like `target` first: by the cosine of mean embeddings.
 
         An embedding is the average of the feature map over positions, scaled to length 1; the mean over classes is
         subtracted. The rows of the output weight would not do: training turns those of look-alikes away from each
-        other. Raises `ValueError` if there is no picture of `target`.
+        other. What the network has not seen goes through it first; `progress` as for `run_all`. Raises `ValueError` if
+        there is no picture of `target`.
         """
-        self.run_all(progress)
-        labels = sorted(set(self.labels) - {-1})
-        if target not in labels:
-            raise ValueError(f"there is no picture of {self.names[target]} here, so its look-alikes are not known")
-        rows = [[r for r, own in enumerate(self.labels) if own == label] for label in labels]
-        means = torch.stack([torch.stack([self._embeddings[r] for r in own]).mean(dim=0) for own in rows])
+        key = target, len(self)
+        if key not in self._look_alikes:
+            if target not in self.labels:
+                raise ValueError(f"there is no picture of {self.names[target]} here, so its look-alikes are not known")
+            self.run_all(progress)
+            self._look_alikes[key] = self._by_likeness(target)
+        return list(self._look_alikes[key])
+
+    def _by_likeness(self, target: int) -> list[int]:
+        rows: dict[int, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            if label >= 0:
+                rows.setdefault(label, []).append(row)
+        labels = sorted(rows)
+        means = torch.stack([torch.stack([self._embeddings[r] for r in rows[label]]).mean(dim=0) for label in labels])
         means = F.normalize(means - means.mean(dim=0), dim=1)
         order = (means @ means[labels.index(target)]).argsort(descending=True, stable=True).tolist()
         return [labels[place] for place in order if labels[place] != target]

@@ -51,9 +51,10 @@ class Thumbnails(widgets.HBox):
             button.layout.display = "" if place < len(page) else "none"
             if place < len(page):
                 data = base64.b64encode(self.pictures.thumbnail(page[place])).decode()
-                edge = "; border: 3px solid #D55E00" if page[place] == self.chosen else ""
+                chosen = page[place] == self.chosen
+                edge = "; border: 3px solid #D55E00" if chosen else ""
                 rules.append(f".{self._mark}-{place} {{background-image: url(data:image/png;base64,{data}){edge}}}")
-                button.tooltip = self._title(page[place])
+                button.tooltip = self._title(page[place]) + (", chosen" if chosen else "")
         shown = f"{first + 1} to {first + len(page)} of {len(self.rows)}"
         self._look.value = f"<style>{''.join(rules)}</style>{shown}"
         self.earlier.disabled, self.later.disabled = first == 0, first + _PAGE >= len(self.rows)

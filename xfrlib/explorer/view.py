@@ -17,19 +17,26 @@ from xfrlib.config import FORMS
 from xfrlib.explorer.export import describe, figure, save
 from xfrlib.explorer.maps import RESOLUTIONS, RIVALS, Answers, Calculator, Maps, Settings
 from xfrlib.explorer.panel import Panel
-from xfrlib.explorer.pictures import OUTCOMES, Pictures
+from xfrlib.explorer.pictures import OUTCOMES, Pictures, Progress
 from xfrlib.explorer.thumbnails import Thumbnails
 from xfrlib.plots import percent
 
 _LABEL = {"description_width": "100px"}
 EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
+CROPPED = (
+    "Centre-cropped, not aligned: a network that was trained on aligned faces may misread it. To align it first, put "
+    "it at photos/<name>/<file> and run: python -m xfrlib.data.align photos data/my_faces"
+)
 _BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
 
 # JupyterLab takes the arrow keys and letters typed in a list or slider for commands of the notebook, unless the element
-# has this attribute; ipywidgets does not set it.
-_KEYS = """<img alt="" style="display: none" onload="const start = () => {
+# has this attribute; ipywidgets does not set it. A screen reader speaks what changes inside an element that was there
+# before, with the role of a status: each sentence is new, so the role belongs to the element around it.
+_ATTRIBUTES = """<img alt="" style="display: none" onload="const start = () => {
   const root = this.closest('.xfr-explorer'), name = 'data-lm-suppress-shortcuts';
-  if (!root) return setTimeout(start, 100);
+  const status = root && root.querySelector('.xfr-status');
+  if (!status) return setTimeout(start, 100);
+  status.setAttribute('role', 'status');
   root.addEventListener('focusin', ({ target }) => {
     if (target.matches('select, [role=slider]')) target.setAttribute(name, 'true');
   });
@@ -59,7 +66,7 @@ class Explorer(widgets.VBox):
         self._offered: tuple[int, int] | None = None  # picture and target whose classes are in the lists
         self._make_choice()
         self._make_controls(settings)
-        self.status = widgets.HTML()
+        self.status = widgets.HTML().add_class("xfr-status")
         self.panels = [Panel(pictures), Panel(pictures)]
         self._panels = widgets.HBox(self.panels[:1], layout={"flex_flow": "row wrap"})
         filters = widgets.HBox([self.name, self.outcome, self.confidence], layout={"flex_flow": "row wrap"})
@@ -70,8 +77,8 @@ class Explorer(widgets.VBox):
             widgets.VBox([self.fraction, self.fill, self.compare, self.side, self.save]),
         ]
         controls = widgets.HBox(columns, layout={"flex_flow": "row wrap"})
-        keys = widgets.HTML(_KEYS, layout={"display": "none"})
-        super().__init__([filters, choice, self.thumbnails, controls, self.status, self._panels, keys])
+        attributes = widgets.HTML(_ATTRIBUTES, layout={"display": "none"})
+        super().__init__([filters, choice, self.thumbnails, controls, self.status, self._panels, attributes])
         self.add_class("xfr-explorer")
         self._filter()
 
@@ -144,7 +151,7 @@ class Explorer(widgets.VBox):
                 outcome=self.outcome.value,
                 confidence=(low / 100, high / 100),
                 subject=None if self.subject.value == EVERYBODY else self.subject.value,
-                progress=lambda done, total: self._say(f"asking the network about every picture: {done} of {total} …"),
+                progress=self._asking("looking for pictures"),
             )
             if not rows:
                 raise ValueError("no picture passes these filters; the list below still shows those found before")
@@ -220,7 +227,8 @@ class Explorer(widgets.VBox):
 
     def _offer_classes(self, settings: Settings) -> None:
         """Fill the lists of classes, the most probable first, and mark those in use."""
-        target, rivals = self.calculator.target(self.row, settings), self.calculator.rivals(self.row, settings)
+        target = self.calculator.target(self.row, settings)
+        rivals = self.calculator.rivals(self.row, settings, self._asking("looking for look-alikes"))
         self.rivals.value = settings.rivals
         key = self.row, target
         if key != self._offered:  # else the lists stay, and whoever is in them with the keyboard
@@ -239,6 +247,7 @@ class Explorer(widgets.VBox):
     def _draw(self) -> None:
         """Draw the maps at once, and what the network says of the masks when it has answered."""
         self._load()
+        self._say("computing the maps …")
         found = [self.calculator.maps(self.row, settings) for settings in self.sides]
         high = max(float(maps.explanation.cams.abs().max()) for maps in found) or 1.0
         for name, panel, maps in zip("AB", self.panels, found, strict=False):
@@ -260,7 +269,8 @@ class Explorer(widgets.VBox):
             overlap = (found[0].mask & found[1].mask).sum() / found[0].mask.sum()
             shared = f" B's mask covers {percent(overlap)} of A's."
         answer = f"{self.pictures.names[label]}, {percent(chance)} ({verdict})"
-        return f"{self.pictures.title(self.row)}. Predicted: {answer}.{shared}"
+        cropped = f" {CROPPED}" if self.row in self.pictures.cropped else ""
+        return f"{self.pictures.title(self.row)}. Predicted: {answer}.{shared}{cropped}"
 
     def figure(self) -> Figure:
         """What is shown, as the button saves it."""
@@ -274,7 +284,11 @@ class Explorer(widgets.VBox):
             self._say(f"saved {' and '.join(str(path) for path in paths)}")
 
     def _say(self, sentence: str) -> None:
-        self.status.value = f"<span role='status'>{escape(sentence)}</span>"
+        self.status.value = escape(sentence)
+
+    def _asking(self, doing: str) -> Progress:
+        """Says how far the network is with the pictures that it has to see, and what for."""
+        return lambda done, total: self._say(f"{doing}: asking the network about every picture, {done} of {total} …")
 
     @contextmanager
     def _report(self, doing: str) -> Iterator[None]:

@@ -1,0 +1,82 @@
+"""All pages of the gallery of the profile quick, beside the start of a kernel that imports what a page needs.
+
+    python benchmarks/bench_gallery.py
+
+The faces are those of the profile; the network is untrained, which costs a page the same. Ratios are to the start of a
+kernel, measured in the same run, so that they mean the same on any machine. All pages are to take at most two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import papermill
+from nbformat.v4 import new_code_cell, new_notebook
+
+from xfrlib import FaceClassifier, load_backbone, load_profile
+from xfrlib.data.faces import prepare_manifest, write_manifest
+from xfrlib.data.synthetic import write_faces
+from xfrlib.models.saved import save_classifier
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages are made as the book makes them
+import make_book
+
+PROFILE, LIMIT = "quick", 120  # seconds
+IMPORTS = "from xfrlib import gallery, plots"
+QUIET = {"kernel_name": "python3", "progress_bar": False, "extra_arguments": ["--log-level=CRITICAL"]}
+
+
+def lay_out(folder: Path) -> None:
+    """What the first two chapters leave for the gallery: faces, their split, a network."""
+    profile = load_profile(PROFILE)
+    names = ("families", "family_size", "pictures_per_identity", "seed")
+    write_faces(folder / "faces", **{name: getattr(profile, name) for name in names}, progress=False)
+    options = {"fractions": profile.fractions, "seed": profile.seed}
+    write_manifest(
+        prepare_manifest(folder / "faces", near_threshold=None, progress=False, **options), folder / "manifest.csv"
+    )
+    people = sorted(path.name for path in (folder / "faces").iterdir())
+    model = FaceClassifier(load_backbone(profile.backbone, profile.checkpoint), len(people))
+    save_classifier(folder / "classifier.safetensors", model, people)
+
+
+def kernel_starts(repeats: int) -> list[float]:
+    """Seconds from nothing to a kernel that has imported what a page needs, after one start to warm up."""
+    notebook, times = new_notebook(cells=[new_code_cell(IMPORTS, metadata={"tags": ["parameters"]})]), []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        papermill.execute_notebook(notebook, None, **QUIET)
+        times.append(time.perf_counter() - began)
+    return times[1:]
+
+
+def main() -> None:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="of the start of a kernel")
+    given = parser.parse_args()
+    starts = kernel_starts(given.repeats)
+    with tempfile.TemporaryDirectory() as build:
+        os.environ["XFR_BUILD"] = build
+        lay_out(Path(build) / PROFILE)
+        began = time.perf_counter()
+        make_book.make_gallery(PROFILE)
+        whole = time.perf_counter() - began
+        pages = len(json.loads((Path(build) / PROFILE / "gallery.json").read_text(encoding="utf-8"))["subjects"])
+    baseline = statistics.median(starts)
+    kept = f"   {'within' if whole <= LIMIT else 'over'} {LIMIT} s"
+    print(f"{'seconds':<46}{'median':>8}{'range':>18}{'ratio':>8}")
+    print(f"{'start of a kernel (baseline)':<46}{baseline:>8.1f}{f'{min(starts):.1f} to {max(starts):.1f}':>18}")
+    print(f"{f'gallery, {pages} pages':<46}{whole:>8.1f}{'':>18}{whole / baseline:>8.1f}{kept}")
+    print(f"{'one page of it':<46}{whole / pages:>8.1f}{'':>18}{whole / pages / baseline:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()

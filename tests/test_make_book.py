@@ -1,0 +1,80 @@
+"""What the site offers for download: notebooks that run again what their pages show, and say what it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import make_book
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+SUBJECT = make_book.all_notebooks()[-1]
+
+
+def values(source: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    exec(source, found)
+    return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def parameters(notebook: nbformat.NotebookNode) -> str:
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return str(cell.source)
+
+
+def test_a_page_keeps_the_values_that_it_was_made_with(tmp_path: Path) -> None:
+    given = {"profile": "lfw", "subject": 'Zoë "Z" O\'Hara', "delta": 0.5, "data_root": str(tmp_path)}
+    source, ran = parameters(nbformat.read(SUBJECT, as_version=4)), tmp_path / "ran.ipynb"
+    papermill.execute_notebook(SUBJECT, ran, given, prepare_only=True, progress_bar=False)
+    page = make_book.for_the_page(nbformat.read(ran, as_version=4))
+    assert not [cell for cell in page.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert values(parameters(page)) == values(source) | given | {"data_root": ""}
+    assert str(tmp_path) not in nbformat.writes(page)
+    kept = [line.partition(" = ")[::2] for line in source.splitlines()]
+    now = [line.partition(" = ")[::2] for line in parameters(page).splitlines()]
+    assert [head for head, _ in now] == [head for head, _ in kept]  # names and types
+    assert [tail.partition("  # ")[2] for _, tail in now] == [tail.partition("  # ")[2] for _, tail in kept]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "# all\na: str = 'x = 1'  # of a: none\nb: list = [\n    1,\n]  # é\nc: int"),
+        ({"a": "é"}, '# all\na: str = "\\xe9"  # of a: none\nb: list = [\n    1,\n]  # é\nc: int'),
+        ({"b": ["y", None], "c": 3}, "# all\na: str = 'x = 1'  # of a: none\nb: list = [\"y\", None]  # é\nc: int = 3"),
+        ({"a": "/home/me", "d": 1}, "# all\na: str = 'x = 1'  # of a: none\nb: list = [\n    1,\n]  # é\nc: int"),
+        ({"a": "~/faces"}, "# all\na: str = 'x = 1'  # of a: none\nb: list = [\n    1,\n]  # é\nc: int"),
+    ],
+    ids=["nothing", "text", "several lines", "a path and an unknown name", "a path at home"],
+)
+def test_only_the_value_of_a_parameter_changes(given: dict[str, Any], expected: str) -> None:
+    source = "# all\na: str = 'x = 1'  # of a: none\nb: list = [\n    1,\n]  # é\nc: int"
+    assert make_book.with_values(source, given) == expected
+
+
+def test_a_download_has_no_outputs_and_says_below_its_title_what_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    ran = new_code_cell("1", execution_count=1, outputs=[new_output("stream", text="1")])
+    text = "# A \\1 title\n\nText.\n\n# not a title"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text), ran, new_markdown_cell("# Next")]), path)
+    make_book.for_download(path, make_book.TO_RUN.format(repository="https://example.org/book", folder="notebooks/x"))
+    first, code, last = nbformat.read(path, as_version=4).cells
+    title, empty, line, *rest = first.source.split("\n")
+    assert (title, empty, rest) == ("# A \\1 title", "", ["", "Text.", "", "# not a title"])
+    assert "git clone https://example.org/book" in line and "`notebooks/x`" in line and "`xfrlib`" in line
+    assert last.source == "# Next" and code.source == "1" and not code.outputs and code.execution_count is None
+
+
+@pytest.mark.parametrize("source", make_book.all_notebooks(), ids=lambda path: path.stem)
+def test_every_notebook_has_a_title_for_that_line(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / source.name
+    path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    make_book.for_download(path, "What it takes.")
+    assert nbformat.read(path, as_version=4).cells[0].source.split("\n")[1:4] == ["", "What it takes.", ""]
+
+
+def test_the_line_names_a_target_of_make_that_installs_and_a_way_without() -> None:
+    makefile, readme = ((make_book.ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "README.md"))
+    assert "`make lab`" in make_book.TO_RUN and "\nlab: $(READY)" in makefile
+    assert "README.md" in make_book.TO_RUN and "Without make" in readme
