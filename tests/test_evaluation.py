@@ -9,8 +9,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.evaluation import controls
-from xfrlib.evaluation.masks import pixel_count
+from xfrlib.evaluation.masks import clones, pixel_count
 from xfrlib.evaluation.perturbation import blurred, evaluate, fill_picture, perturbed
+from xfrlib.evaluation.statistics import curve_areas, probability_curves
 
 SIZE = (112, 112)
 
@@ -36,6 +37,19 @@ def test_nan_and_bad_fractions_are_named():
     maps[1, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="sample 1"):
         top_fraction_mask(maps)
+
+
+def test_clones_are_maps_of_the_same_regions_on_every_network():
+    first, second = (torch.rand(4, 50, 50, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    one, two = (top_fraction_mask(maps).numpy() for maps in (first, second))  # 4 x 500 pixels each
+    rounded, moved = one.copy(), one.copy()
+    for number, changed in ((2, rounded), (3, moved)):  # of 2 000 pixels a thousandth is two
+        inside, outside = np.argwhere(one)[:number], np.argwhere(~one)[:number]
+        changed[tuple(inside.T)], changed[tuple(outside.T)] = False, True
+    maps = {"a": one, "b": two, "like a": rounded, "nearly a": moved, "like b": two.copy()}
+    assert clones([maps]) == {"like a": "a", "like b": "b"}
+    assert clones([maps, maps | {"like a": two}]) == {"like b": "b"}  # alike on one network only
+    assert clones([{"b": two, "like b": two, "third": two}]) == {"like b": "b", "third": "b"}
 
 
 @pytest.fixture
@@ -229,6 +243,52 @@ def test_the_table_equals_a_naive_loop(classifier, evaluation):
     fast = table.sort_values(keys, ignore_index=True)[naive.columns]
     pd.testing.assert_frame_equal(fast, naive, check_dtype=False, rtol=1e-4, atol=1e-3)
     assert (table["removed"] == pixel_count(0.2, (16, 16)) / 256).all()
+
+
+def test_the_curves_equal_a_naive_loop_and_their_areas_a_sum_of_trapezia(classifier):
+    """Four pictures, a map of noise and a control of two draws, black; the probability is calibrated with T = 1.5."""
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(7))
+    maps = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(8))
+    labels, shares = np.arange(4) % 2, (0.1, 0.5, 0.8)
+    with torch.no_grad():
+        logits = classifier(images)
+
+        def percent(picture: torch.Tensor, i: int) -> float:
+            z = classifier(picture[None])[0]
+            return 100 * float((z.double() / 1.5).softmax(0)[logits[i].argmax()])
+
+        naive: dict[str, dict[int, list[float]]] = {"deletion": {}, "insertion": {}}
+        for i in range(4):
+            ranked = sorted(range(256), key=lambda pixel: -float(maps[i].flatten()[pixel]))
+            for kind, start in (("deletion", images[i]), ("insertion", torch.zeros(3, 16, 16))):
+                naive[kind][i] = [percent(start, i)]
+                for share in (*shares, 1.0):
+                    picture = start.clone()
+                    for pixel in ranked[: round(share * 256)]:
+                        y, x = divmod(pixel, 16)
+                        picture[:, y, x] = 0 if kind == "deletion" else images[i, :, y, x]
+                    naive[kind][i].append(percent(picture, i))
+    whole, blank = ([naive["deletion"][i][end] for i in range(4)] for end in (0, -1))
+    table = pd.concat([
+        evaluate(
+            classifier, images, labels, {"noise": top_fraction_mask(maps, share).numpy()}, logits=logits, draws=2,
+            fraction=share, controls=("scattered",), temperature=1.5, batch_size=3, progress=False,
+        )
+        for share in shares
+    ])  # fmt: skip
+    for kind, by_hand in naive.items():
+        curves = probability_curves(table, whole, blank, kind=kind)
+        assert list(curves.columns) == [0, *shares, 1] and len(curves) == 2 * 4
+        np.testing.assert_allclose(curves.loc["noise"], list(by_hand.values()), atol=1e-3)
+        # both draws of the control end where the map does
+        np.testing.assert_allclose(curves.loc["scattered"][[0.0, 1.0]], curves.loc["noise"][[0.0, 1.0]])
+        areas = curve_areas(curves)
+        for i, (a, b, c, d, e) in by_hand.items():
+            trapezia = 0.1 * (a + b) / 2 + 0.4 * (b + c) / 2 + 0.3 * (c + d) / 2 + 0.2 * (d + e) / 2
+            assert areas.loc[i, "noise"] == pytest.approx(trapezia, abs=1e-3)
+    assert not np.allclose(areas["noise"], areas["scattered"], atol=1e-2)
+    with pytest.raises(ValueError, match=r"kind = 'retention'"):
+        probability_curves(table, whole, blank, kind="retention")
 
 
 def test_passes_are_the_stated_minimum(classifier, evaluation):

@@ -1,13 +1,13 @@
 """Nulls: exact counts, the disc as a special case, scores by hand, a search that finds what was planted."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
+from test_notebooks import failure
 from torch import nn
 
 from xfrlib import deletion_retention
+from xfrlib.config import project_root
 from xfrlib.evaluation import controls, nulls
 from xfrlib.evaluation.nulls import Ellipse
 
@@ -110,20 +110,13 @@ def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_be
         nulls.best_constant(scores * float("nan"))
 
 
-def test_the_choice_does_not_know_the_fill_that_judges(classifier, images):
-    """Neither choice takes a fill; the scores that it reads are made with one fill, and judging leaves them alone."""
-    for choose in (nulls.best_constant, nulls.best_of_each):
-        assert list(inspect.signature(choose).parameters) == ["scores"]
-    masks = [torch.from_numpy(nulls.ellipse(51, (16, 16), shape)) for shape in nulls.cross(Ellipse())]
-    chosen = []
-    for judging in ("black", "blur"):
-        scores = nulls.balance(drops_of(classifier, images, masks))  # grey unless another is asked for
-        region = torch.stack(masks)[nulls.best_of_each(scores)]
-        drops_of(classifier, images, [region], fills=[judging])
-        chosen.append(region)
-    assert torch.equal(*chosen)
-    other = nulls.balance(drops_of(classifier, images, masks, fills=["black"]))
-    assert not torch.equal(scores, other)  # the fill does matter: the test above could fail
+def test_the_chapter_refuses_a_fill_that_both_chooses_and_judges(tmp_path, monkeypatch):
+    """`test_notebooks.py` runs the same cells with fills that do not overlap, and they go on to the data."""
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    (chapter,) = (project_root() / "notebooks").glob("10_*.ipynb")
+    fills = {"choosing_fills": ["other people", "blur"], "judging_fills": ["black", "blur"]}
+    said = failure(chapter, fills)
+    assert "blur is among the fills that choose and those that judge: what selects must not judge" in said
 
 
 def test_share_of_the_reference_by_hand_and_its_refusal():

@@ -1,5 +1,6 @@
 """What the comparing chapters share: stratified samples, equal tuning budgets, resumable judging, a null case."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from xfrlib import top_fraction_mask
 from xfrlib.baselines import EXPLAINERS, explain_with
 from xfrlib.baselines.tuning import GRIDS, smoothed
+from xfrlib.config import load_profile
 from xfrlib.evaluation import protocol
 from xfrlib.evaluation.perturbation import evaluate
 from xfrlib.evaluation.statistics import bootstrap_interval
@@ -88,6 +90,63 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
     assert len(passes) == 2 * pairs and set(table.index) == set(twins)
     pd.testing.assert_frame_equal(table.loc["one"].reset_index(drop=True), table.loc["three"].reset_index(drop=True))
     hook.remove()
+
+
+def part_of(chapter, tmp_path, table):
+    """Write a chapter's part of the per-image table"""
+    protocol.write_table(SimpleNamespace(notebook=chapter, output=lambda name: tmp_path / name), table)
+
+
+def test_equal_keys_of_the_per_image_table_mean_equal_rows(tmp_path) -> None:
+    one = {"network": 0, "image": 3, "method": "cam", "draw": 0, "fill": "black", "fraction": 0.2, "path": "a/3.jpg"}
+    plain = pd.DataFrame([one | {"deletion_margin_drop": 1.0}, one | {"draw": 1, "deletion_margin_drop": 2.0}])
+    tuned = pd.DataFrame([one | {"deletion_margin_drop": 3.0, "settings": "smooth 4"}])
+    part_of("06_one", tmp_path, plain)
+    part_of("07_other", tmp_path, tuned)
+    whole = pd.read_parquet(tmp_path / "evaluation.parquet")
+    assert not whole.duplicated(list(protocol.KEY)).any() and len(whole) == 3
+    assert whole.duplicated([name for name in protocol.KEY if name != "chapter"]).any()  # what the chapter is there for
+    found = whole.set_index(["chapter", "draw"])
+    assert found["settings"].to_dict() == {("06_one", 0): "", ("06_one", 1): "", ("07_other", 0): "smooth 4"}
+    assert found.loc[("07_other", 0), "deletion_margin_drop"] == 3.0
+    assert "chapter" not in plain and "settings" not in plain  # what is given stays as it is
+    with pytest.raises(ValueError, match=r"1 row\(s\) .* chapter 08_third, network 0, image 3, method cam, draw 0"):
+        part_of("08_third", tmp_path, pd.concat([plain, tuned]))
+    assert sorted(path.name for path in (tmp_path / "evaluation.parquet").iterdir()) == [
+        "06_one.parquet", "07_other.parquet",
+    ]  # fmt: skip
+
+
+def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(
+    classifier, images, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(protocol, "read_manifest", lambda path: path)
+    monkeypatch.setattr(protocol, "data_hash", str)
+    (tmp_path / "classifier.safetensors").write_text("weights")
+    run = SimpleNamespace(
+        profile=dataclasses.replace(load_profile("quick"), draws=1, fills=("black",)),
+        temperature=lambda: 1.0,
+        need=lambda name, _: tmp_path / name,
+        output=lambda name: tmp_path / name,
+    )
+    names = pd.DataFrame({"label": np.arange(len(images)) % 2, "identity": "somebody", "path": "a.png"})
+    noise = torch.rand(2, *images[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    logits = protocol.all_logits(classifier, images)
+
+    def evaluated(maps):
+        region = top_fraction_mask(maps).numpy()
+        mapped = protocol.MappedPictures((images * 255).byte(), logits, {"sdd": region, "cam": region})
+        return protocol.evaluation_table(run, classifier, SimpleNamespace(table=names), mapped, progress=False)
+
+    first = evaluated(noise[0])
+    passes: list[int] = []
+    classifier.register_forward_hook(lambda *_: passes.append(1))
+    pd.testing.assert_frame_equal(evaluated(noise[0]), first)
+    assert not passes and len(list((tmp_path / "evaluation_shards").iterdir())) == 1
+    other = evaluated(noise[1])
+    assert passes and len(list((tmp_path / "evaluation_shards").iterdir())) == 2
+    own = first["method"] == "sdd"
+    assert not np.allclose(first.loc[own, "deletion_margin"], other.loc[own, "deletion_margin"])
 
 
 def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> None:

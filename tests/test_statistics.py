@@ -8,6 +8,7 @@ from xfrlib.evaluation.statistics import (
     Interval,
     area_under,
     bootstrap_interval,
+    change_tests,
     crossed_interval,
     holm,
     per_image,
@@ -131,6 +132,28 @@ def test_the_sign_flip_test_by_hand_and_by_clusters() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def test_changed_predictions_are_tested_by_people_and_corrected_together() -> None:
+    """Three people of two pictures: CAM changes what SDD does, the control in one of two draws, the disc one more."""
+    rows = []
+    for image in range(6):
+        for method, changes in (
+            ("sdd", [100.0 * (image < 5)]), ("random_map", [0.0, 100.0 * (image < 3)]),
+            ("cam", [100.0 * (image < 5)]), ("disc", [100.0]),
+        ):  # fmt: skip
+            for draw, change in enumerate(changes):
+                row = {"image": image, "label": image // 2, "method": method, "draw": draw, "fill": "grey"}
+                rows.append(row | {"deletion_prediction_change": change, "retention_prediction_change": 0.0})
+    tests = change_tests(pd.DataFrame(rows))
+    # by person SDD less the mean of the draws is 50 + 50, 50 + 100, 100 + 0: of 8 signs two are as extreme
+    assert tests["sdd_minus_random_map"]["grey"]["deletion"]["p"] == pytest.approx(2 / 8)
+    assert tests["sdd_minus_cam"]["grey"]["deletion"] == {"p": 1.0, "p_holm": 1.0}
+    assert tests["sdd_minus_disc"]["grey"]["deletion"]["p"] == 1.0  # 0, 0, -100: of either sign as extreme
+    assert tests["sdd_minus_random_map"]["grey"]["deletion"]["p_holm"] == 1.0  # six questions
+    assert {kind: one["p"] for kind, one in tests["sdd_minus_disc"]["grey"].items()} == {"deletion": 1, "retention": 1}
+    alone = change_tests(pd.DataFrame(rows).assign(retention_prediction_change=0.0), others=("random_map",))
+    assert alone["sdd_minus_random_map"]["grey"]["deletion"]["p_holm"] == pytest.approx(2 * 2 / 8)
 
 
 def test_areas_by_hand() -> None:

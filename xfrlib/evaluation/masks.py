@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -42,3 +46,30 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     mask = torch.zeros(order.shape, dtype=torch.bool, device=maps.device)
     return mask.scatter_(1, order[:, :count], True).view(maps.shape)
+
+
+def clones(regions: Sequence[Mapping[str, NDArray[np.bool_]]], *, least: float = 0.999) -> dict[str, str]:
+    """Maps whose regions are those of an earlier map, whatever their name: {clone: the first map like it}.
+
+    Two maps are alike if, on every network, their regions share at least `least` of their pixels over all pictures:
+    rounding moves a pixel at the edge of a region now and then, another method moves many.
+
+    Parameters
+    ----------
+    regions : for each network, name -> masks (n, H, W) bool; the same names in the same order, all of one number of
+        pixels.
+    least : share of the pixels, above 0 and at most 1.
+    """
+
+    def alike(a: str, b: str) -> bool:
+        return all((one[a] & one[b]).sum() >= least * one[a].sum() for one in regions)
+
+    found: dict[str, str] = {}
+    originals: list[str] = []
+    for name in regions[0]:
+        like = next((other for other in originals if alike(other, name)), None)
+        if like is None:
+            originals.append(name)
+        else:
+            found[name] = like
+    return found

@@ -25,6 +25,7 @@ from xfrlib.notebook import NotebookRun
 NOTEBOOK = "06_full_evaluation"
 _EXPLANATION = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre")
 _TABLE = ("fills", "fraction", "draws", "seed")
+KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # of the per-image table: one row for each
 
 
 class MappedPictures(NamedTuple):
@@ -76,15 +77,16 @@ def evaluation_table(
 ) -> pd.DataFrame:
     """`xfrlib.evaluation.perturbation.evaluate` as the profile asks for it, with identity and path of each picture.
 
-    Finished batches lie in a folder named after everything that the table depends on: pictures, classifier, settings
-    and code. With a `share` (process, processes) only every processes-th batch is computed, and returned.
+    Finished batches lie in a folder named after everything that the table depends on: pictures, regions, classifier,
+    settings and code. With a `share` (process, processes) only every processes-th batch is computed, and returned.
     """
     settings = {name: getattr(run.profile, name) for name in (*_EXPLANATION, *_TABLE)}
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
     code = map(_source, (perturbation, controls))
     temperature = run.temperature()
-    key = fingerprint({**settings, "temperature": temperature}, classifier, data_hash(manifest), *code)
+    regions = {name: _digest(torch.from_numpy(own)) for name, own in mapped.regions.items()}
+    key = fingerprint({**settings, "temperature": temperature}, regions, classifier, data_hash(manifest), *code)
     table = perturbation.evaluate(
         model, mapped.images, test.table["label"].to_numpy(), mapped.regions, logits=mapped.logits,
         batch_size=run.profile.eval_batch_size, mean=training_mean(run) if "mean" in run.profile.fills else None,
@@ -140,7 +142,7 @@ def judged(
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
-    content = [hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in tensors]
+    content = [_digest(tensor) for tensor in tensors]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
     key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (perturbation, controls)))
     mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
@@ -175,11 +177,25 @@ def _source(module: Any) -> Path:
     return Path(module.__file__)
 
 
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+
+
 def write_table(run: NotebookRun, table: pd.DataFrame) -> None:
     """Write a notebook's part of the per-image table: ``evaluation.parquet/<notebook>.parquet``.
 
     The parts have the columns of `evaluation_table` in common, and `pandas.read_parquet` reads the folder as one table.
+    Added are `chapter`, the notebook, which is part of the `KEY`: chapters give one name to maps of other settings, and
+    draw their random controls from other seeds. And `settings`, in words, of a map that was made with other than the
+    profile's; "" where `table` does not say.
+
+    Raises `ValueError` for two rows of one key, naming it.
     """
+    table = table.assign(chapter=run.notebook, settings=table.get("settings", ""))
+    twice = table[table.duplicated(list(KEY))]
+    if len(twice):
+        key = ", ".join(f"{name} {twice.iloc[0][name]}" for name in KEY)
+        raise ValueError(f"{len(twice)} row(s) of the table have the key of an earlier one, the first: {key}")
     with write_atomic(run.output(f"evaluation.parquet/{run.notebook}.parquet")) as part:
         table.to_parquet(part, index=False)
 

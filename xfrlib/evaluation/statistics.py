@@ -164,6 +164,48 @@ def area_under(shares: Sequence[float], values: ArrayLike) -> float:
     return float(np.trapezoid(np.asarray(values, dtype=float), shares))
 
 
+def probability_curves(table: pd.DataFrame, whole: ArrayLike, blank: ArrayLike, *, kind: str) -> pd.DataFrame:
+    """Calibrated probability of the target, in percent, while more and more pixels are deleted or inserted.
+
+    Inserting a share of the pixels into nothing is retaining them, so that one table gives both curves (V. Petsiuk,
+    A. Das and K. Saenko, "RISE", BMVC 2018).
+
+    Parameters
+    ----------
+    table : rows of `xfrlib.evaluation.perturbation.evaluate` for one network and one fill, at several fractions.
+    whole, blank : (n,) the same probability, in percent, of the unchanged pictures and of pictures of fill alone; row i
+        belongs to `image` i.
+    kind : "deletion" or "insertion".
+
+    Returns
+    -------
+    Rows (method, image), columns the shares from 0 to 1; draws are averaged.
+
+    Raises
+    ------
+    ValueError
+        For another `kind`.
+    """
+    if kind not in ("deletion", "insertion"):
+        raise ValueError(f'kind = {kind!r}: use "deletion" or "insertion"')
+    all_of_it, nothing = (np.asarray(ends, dtype=float) for ends in (whole, blank))
+    first, last = (all_of_it, nothing) if kind == "deletion" else (nothing, all_of_it)
+    drop = table[f"{'deletion' if kind == 'deletion' else 'retention'}_calibrated_drop_points"]
+    left = table.assign(left=all_of_it[table["image"]] - drop)
+    curves = left.pivot_table(index=["method", "image"], columns="fraction", values="left")
+    images = curves.index.get_level_values("image")
+    curves.insert(0, 0.0, first[images])
+    curves[1.0] = last[images]
+    return curves
+
+
+def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
+    """`area_under` each curve of `probability_curves`: rows images, columns methods, in percent."""
+    shares = [float(share) for share in curves.columns]
+    areas = [area_under(shares, curve) for curve in curves.to_numpy()]
+    return pd.Series(areas, curves.index).unstack("method")
+
+
 def per_image(table: pd.DataFrame, column: str, *, fill: str) -> pd.DataFrame:
     """One value per image and method: the mean of `column` over draws. Rows are images, columns are methods."""
     rows = table[table["fill"] == fill]
@@ -201,6 +243,37 @@ def summarise(
                         interval = bootstrap_interval(difference, clusters, resamples=resamples, seed=seed)
                         node.setdefault(kind, {})[measure] = interval._asdict()
     return {"methods": methods, "differences": differences}
+
+
+def change_tests(
+    table: pd.DataFrame,
+    *,
+    reference: str = "sdd",
+    others: Sequence[str] = ("random_map", "disc", "cam"),
+    resamples: int = 9999,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """`sign_flip_test` of the paired differences in prediction change, from the table of `evaluate`.
+
+    A picture changes its class or does not; draws of a control are averaged first. Identities are the clusters, and all
+    differences, fills and kinds together are the family that `holm` corrects for.
+
+    Returns ``{"<reference>_minus_<other>": {fill: {kind: {"p": ..., "p_holm": ...}}}}``.
+    """
+    identities = table.groupby("image")["label"].first()
+    p: dict[tuple[str, str, str], float] = {}
+    for fill in table["fill"].unique():
+        for kind in KINDS:
+            wide = per_image(table, f"{kind}_prediction_change", fill=fill)
+            for other in others:
+                p[other, fill, kind] = sign_flip_test(
+                    wide[reference] - wide[other], identities.loc[wide.index], resamples=resamples, seed=seed
+                )
+    tests: dict[str, dict[str, Any]] = {}
+    for ((other, fill, kind), own), corrected in zip(p.items(), holm(list(p.values())), strict=True):
+        node = tests.setdefault(f"{reference}_minus_{other}", {}).setdefault(fill, {})
+        node[kind] = {"p": own, "p_holm": corrected}
+    return tests
 
 
 def verdict(difference: Interval, *, expected_sign: int) -> str:
