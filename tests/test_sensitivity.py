@@ -22,6 +22,8 @@ DEFAULT = {"delta": 1.0, "s": "clamped", "form": "sum", "resolution": "after", "
         ({"s": 2.0}, {"scale_min": 2.0, "scale_max": 2.0}),
         ({"s": "unclamped"}, {"scale_min": 1e-6}),
         ({"scale": 3.0}, {"scale": 3.0}),
+        ({"scale": 0.5, "scale_min": 0.5}, {"scale": 0.5, "scale_min": 0.5}),
+        ({"scale_min": 2.0}, {"scale_min": 2.0}),
     ],
 )
 def test_a_setting_is_that_of_explain(classifier, images, setting, same):
@@ -42,6 +44,28 @@ def test_the_exponential_before_the_upsampling(classifier, images):
     assert held.any()
     wanted = F.interpolate(cells[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(found[held], (wanted / cells.amax(dim=(1, 2))[:, None, None])[held])
+
+
+def test_k_and_its_lower_bound_bear_on_the_clamped_scale_alone(classifier, images):
+    pooled = pooled_features(classifier, images)
+
+    def ranking(**setting):
+        return sensitivity.sdd_ranking(pooled, size=(16, 16), **setting)
+
+    for changed in ({"scale": 3.0}, {"scale_min": 2.0}):
+        assert torch.equal(ranking(s=2.0), ranking(s=2.0, **changed))
+        assert not torch.equal(ranking(), ranking(**changed))
+
+
+@pytest.mark.parametrize("form", ["sum", "product", "local_softmax"])
+def test_centring_changes_nothing_where_the_scale_is_one(classifier, images, form):
+    pooled = pooled_features(classifier, images)
+
+    def ranking(s, centre):
+        return sensitivity.sdd_ranking(pooled, size=(16, 16), form=form, s=s, centre=centre)
+
+    torch.testing.assert_close(ranking(1.0, True), ranking(1.0, False), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(ranking(2.0, True), ranking(2.0, False), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

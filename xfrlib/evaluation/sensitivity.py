@@ -20,7 +20,6 @@ from xfrlib.explain import select_classes
 from xfrlib.sdd import scaled_directed_divergence
 
 RESOLUTIONS = ("after", "before")
-CONSTANTS = ("delta", "s", "form", "resolution", "rivals", "centre")
 
 
 @torch.no_grad()
@@ -42,7 +41,7 @@ def sdd_ranking(
 
     delta, form, scale, scale_min, scale_max : those of `scaled_directed_divergence`.
     s : "clamped" for the paper's s, computed from the maps and clamped to [scale_min, scale_max]; "unclamped" for the
-        same without a lower bound; a number for that factor on every picture.
+        same without a lower bound; a number for that factor on every picture, whatever scale and its bounds are.
     resolution : "after", the exponential is taken at `size` (H, W), after the upsampling of the CAMs (the map is then
         the logarithm, which ranks pixels the same); "before", in the cells of the last map, and the SDD map is
         upsampled.
