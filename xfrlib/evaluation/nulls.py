@@ -1,8 +1,9 @@
-"""Nulls that a map must beat, and the reference it may strive for: constant regions, and regions found by search.
+"""Nulls that a map must beat, and a reference beside it: constant regions, and regions found by search.
 
 One table of scores serves both: a row for each picture, a column for each region of a family. The region that is best
-on average knows no picture; the region that is best in each row needed ``1 + 2 * regions`` passes for it. What selects
-never judges: the scores that a region was chosen by are spent, and it is judged with other fills and other networks.
+on average knows no picture; the region that is best in each row needed ``1 + 2 * regions`` passes for it, and is the
+best of that family alone, so that a map can exceed it. What selects never judges: the scores that a region was chosen
+by are spent, and it is judged with other fills and other networks.
 """
 
 from __future__ import annotations
@@ -154,8 +155,9 @@ def share_of_reference(
 ) -> Interval | None:
     """Mean `gain` over mean `reference` (both (n,), over the disc, paired by picture), with a 95 % interval.
 
-    (method - disc) / (search - disc): 0 is no better than the disc, 1 as good as the search. The interval is that of
-    the ratio's linearisation, the mean of (gain - ratio * reference) / mean reference, by `crossed_interval`.
+    (method - disc) / (search - disc): 0 is no better than the disc, 1 as good as the search, and more than 1 better.
+    The interval is that of the ratio's linearisation, the mean of (gain - ratio * reference) / mean reference, by
+    `crossed_interval`.
     None where the reference is not above the disc for certain: a share of nothing says nothing.
     """
     a, b = np.asarray(gain, dtype=float), np.asarray(reference, dtype=float)
