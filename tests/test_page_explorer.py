@@ -1,7 +1,9 @@
 """The explorer in the page: its arithmetic held to xfrlib in node, and the page itself driven in Chromium."""
 
 import base64
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -10,21 +12,26 @@ from typing import Any
 
 import make_book
 import numpy as np
+import pydata_sphinx_theme
 import pytest
+import sphinx_book_theme
 import torch
 import torch.nn.functional as F
 from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
+from test_site_in_browser import barriers
 
 from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
 from xfrlib.config import FORMS
 from xfrlib.data.face_parts import PARTS
 from xfrlib.data.synthetic import make_families, picture_seed, render
-from xfrlib.evaluation.ground_truth import part_differs
+from xfrlib.evaluation.abstention import _reason, should_show
+from xfrlib.evaluation.controls import disc
 from xfrlib.evaluation.masks import pixel_count
-from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces
+from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces, write_explorer
 from xfrlib.page_weights import WEIGHTS_LIMIT, pack_classifier
+from xfrlib.plots import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "_static"
@@ -33,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     "top_k": 5, "delta": 1.0, "scale": 1.0, "scale_min": 1.0, "scale_max": 50.0, "form": "sum", "centre": True,
     "fraction": 0.2,
 }  # fmt: skip
+TEMPERATURE = 0.7
 TOLERANCE = 1e-3  # relative to the largest value
 
 needs_node = pytest.mark.skipif(
@@ -133,11 +141,16 @@ def test_faces_carry_their_pixels_parts_and_true_differences(people, faces):
 
 
 def test_a_difference_holds_the_part_before_and_after(people, faces):
-    own, other = people[0], people[1]
+    own, moved = people[0], [PARTS.index("nose"), PARTS.index("mouth")]
+    genes = {part: tuple((gene + 0.5) % 1 for gene in own.genes[part]) for part in ("nose", "mouth")}
+    other = dataclasses.replace(own, name="another", genes=own.genes | genes)
     parts, region = difference(own, other, faces[0].seed)
-    assert parts == [part for part in own.differs if part_differs(own, other, part)] or set(parts) <= set(own.differs)
-    _, labels = render([own], [faces[0].seed])
-    assert region[np.isin(labels[0], [PARTS.index(part) for part in parts])].all()
+    assert parts == ["nose", "mouth"]
+    _, (before, after) = render([own, other], [faces[0].seed] * 2)
+    assert (region == np.isin(before, moved) | np.isin(after, moved)).all()
+    assert region.any() and (before[region] != after[region]).any(), "the parts lie elsewhere in the other"
+    names, nothing = difference(own, dataclasses.replace(own, name="a twin"), faces[0].seed)
+    assert names == [] and not nothing.any()
 
 
 def test_a_gentle_delta_shows_more_than_a_peak(model, people, faces, images):
@@ -209,9 +222,13 @@ const answer = async (request) => {
   const pixels = core.decodeBase64(request.pixels);
   const found = session.explain({ ...request, pixels });
   const masked = await session.masked(pixels, found.mask);
+  const before = session.passes();
+  const judged = request.judge ? await session.besideDisc(pixels, found, request.temperature) : null;
   return { classes: found.classes, logits: list(found.logits), probabilities: list(found.probabilities), s: found.s,
     cams: found.cams.map(list), log: list(found.log), mask: list(found.mask), deletion: list(masked.deletion),
-    retention: list(masked.retention), passes: session.passes() };
+    retention: list(masked.retention), passes: session.passes(), judged: judged && { verdict: judged.verdict,
+      disc: list(judged.disc), deletion: list(judged.deletion), retention: list(judged.retention) },
+    spent: session.passes() - before };
 };
 (async () => {
   const answers = [];
@@ -281,8 +298,73 @@ def assert_as_xfrlib(found, model, image, **changes) -> None:
         assert found[kind][int(answer["predicted"])] == pytest.approx(answer[f"{kind}_probability"], abs=TOLERANCE)
 
 
+def assert_judged_as_xfrlib(found, judged, model, image) -> None:
+    """Hold an answer beside the disc to `xfrlib` on the picture (3, 112, 112), for the region that was found."""
+    mask = torch.tensor(found["mask"]).bool().view(1, 112, 112)
+    centre = disc(int(mask.sum()), (112, 112))
+    assert (np.array(judged["disc"]).reshape(112, 112) == centre).all()
+    answer = deletion_retention(model, image[None], torch.from_numpy(centre)[None]).iloc[0]
+    for kind in ("deletion", "retention"):
+        assert judged[kind][int(answer["predicted"])] == pytest.approx(answer[f"{kind}_probability"], abs=TOLERANCE)
+    if found["classes"][0] != int(answer["predicted"]):
+        assert judged["verdict"] is None
+        return
+    (expected,) = should_show(model, image[None], mask, fill="black", temperature=TEMPERATURE)
+    verdict = judged["verdict"]
+    advantages = verdict["deletion"], verdict["retention"]
+    assert advantages == pytest.approx((expected.deletion, expected.retention), abs=0.02)
+    if min(abs(value) for value in (*advantages, *expected[2:])) > 0.02:  # no rounding decides
+        assert verdict["show"] == expected.show
+    assert verdict["show"] == (min(advantages) > 0) and verdict["reason"] == _reason(*advantages, 0.0, "black")
+
+
 @needs_node
 class TestArithmetic:
+    def test_a_disc_is_xfrlibs_pixel_for_pixel(self):
+        cases = [(count, size) for size in (1, 4, 7, 112) for count in {0, 1, size, size * size // 5, size * size}]
+        for (count, size), found in zip(cases, call("disc", *map(list, cases)), strict=True):
+            assert (np.array(found).reshape(size, size) == disc(count, (size, size))).all(), (count, size)
+
+    def test_percentages_are_written_as_in_the_figures(self):
+        halves = [0.125, 0.135, 0.0025, 0.0075, 0.9925, 0.9975, 0.005, 0.015, 0.0005, 0.9995]
+        edges = [0.0, 1e-9, 0.0001, 0.0004999, 0.00996, 0.01, 0.5, 0.99, 0.9904, 0.9994, 0.9999, 1 - 1e-12, 1.0]
+        values = [*edges, *halves, *np.random.default_rng(0).random(200), *np.random.default_rng(1).random(50) / 50]
+        found = call("percent", *([float(value)] for value in values))
+        assert [text.replace("\u00a0", " ") for text in found] == [percent(value) for value in values]
+        assert found[2] == "<\u00a00.1\u00a0%" and found[10] == ">\u00a099.9\u00a0%"
+
+    @pytest.mark.parametrize("fraction", [0.05, 0.2])
+    def test_a_map_is_judged_beside_the_disc_as_xfrlib_judges_it(self, model, images, fraction):
+        asked = [request(p, fraction=fraction) | {"judge": True, "temperature": TEMPERATURE} for p in as_bytes(images)]
+        stranger = asked[0] | {"target": 5, "rivals": [2, 7]}
+        first, other, *answers = in_node(model, [asked[0], stranger, *asked[1:]])
+        for found, image in zip([first, *answers], images, strict=True):
+            assert_judged_as_xfrlib(found, found["judged"], model, image)
+            assert found["spent"] == 2, "the region's own answers are known"
+        assert_judged_as_xfrlib(other, other["judged"], model, images[0])
+        assert other["judged"]["verdict"] is None and other["spent"] == 0, "the disc is where it was"
+        assert len({found["judged"]["verdict"]["show"] for found in [first, *answers]}) == 2, "neither all win nor none"
+
+    @pytest.mark.parametrize(
+        ("region", "other", "says"),
+        [
+            ([[0, 3], [3, 0]], [[2, 0], [0, 1]], "Shown: under a black fill, deleting the region takes 5.0 more"),
+            ([[0, 3], [0, 3]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in only one of two measures: "),
+            ([[3, 0], [0, 3]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in neither of two measures: "),
+            ([[2, 0], [0, 1]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in neither of two measures: "),
+        ],
+    )
+    def test_verdicts_by_hand(self, region, other, says):
+        script = """
+        const core = require(process.argv[1])();
+        const [region, other] = JSON.parse(require("fs").readFileSync(0, "utf8"))
+          .map(([deletion, retention]) => ({ deletion, retention }));
+        console.log(JSON.stringify(core.judge(0, region, other, 1)));
+        """
+        found = node(script, [region, other])
+        assert found["reason"].startswith(says) and found["show"] == says.startswith("Shown")
+        assert found["reason"] == _reason(found["deletion"], found["retention"], 0.0, "black")
+
     def test_pictures_as_xfrlib_sees_them(self, model, images):
         answers = in_node(model, [request(pixels) for pixels in as_bytes(images)])
         for found, image in zip(answers, images, strict=True):
@@ -366,7 +448,8 @@ class TestArithmetic:
         (said,) = call("sddScale", [[[0, 0], [1, 2]], {"scale": 1, "scaleMin": 1, "scaleMax": 50}])
         assert said == "the target's map is zero everywhere, so no scale can be computed"
 
-    def test_the_newest_request_wins(self, model, images):
+    @pytest.mark.parametrize("judge", [False, True])
+    def test_the_newest_request_wins(self, model, images, judge):
         script = """
         const core = require(process.argv[1])();
         const { start, requests } = JSON.parse(require("fs").readFileSync(0, "utf8"));
@@ -381,9 +464,10 @@ class TestArithmetic:
         """
         description, weights = pack_classifier(model)
         start = {"description": description, "weights": base64.b64encode(weights).decode(), "size": 112}
-        asked = [request(as_bytes(images)[0], delta=1 + n) | {"id": n} for n in range(5)]
+        more = {"judge": judge, "temperature": 1}
+        asked = [request(as_bytes(images)[0], delta=1 + n) | {"id": n, **more} for n in range(5)]
         said = node(script, {"start": start, "requests": asked})
-        assert said == [["ready", None], ["maps", 0], ["maps", 4], ["masked", 4]]
+        assert said == [["ready", None], ["maps", 0], ["maps", 4], ["masked", 4], *[["judged", 4]] * judge]
 
 
 @needs_node
@@ -433,18 +517,71 @@ return { classes: list(e.answer.classes), logits: list(e.answer.logits), probabi
   cams: e.answer.cams.map(list), log: list(e.answer.log), mask: list(e.answer.mask), passes: e.answer.passes,
   deletion: list(e.masked.deletion), retention: list(e.masked.retention), pixels: list(e.pixels), s: e.answer.s,
   settings: e.settings, said: e.sayText.textContent, table: e.table.innerText, sent: e.sent,
-  drawn: e.canvas.toDataURL() };
+  drawn: e.canvas.toDataURL(), verdict: e.verdictText.textContent, judged: { verdict: e.judged.verdict,
+    disc: list(e.judged.disc), deletion: list(e.judged.deletion), retention: list(e.judged.retention) } };
 """
 SETTLED = """
 const e = document.getElementById("explorer").explorer;
-return Boolean(e && e.masked && e.masked.id === e.sent && e.answer.id === e.sent);
+return Boolean(e && [e.answer, e.masked, e.judged].every((message) => message && message.id === e.sent));
 """
+# What the page does before the first answer for a face. A busy worker takes up the newest request alone: `release`.
+KEEP_BACK = """
+const e = document.getElementById("explorer").explorer, { worker } = e, kept = [];
+e.worker = { postMessage: (request) => kept.push(structuredClone(request)) };
+window.release = () => { e.worker = worker; worker.postMessage(kept.at(-1)); };
+e.choose(arguments[0]);
+"""
+# A pointer that never rests: it moves whenever an answer arrives, which is thereby of a moment ago. `rest` ends it.
+RESTLESS = """
+const e = document.getElementById("explorer").explorer, { canvas, brush, worker } = e, listen = worker.onmessage;
+const box = canvas.getBoundingClientRect(), before = e.answer;
+window.seen = { answers: 0, maps: 0, changed: false };
+const move = () => {
+  const place = { clientX: box.left + box.width * (0.3 + 0.01 * seen.answers), clientY: box.top + box.height / 2 };
+  canvas.dispatchEvent(new PointerEvent("pointermove", { pointerId: brush.pointer, ...place }));
+};
+worker.onmessage = (event) => {
+  seen.answers++;
+  move();
+  const last = e.answer.id;
+  listen(event);
+  if (e.answer.id === last) return;
+  seen.maps++;
+  seen.changed ||= Math.abs(e.answer.probabilities[e.target] - before.probabilities[e.target]) > 1e-3;
+};
+window.rest = () => { worker.onmessage = listen; };
+move();
+"""
+
+
+def theme_styles() -> str:
+    """The theme's style sheets as one, without the fonts and pictures that they fetch."""
+    sheets = [
+        Path(pydata_sphinx_theme.__file__).parent / "theme/pydata_sphinx_theme/static/styles/pydata-sphinx-theme.css",
+        Path(sphinx_book_theme.__file__).parent / "theme/sphinx_book_theme/static/styles/sphinx-book-theme.css",
+    ]
+    fetched = r"""@import[^;]*;|url\((?:"[^"]*"|'[^']*'|[^)]*)\)"""
+    return re.sub(fetched, "", "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, "rgb(0, 114, 178)", from 1 to 21 (WCAG 2.2, relative luminance)."""
+
+    def luminance(colour: str) -> float:
+        shares = np.array([float(value) for value in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, model, people, faces):
     """A folder with the page and what it reads, laid out as Sphinx does."""
-    return lay_out_explorer(tmp_path_factory.mktemp("site"), model, people, faces, SETTINGS)
+    folder = lay_out_explorer(tmp_path_factory.mktemp("site"), model, people, faces, SETTINGS)
+    write_explorer(folder / "_static" / "explore", model, people, faces, SETTINGS, temperature=TEMPERATURE)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -497,7 +634,122 @@ class TestPage:
         assert name in state["table"] and "named" in state["table"]
         self.wait(page, "return document.getElementById('xe-say').textContent.includes(arguments[0])", f"names {name}")
         assert "strongest over the" in page.execute_script("return document.getElementById('xe-say').textContent")
-        assert not page.find_elements("css selector", "#explorer figure"), "the static figure has made way"
+        assert not page.find_element("css selector", "#explorer figure").is_displayed(), "it has made way"
+
+    def test_it_judges_the_map_as_xfrlib_does(self, page, model, images):
+        state = self.state(page)
+        assert_judged_as_xfrlib(state, state["judged"], model, images[0])
+        verdict = state["judged"]["verdict"]
+        assert state["verdict"] == f"{'✓' if verdict['show'] else '✗'} {verdict['reason']}"
+        pictures = [text.text for text in page.find_elements("css selector", ".xe-masked div p")]
+        best = percent(max(state["judged"]["retention"]))
+        assert len(pictures) == 4 and pictures[3].startswith("only a disc as large: ") and pictures[3].endswith(best)
+        other = next(n for n in range(len(images)) if n != state["classes"][0])
+        choose = "const s = document.getElementById('xe-target'); s.value = arguments[0]; s.onchange({ target: s });"
+        page.execute_script(choose, other)
+        assert self.state(page)["verdict"] == "No verdict: it judges maps of the predicted person."
+
+    def test_paper_shows_the_figure_and_nothing_to_press(self, page):
+        panel, figure = (page.find_element("css selector", f"#explorer {name}") for name in (".xe", "figure"))
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        try:
+            assert figure.is_displayed() and not panel.is_displayed()
+            controls = page.find_elements("css selector", "button, input, select")
+            assert controls and not any(control.is_displayed() for control in controls)
+        finally:
+            page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        assert panel.is_displayed() and not figure.is_displayed()
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_the_panel_puts_no_barrier_before_a_reader(self, page, scheme):
+        dress = """
+        document.head.prepend(Object.assign(document.createElement("style"), { textContent: arguments[0] }));
+        document.documentElement.dataset.theme = arguments[1];
+        document.body.prepend(Object.assign(document.createElement("h1"), { textContent: "Explore it here" }));
+        """
+        page.execute_script(dress, theme_styles(), scheme)
+        self.state(page)
+        self.element(page, "xe-truth").send_keys(" ")
+        background = "return getComputedStyle(document.body).backgroundColor"
+        assert (contrast(page.execute_script(background), "rgb(0, 0, 0)") < 2) == (scheme == "dark"), "the theme's"
+        assert barriers(page) == []
+
+        def ring(name: str, drawn_on: str) -> float:
+            self.element(page, name).send_keys("\ue008")  # Shift: focus from the keyboard
+            ringed = page.find_element("css selector", drawn_on)
+            assert ringed.value_of_css_property("outline-style") == "solid"
+            colour = ringed.value_of_css_property("outline-color")
+            surface = "return getComputedStyle(document.querySelector('.xe-family')).backgroundColor"
+            return min(contrast(colour, page.execute_script(text)) for text in (background, surface))
+
+        for name, drawn_on in (
+            ("xe-form", "#xe-form"), ("xe-canvas", "#xe-canvas"), ("xe-face-0", ".xe-family input:checked + canvas")
+        ):  # fmt: skip
+            assert ring(name, drawn_on) >= 3, name
+
+    def test_what_means_nothing_before_the_first_answer_is_barred(self, page):
+        barred = """
+        return [...document.querySelectorAll(".xe-classes select, .xe-classes button, .xe-classes input, #xe-map")]
+          .map((control) => control.disabled);
+        """
+        assert not any(page.execute_script(barred))
+        page.execute_script(KEEP_BACK, 3)
+        states = page.execute_script(barred)
+        assert len(states) > 4 and all(states)
+        for name in ("xe-truth", "xe-book"):  # what is not barred, works
+            self.element(page, name).send_keys(" ")
+        page.execute_script("release()")
+        self.state(page)
+        assert not any(page.execute_script(barred))
+
+    def test_paint_before_the_first_answer_does_not_count_as_the_picture(self, page, model, images):
+        page.execute_script(KEEP_BACK, 4)
+        page.execute_script("arguments[0].focus()", self.element(page, "xe-canvas"))
+        self.element(page, "xe-canvas").send_keys("\ue015" * 6 + " ")  # down, as far as the mouth, and a spot
+        page.execute_script("release()")
+        state = self.state(page)
+        painted = self.picture(state)
+        assert (painted != images[4]).any()
+        own, changed = (explain(model, picture[None]) for picture in (images[4], painted))
+        original = page.execute_script("return Array.from(document.getElementById('explorer').explorer.original)")
+        target = int(own.classes[0, 0])
+        assert original[target] == pytest.approx(float(own.probabilities[0, 0]), abs=TOLERANCE)
+        assert state["classes"] == own.classes[0].tolist(), "whom it is about, the picture as it was made decides"
+        assert relative(state["logits"], changed.logits[0]) < TOLERANCE
+
+    def test_a_stroke_shows_its_maps_while_it_lasts(self, page):
+        from selenium.webdriver import ActionChains
+
+        before, canvas = self.state(page), self.element(page, "xe-canvas")
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        ActionChains(page, duration=30).move_to_element_with_offset(canvas, -60, 0).click_and_hold().perform()
+        page.execute_script(RESTLESS)
+        self.wait(page, "return seen.maps > 2 && seen.changed")
+        page.execute_script("rest()")
+        self.wait(page, "return !document.getElementById('explorer').hasAttribute('aria-busy')")
+        now = """
+        const e = document.getElementById("explorer").explorer;
+        return [e.painting, e.masked.id === e.sent, e.verdictText.textContent];
+        """
+        assert page.execute_script(now) == [True, True, ""], "the pointer is down, and nothing is judged"
+        ActionChains(page, duration=0).release().perform()
+        after = self.state(page)
+        assert after["verdict"] and after["classes"] == before["classes"]
+
+    def test_the_browsers_keys_stay_the_browsers(self, page):
+        from selenium.webdriver.common.keys import Keys
+
+        before, canvas = self.state(page), self.element(page, "xe-canvas")
+        canvas.send_keys(" ")
+        press = """
+        const event = new KeyboardEvent("keydown", { ...arguments[1], cancelable: true });
+        return arguments[0].dispatchEvent(event);
+        """
+        for held in ("ctrlKey", "metaKey", "altKey"):
+            assert page.execute_script(press, canvas, {"key": "u", held: True}), "not taken"
+        assert self.state(page)["pixels"] != before["pixels"]
+        canvas.send_keys(Keys.CONTROL + "z")
+        assert self.state(page)["pixels"] == before["pixels"]
 
     def test_another_person(self, page, model, images):
         self.element(page, "xe-face-4").send_keys(" ")

@@ -1,5 +1,7 @@
 """The picture of the landing page: which decision it shows, what is written, and that the slider moves it."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ import pytest
 import torch
 from browser import ROOT, console_errors, needs_chromium, open_browser, requests
 from PIL import Image
+from pypdf import PdfReader
 
 from xfrlib import FaceClassifier
 from xfrlib.data.synthetic import make_families
@@ -71,7 +74,9 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
     for name in ("landing.js", "landing.css"):
         shutil.copy(ROOT / "book/_static" / name, folder / "_static")
     markup = (ROOT / "book/index.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
-    variants = "".join(f'<img alt="still" class="{shown}" src="data:,">' for shown in ("only-light", "only-dark"))
+    drawn = (folder / "_static" / "landing" / "face.webp").as_uri()
+    kinds = ("only-light", "only-dark")
+    variants = "".join(f'<img alt="still" loading="lazy" class="{kind}" src="{drawn}">' for kind in kinds)
     pair = f'<div class="light-or-dark docutils container">{variants}</div>'
     still = f'<figure id="fig-landing">{pair}<figcaption>c</figcaption></figure>'
     (folder / "book").mkdir()
@@ -89,7 +94,9 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
         says = driver.find_element("css selector", "#landing [aria-live]")
         slider = driver.find_element("id", "landing-slider")
         stage = driver.find_element("css selector", "#landing .stage")
-        assert not driver.find_elements("css selector", "img[alt=still]")
+        pictures = driver.find_elements("css selector", "img[alt=still]")
+        assert len(pictures) == 2 and not any(picture.is_displayed() for picture in pictures)
+        assert pictures[0].get_property("loading") == "eager", "it is there when the page is printed"
         assert seen() == [1, 1, 0, 0] and "Red speaks" in says.text
         slider.send_keys(Keys.END)
         assert seen() == [1, 1, 1, 1] and "scaled directed divergence" in says.text
@@ -100,6 +107,15 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
         assert seen() == [1, 0, 0, 0]
         driver.find_element("css selector", "#landing input[type=checkbox]").click()
         assert len(seen()) == 5
-        assert driver.execute_script("return [...document.images].every(image => image.naturalWidth > 0)")
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert all(picture.is_displayed() for picture in pictures)  # the theme, which is not here, shows one
+        assert not driver.find_element("id", "landing").is_displayed()
+        (sheet,) = PdfReader(io.BytesIO(base64.b64decode(driver.print_page()))).pages
+        assert sheet.extract_text().split() == ["c"], "the caption alone: no button, no slider"
+        assert {picture.image.size for picture in sheet.images if picture.image} == {(448, 448)}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        assert driver.find_element("id", "landing").is_displayed()
+        there = "return [...document.images].map(image => image.naturalWidth > 0 || image.className === 'only-dark')"
+        assert all(driver.execute_script(there))
         assert console_errors(driver) == []
         assert all(url.startswith(folder.as_uri()) for url in requests(driver))

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from axe_core_python.selenium import Axe
 from browser import console_errors, needs_chromium, open_browser, requests
+from selenium.webdriver.support.ui import WebDriverWait
 
 from xfrlib.artifacts import build_root
 
@@ -22,6 +24,16 @@ const STILL = "* { animation: none !important; transition: none !important; }";
 document.head.append(Object.assign(document.createElement("style"), { textContent: STILL }));
 document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
 document.querySelectorAll(".toggle-hidden").forEach((fold) => fold.classList.remove("toggle-hidden"));
+"""
+# Whether what scripts put into a page is there: the explorer with its first verdict, the picture that can be moved.
+LIVE = """
+const explorer = document.getElementById("explorer"), moved = document.querySelector('script[src$="/landing.js"]');
+return (!explorer || Boolean(explorer.explorer?.judged)) && (!moved || Boolean(document.getElementById("landing")));
+"""
+ON_PAPER = """
+const shown = (name) => [...document.querySelectorAll(name)].filter((e) => e.checkVisibility());
+return [shown(".xe, #landing").length, shown("#explorer figure, #fig-landing img:not(#landing img)")
+  .filter((e) => e.tagName !== "IMG" || e.naturalWidth > 0).length];
 """
 
 
@@ -43,6 +55,12 @@ def barriers(driver: Any) -> list[str]:
         for rule in found
         if rule["impact"] in ("serious", "critical") or rule["id"] == "heading-order"
     ]
+
+
+def visit(driver: Any, page: Path) -> None:
+    """Open a page and wait for what its scripts put into it."""
+    driver.get(page.as_uri())
+    WebDriverWait(driver, 60).until(lambda driver: driver.execute_script(LIVE), f"{page.name} did not come to life")
 
 
 @contextmanager
@@ -74,7 +92,7 @@ def test_pages_neither_complain_nor_ask_another_host(site: Path) -> None:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         for page in pages(site):
             console_errors(driver), requests(driver)
-            driver.get(page.as_uri())
+            visit(driver, page)
             name = str(page.relative_to(site))
             complaints[name] = console_errors(driver)
             foreign[name] = [url for url in requests(driver) if not url.startswith(site.as_uri())]
@@ -123,7 +141,7 @@ def test_no_page_puts_a_barrier_before_a_reader(site: Path, scheme: str) -> None
         colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
         for page in [*pages(site), *(site / name for name in GENERATED if (site / name).is_file())]:
-            driver.get(page.as_uri())
+            visit(driver, page)
             found[str(page.relative_to(site))] = barriers(driver)
     assert {name: said for name, said in found.items() if said} == {}
 
@@ -141,3 +159,36 @@ def test_a_page_that_does_not_exist_is_answered_at_any_depth(site: Path) -> None
         links = driver.find_elements("css selector", ".bd-sidebar a.reference.internal")
         driver.get(links[-1].get_attribute("href"))
         assert "no such page" not in driver.find_element("css selector", "main").text and links
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+def test_paper_shows_figures_in_place_of_what_moves(site: Path) -> None:
+    alive = [page for page in pages(site) if re.search(r'id="explorer"|/landing\.js"', page.read_text("utf-8"))]
+    found = {}
+    with open_browser() as driver:
+        for page in alive:
+            visit(driver, page)
+            live, still = driver.execute_script(ON_PAPER)
+            assert live == 1 and still == 0, page.name
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+            found[page.name] = driver.execute_script(ON_PAPER)
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    if not alive:
+        pytest.skip("a site of photographs has nothing that moves")
+    assert found == {name: [0, 1] for name in found}
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+def test_a_site_in_a_folder_answers_a_search(site: Path) -> None:
+    with open_browser() as driver:
+        driver.get(f"{(site / 'search.html').as_uri()}?q=divergence")
+        WebDriverWait(driver, 60).until(
+            lambda driver: "Search finished" in driver.find_element("css selector", "#search-results").text
+        )
+        results = driver.find_elements("css selector", "#search-results ul.search li a")
+        assert any("04_sdd_derivation.html" in result.get_attribute("href") for result in results)
+        assert console_errors(driver) == []

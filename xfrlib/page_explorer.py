@@ -2,7 +2,7 @@
 
 A page that is opened from a folder may load scripts, and nothing else. So the weights, one binary file, and the faces
 travel as base64 in scripts of one assignment each; ``book/_static/explore_core.js`` reads them and repeats there what
-`xfrlib.explain` and `xfrlib.top_fraction_mask` do here.
+`xfrlib.explain`, `xfrlib.top_fraction_mask` and `xfrlib.evaluation.abstention.should_show` do here.
 
     python -m xfrlib.page_explorer --profile quick --folder FOLDER
 """
@@ -102,6 +102,8 @@ def write_explorer(
     people: Sequence[Identity],
     faces: Sequence[PageFace],
     settings: dict[str, Any],
+    *,
+    temperature: float = 1.0,
 ) -> None:
     """Write ``weights.js``, ``faces.js`` and ``static.webp`` for the page.
 
@@ -113,6 +115,7 @@ def write_explorer(
     faces : the pictures that a reader can choose.
     settings : ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``, ``form``, ``centre`` and ``fraction``, as
         the figures of the book use them. At first the page shows a smaller delta, see `gentle_delta`.
+    temperature : of the verdict's log-odds (`xfrlib.evaluation.calibration.fit_temperature`); above 0.
     """
     if model.num_classes != len(people):
         raise ValueError(f"the model has {model.num_classes} classes but there are {len(people)} people: give one each")
@@ -122,7 +125,12 @@ def write_explorer(
     _write_script(
         folder / "faces.js",
         "explorerFaces",
-        {**pack_faces(people, faces), "settings": settings, "delta_shown": shown["delta"]},
+        {
+            **pack_faces(people, faces),
+            "settings": settings,
+            "delta_shown": shown["delta"],
+            "temperature": temperature,
+        },
     )
     with write_atomic(folder / "static.webp") as path:
         plots.save(static_figure(model, people, faces[0], shown), path, "webp")
@@ -226,7 +234,8 @@ def export_explorer(run: NotebookRun, folder: Path) -> None:
     model = run.classifier().cpu()
     names = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre", "fraction")
     settings = {name: getattr(run.profile, name) for name in names}
-    write_explorer(folder, model, people, closest_decisions(run, faces, model), settings)
+    closest = closest_decisions(run, faces, model)
+    write_explorer(folder, model, people, closest, settings, temperature=run.temperature())
 
 
 def command_line(description: str | None, export: Callable[[NotebookRun, Path], None]) -> None:

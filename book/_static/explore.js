@@ -1,6 +1,6 @@
 /* The explorer in the page: controls, drawing and painting. What it shows is computed by explore_core.js in a worker.
 
-   It fills the element with the id "explorer", whose static figure stays until everything is there. Data come from
+   It fills the element with the id "explorer", whose static figure stays until everything is there, and on paper. Data come from
    explore/weights.js and explore/faces.js beside this file, scripts of one assignment each, because a page opened from
    a folder may load nothing else. */
 "use strict";
@@ -14,11 +14,6 @@
 
   // --- small things
 
-  const percent = (p) => {
-    const value = 100 * p;
-    const digits = value >= 0.05 && value < 10 || value > 99 && value <= 99.95 ? 1 : 0;
-    return `${value.toFixed(digits)}\u00a0%`;
-  };
   const number = (value) => String(Number(value.toPrecision(3)));
   const argmax = (values) => values.indexOf(Math.max(...values));
   const list = (words) => words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
@@ -109,9 +104,12 @@
       this.brush = { ink: "black", radius: 7, x: 56, y: 56, down: false, shown: false };
       this.map = "sdd";
       this.truth = false;
-      this.sent = 0;
-      this.answer = null; // of the picture as it is now painted
+      this.sent = 0; // the number of the newest request
+      this.shown = 0; // of the last maps shown, or of the last request for other people; what is older comes too late
+      this.judging = false; // whether the newest request asks for the disc
+      this.answer = null; // the newest maps of these people; in a stroke, of a moment ago
       this.original = null; // probabilities of the picture as it was made
+      this.disc = null; // the pixels of the last disc
       worker.onmessage = ({ data: message }) => this.receive(message);
       worker.onerror = (event) => this.say(`The worker stopped: ${event.message}. Load the page again.`, 0);
       this.build();
@@ -124,46 +122,72 @@
       this.face = this.data.faces[index];
       this.pixels = this.face.pixels.slice();
       this.places = this.core.places(this.face.parts, this.data.part_names, this.size);
-      Object.assign(this, { history: [], target: null, rivals: null, original: null, answer: null, masked: null });
+      Object.assign(this, { history: [], target: null, rivals: null, original: null, answer: null, masked: null, judged: null });
       this.map = "sdd";
+      this.enable(false);
       this.draw();
-      this.ask();
+      this.askAnew();
     }
 
     get painted() { return this.pixels.some((value, i) => value !== this.face.pixels[i]); }
 
+    get painting() { return this.brush.pointer != null || this.brush.down; }
+
+    /** Ask for the picture; until the first answer for the picture as it was made, which decides whom it is about. */
     ask() {
       if (this.rivals && !this.rivals.length) {
+        this.root.removeAttribute("aria-busy");
         this.say("Mark at least one rival: a map says what the target has and its rivals have not.", 0);
         return;
       }
       this.root.setAttribute("aria-busy", "true");
-      this.worker.postMessage({ id: ++this.sent, pixels: this.pixels, target: this.target, rivals: this.rivals,
-        topK: this.data.settings.top_k, ...this.settings });
+      this.judging = !this.painting;
+      this.worker.postMessage({ id: ++this.sent, pixels: this.original ? this.pixels : this.face.pixels, target: this.target,
+        rivals: this.rivals, topK: this.data.settings.top_k, judge: this.judging, temperature: this.data.temperature,
+        ...this.settings });
+    }
+
+    /** Ask about another face, target or rivals, or for the first time about paint: earlier answers are of no use. */
+    askAnew() {
+      this.shown = this.sent;
+      this.ask();
     }
 
     receive(message) {
-      if (message.id !== this.sent) return; // a newer request is on its way
+      // Maps are shown while newer ones are under way, or a long stroke would show none; what follows them is not.
+      if (message.kind === "maps" ? message.id <= this.shown : message.id !== this.sent) return;
+      if (message.kind === (this.judging ? "judged" : "masked") || message.kind === "error") this.root.removeAttribute("aria-busy");
       if (message.kind === "error") {
-        this.root.removeAttribute("aria-busy");
         this.say(`Cannot show this: ${message.message}.`, 0);
         return;
       }
       if (message.kind === "maps") {
-        this.answer = message;
-        this.masked = null;
-        if (!this.original) this.original = message.probabilities;
-        if (!this.rivals) {
-          [this.target, ...this.rivals] = message.classes;
-          this.listClasses();
-        }
+        this.shown = message.id;
+        Object.assign(this, { answer: message, masked: null, judged: null });
         if (message.passes) this.forwardTime = message.milliseconds / message.passes;
-      } else {
-        this.masked = message;
-        this.root.removeAttribute("aria-busy");
+        if (!this.original) this.begun(message);
+      } else if (message.kind === "masked") this.masked = message;
+      else {
+        this.judged = message;
+        this.disc = message.disc;
       }
       this.draw();
       this.fill();
+    }
+
+    /** Take over what the first answer for a face says of the picture as it was made. */
+    begun({ probabilities, classes }) {
+      this.original = probabilities;
+      const [target, ...rivals] = classes;
+      Object.assign(this, { target, rivals });
+      this.listClasses();
+      this.enable(true);
+      if (this.painted) this.askAnew();
+    }
+
+    /** Free or bar the controls that mean nothing before a face's first answer. */
+    enable(on) {
+      for (const control of this.panel.querySelectorAll(":is(.xe-classes, .xe-drawn) :is(select, button, input)")) control.disabled = !on;
     }
 
     // --- controls
@@ -184,20 +208,20 @@
       } });
       this.bar = make("div", { className: "xe-bar" });
       this.barLabels = make("div", { className: "xe-bar-labels" });
-      this.truthText = make("p", { className: "xe-note", id: "xe-truth-text" });
+      this.truthText = make("p", { className: "xe-note", id: "xe-truth-text", role: "status", "aria-live": "polite" });
+      this.verdictText = make("p", { className: "xe-verdict", id: "xe-verdict", role: "status", "aria-live": "polite" });
       this.sayText = make("p", { className: "xe-say", id: "xe-say", role: "status", "aria-live": "polite" });
       this.brushText = make("p", { className: "xe-hidden", role: "status", "aria-live": "polite" });
       this.timeText = make("p", { className: "xe-note xe-time" });
       this.targetChoice = make("select", { id: "xe-target", onchange: (e) => this.setTarget(Number(e.target.value)) });
       this.rivalList = make("div", { className: "xe-rivals", role: "group", "aria-labelledby": "xe-rivals-title" });
       this.table = make("table", { className: "xe-table" });
-      this.maskedCanvas = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("canvas", {
-        width: this.size, height: this.size, role: "img", "aria-label": `The picture for ${kind}` })]));
-      this.maskedText = Object.fromEntries(["deletion", "retention"].map((kind) => [kind, make("p")]));
+      this.tiles = ["region", "disc"].flatMap((area) => ["deletion", "retention"].map((kind) => ({ area, kind, text: make("p"),
+        canvas: make("canvas", { width: this.size, height: this.size, role: "img", "aria-label": `${kind} of the ${area}` }) })));
 
       const stage = make("div", { className: "xe-stage" },
         this.canvas,
-        make("div", { className: "xe-row" }, make("label", { for: "xe-map" }, "Drawn over it"), this.mapChoice),
+        make("div", { className: "xe-row xe-drawn" }, make("label", { for: "xe-map" }, "Drawn over it"), this.mapChoice),
         this.bar, this.barLabels,
         this.check("xe-top", "Outline the top share", true, (on) => { this.showTop = on; }),
         this.check("xe-truth", "Outline where they truly differ", false, (on) => { this.truth = on; }),
@@ -219,14 +243,14 @@
         this.shareSlider(),
         this.button("xe-book", "The settings of the book", () => this.setAll(this.book)));
       const masked = make("div", { className: "xe-masked" },
-        ...["deletion", "retention"].map((kind) => make("div", {}, this.maskedCanvas[kind], this.maskedText[kind])));
+        ...this.tiles.map(({ canvas, text }) => make("div", {}, canvas, text)), this.verdictText);
       this.panel = make("div", { className: "xe" },
         make("fieldset", { className: "xe-people" }, make("legend", {}, "The person in the picture"), ...families),
         make("div", { className: "xe-main" },
           make("div", { className: "xe-column" }, stage, this.paintBox(), masked),
           make("div", { className: "xe-column" }, this.sayText, make("div", { className: "xe-scroll" }, this.table), classes, settings)),
         this.brushText, this.timeText);
-      this.root.replaceChildren(this.panel);
+      this.root.replaceChildren(this.panel, this.root.querySelector("figure")); // for paper, see explore.css
     }
 
     thumbnail(face, n) {
@@ -303,21 +327,21 @@
       this.rivals = this.rivals.filter((n) => n !== target);
       if (!this.rivals.length) this.rivals = this.byProbability().slice(0, 1);
       this.listClasses();
-      this.ask();
+      this.askAnew();
     }
 
     setRivals(rivals) {
       if (!rivals.length) return this.say("Nobody here looks like the target: its family has one member.", 0);
       this.rivals = rivals;
       this.listClasses();
-      this.ask();
+      this.askAnew();
     }
 
     /** The target's choice, the list of rivals and the choice of maps, for the picture and the classes chosen. */
     listClasses() {
       const names = this.data.names;
       const all = names.map((_, n) => n).sort((a, b) => this.original[b] - this.original[a]);
-      const label = (n) => `${names[n]} (${percent(this.original[n])})`;
+      const label = (n) => `${names[n]} (${this.core.percent(this.original[n])})`;
       this.targetChoice.replaceChildren(...all.map((n) => make("option", { value: n, selected: n === this.target }, label(n))));
       const focused = document.activeElement && document.activeElement.id;
       this.rivalList.replaceChildren(...this.byProbability().map((n) => {
@@ -325,7 +349,7 @@
         input.onchange = () => {
           this.rivals = input.checked ? [...this.rivals, n] : this.rivals.filter((other) => other !== n);
           this.listMaps();
-          this.ask();
+          this.askAnew();
           this.tellTruth();
         };
         return make("label", { className: "xe-check", for: input.id }, input, " ", label(n));
@@ -385,8 +409,14 @@
         this.draw();
         this.ask();
       });
-      for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { brush.pointer = null; });
-      canvas.addEventListener("blur", () => { brush.shown = brush.down = false; this.draw(); });
+      for (const end of ["pointerup", "pointercancel"]) {
+        canvas.addEventListener(end, (event) => {
+          if (brush.pointer !== event.pointerId) return;
+          brush.pointer = null;
+          this.ask(); // a stroke at rest is judged
+        });
+      }
+      canvas.addEventListener("blur", () => { brush.shown = false; this.lift(); this.draw(); });
       canvas.addEventListener("focus", () => { brush.shown = brush.pointer == null; this.draw(); });
       canvas.addEventListener("keydown", (event) => this.key(event));
     }
@@ -396,8 +426,9 @@
       const where = () => { this.brushText.textContent = `Brush ${brush.down ? "down " : ""}over the ${this.placeAt(brush.x, brush.y)}`; };
       const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
       const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-      if (key === "u" || (key === "z" && (event.ctrlKey || event.metaKey))) this.undo();
-      else if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (key === "z" && (event.ctrlKey || event.metaKey)) this.undo();
+      else if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
+      else if (key === "u") this.undo();
       else if (moves[key]) {
         const [dx, dy] = moves[key];
         const keep = (v) => Math.min(Math.max(v, 0), this.size);
@@ -407,14 +438,24 @@
         where();
       } else if (key === " ") this.begin(brush.x, brush.y);
       else if (key === "p") {
-        brush.down = !brush.down;
-        if (brush.down) this.begin(brush.x, brush.y);
+        if (brush.down) this.lift();
+        else {
+          brush.down = true;
+          this.begin(brush.x, brush.y);
+        }
         where();
-      } else if (key === "Escape") brush.down = false;
+      } else if (key === "Escape") this.lift();
       else return;
       event.preventDefault();
       brush.shown = true;
       this.draw();
+    }
+
+    /** Lift the brush of the keyboard. */
+    lift() {
+      if (!this.brush.down) return;
+      this.brush.down = false;
+      this.ask();
     }
 
     pixelAt(x, y) {
@@ -541,8 +582,10 @@
 
     tellTruth() {
       const found = this.differences(), { names } = this.data;
-      this.truthText.hidden = !this.truth;
-      if (!this.truth) return;
+      if (!this.truth) {
+        this.truthText.textContent = "";
+        return;
+      }
       const ways = new Map(); // how they differ -> from whom
       for (const { other, parts, visible } of found) {
         const way = `in ${list(parts)}${visible ? "" : " (hidden in this picture)"}`;
@@ -558,13 +601,13 @@
     // --- numbers and words
 
     fill() {
-      const { answer, masked, original, data, target, rivals } = this;
+      const { answer, masked, judged, original, data, target, rivals } = this;
       const share = `${Math.round(100 * this.settings.share)}\u00a0%`;
       const columns = [["as made", original]];
       if (this.painted) columns.push(["painted", answer.probabilities]);
       columns.push([`without top ${share}`, masked && masked.deletion], [`only top ${share}`, masked && masked.retention]);
       const cell = (p) => {
-        const td = make("td", {}, p === null ? "…" : percent(p));
+        const td = make("td", {}, p === null ? "…" : this.core.percent(p));
         if (p !== null) td.style.setProperty("--share", `${100 * p}%`);
         return td;
       };
@@ -575,15 +618,19 @@
         make("tbody", {},
           ...[target, ...rivals].map((n) => row(data.names[n], columns.map(([, p]) => cell(p && p[n])), n === target ? "xe-target" : "")),
           row("named", columns.map(([, p]) => make("td", { className: "xe-named" }, p ? data.names[argmax(p)] : "…")))));
-      for (const [kind, value] of [["deletion", 1], ["retention", 0]]) {
-        const canvas = this.maskedCanvas[kind];
-        const picture = canvasOf(this.core.blacken(this.pixels, answer.mask, value), this.size);
-        canvas.getContext("2d").drawImage(picture, 0, 0);
-        const what = kind === "deletion" ? `without the top ${share}` : `only the top ${share}`;
-        const says = masked ? this.verdict(masked[kind]) : "…";
+      for (const { area, kind, canvas, text } of this.tiles) {
+        const [mask, told, name] = area === "region" ? [answer.mask, masked, `the top ${share}`] : [this.disc, judged, "a disc as large"];
+        if (mask) {
+          const picture = canvasOf(this.core.blacken(this.pixels, mask, kind === "deletion" ? 1 : 0), this.size);
+          canvas.getContext("2d").drawImage(picture, 0, 0);
+        }
+        const what = `${kind === "deletion" ? "without" : "only"} ${name}`, says = told ? this.named(told[kind]) : "…";
         canvas.setAttribute("aria-label", `The picture ${what}: ${says}`);
-        this.maskedText[kind].textContent = `${what}: ${says}`;
+        text.textContent = `${what}: ${says}`;
       }
+      const verdict = judged && judged.verdict;
+      this.verdictText.textContent = verdict ? `${verdict.show ? "✓" : "✗"} ${verdict.reason}`
+        : judged ? "No verdict: it judges maps of the predicted person." : "";
       const { free, used } = answer.s;
       const bound = used > free ? "the smallest" : used < free ? "the largest" : "";
       this.scaleText.textContent = `s = ${number(used)}${bound ? `, ${bound} allowed; k alone would give ${number(free)}` : ""}`;
@@ -595,9 +642,9 @@
 
     tell() { if (this.masked) this.say(this.sentence()); }
 
-    verdict(probabilities) {
+    named(probabilities) {
       const best = argmax(probabilities);
-      return `${this.data.names[best]}, ${percent(probabilities[best])}`;
+      return `${this.data.names[best]}, ${this.core.percent(probabilities[best])}`;
     }
 
     /** The picture, its map and what the masks do, as a reader who sees none of them needs it. */
@@ -609,10 +656,10 @@
       const cam = answer.classes.indexOf(Number(this.map));
       const [map, values] = cam < 0 ? ["SDD map", answer.log] : [`evidence for ${data.names[answer.classes[cam]]}`, answer.large[cam]];
       const where = core.inWords(core.strongest(core.topMask(values, 0.05), this.places));
-      return `The network names ${this.verdict(answer.probabilities)} (${right}).${before} ` +
+      return `The network names ${this.named(answer.probabilities)} (${right}).${before} ` +
         `The ${map} is strongest over ${where}. ` +
-        `Without the top ${Math.round(100 * this.settings.share)}\u00a0%: ${this.verdict(masked.deletion)}; ` +
-        `with it alone: ${this.verdict(masked.retention)}.`;
+        `Without the top ${Math.round(100 * this.settings.share)}\u00a0%: ${this.named(masked.deletion)}; ` +
+        `with it alone: ${this.named(masked.retention)}.`;
     }
 
     /** Say something to everyone; a reader with a screen reader hears it once the controls rest. */

@@ -288,12 +288,14 @@ function explorerCore() {
 
   // --- what a map ranks highest
 
-  /** round(fraction * pixels), halves to even, as Python rounds. */
-  function pixelCount(fraction, pixels) {
-    const exact = fraction * pixels, low = Math.floor(exact);
-    if (exact - low !== 0.5) return Math.round(exact);
+  /** The nearest whole number, of a half the even one, as Python rounds. */
+  function roundEven(value) {
+    const low = Math.floor(value);
+    if (value - low !== 0.5) return Math.round(value);
     return low % 2 ? low + 1 : low;
   }
+
+  const pixelCount = (fraction, pixels) => roundEven(fraction * pixels);
 
   /** Exactly round(fraction * pixels) pixels of highest value, as a Uint8Array of 0 and 1; equal values are taken in
       reading order. */
@@ -308,6 +310,15 @@ function explorerCore() {
     return mask;
   }
 
+  /** The `count` pixels nearest to the middle of a picture (size * size), equal distances in reading order. */
+  function disc(count, size) {
+    const square = (i) => (2 * i - size + 1) ** 2; // whole numbers, so that equal distances are equal
+    const distance = Int32Array.from({ length: size * size }, (_, i) => square(i % size) + square(Math.floor(i / size)));
+    const mask = new Uint8Array(size * size);
+    for (const i of Array.from(distance.keys()).sort((a, b) => distance[a] - distance[b]).slice(0, count)) mask[i] = 1;
+    return mask;
+  }
+
   /** The picture with the pixels of `mask` (where it equals `value`) painted black. */
   function blacken(pixels, mask, value) {
     const result = pixels.slice();
@@ -315,7 +326,38 @@ function explorerCore() {
     return result;
   }
 
+  // --- whether a map beats the disc
+
+  /** Log-odds of class `n` against its best rival, from logits. */
+  const margin = (logits, n) => logits[n] - Math.max(...logits.filter((_, other) => other !== n));
+
+  /** What should_show (xfrlib.evaluation.abstention) says of a region under the fill black: {show, reason, deletion,
+      retention}. The answers to the region and to the other one, the disc, are logits {deletion, retention}; the
+      advantages are in log-odds over the temperature. */
+  function judge(predicted, region, other, temperature) {
+    const over = (kind) => (margin(region[kind], predicted) - margin(other[kind], predicted)) / temperature;
+    const deletion = -over("deletion"), retention = over("retention");
+    const amount = (advantage) => `${Math.abs(advantage).toFixed(1)} ${advantage > 0 ? "more" : "less"}`;
+    const compared = `under a black fill, deleting the region takes ${amount(deletion)} of the log-odds than deleting a ` +
+      `centred disc, and keeping only it leaves ${amount(retention)} than keeping only the disc`;
+    const won = Number(deletion > 0) + Number(retention > 0);
+    const says = won === 2 ? "Shown" : `Not shown: the region beats the disc in ${won ? "only one" : "neither"} of two measures`;
+    return { show: won === 2, reason: `${says}: ${compared}.`, deletion, retention };
+  }
+
   // --- the map in words
+
+  /** A probability in [0, 1] as text, as xfrlib.plots.percent writes it. */
+  function percent(probability) {
+    const value = 100 * probability;
+    const text = () => {
+      if (value === 0 || value === 100 || (value >= 1 && value <= 99)) return roundEven(value);
+      if (value < 0.05) return "<\u00a00.1";
+      if (value >= 99.95) return ">\u00a099.9";
+      return (value % 1 === 0.25 ? value - 0.05 : value).toFixed(1); // the even tenth of the two, as Python
+    };
+    return `${text()}\u00a0%`;
+  }
 
   const PAIRED = { ears: "ear", brows: "brow", eyes: "eye" };
 
@@ -377,7 +419,7 @@ function explorerCore() {
   // --- one answer, and the worker
 
   /** What one request needs, computed once: features by picture, answers to masked pictures by mask. */
-  function session(network, size, limit = 24) {
+  function session(network, size, limit = 40) {
     const kept = new Map();
     let passes = 0;
     function keep(key, found) {
@@ -415,13 +457,29 @@ function explorerCore() {
       return { classes, logits, probabilities: softmax(logits), cams: small, large, s, log,
         mask: topMask(log, request.share) };
     }
-    /** Probabilities after the top share was painted black, and after all else was; null if `goOn` said no. */
-    async function masked(pixels, mask, goOn = async () => true) {
+    /** Logits after the pixels of a mask were painted black, and after all others were; null if `goOn` said no. */
+    async function without(pixels, mask, goOn) {
       const deleted = await lookUnlessStopped(blacken(pixels, mask, 1), goOn);
       const retained = deleted && (await lookUnlessStopped(blacken(pixels, mask, 0), goOn));
-      return retained && { deletion: softmax(deleted.logits), retention: softmax(retained.logits) };
+      return retained && { deletion: deleted.logits, retention: retained.logits };
     }
-    return { explain, masked, passes: () => passes };
+    const probabilities = ({ deletion, retention }) => ({ deletion: softmax(deletion), retention: softmax(retention) });
+    /** Probabilities without the pixels of a mask and with them alone; null if `goOn` said no. */
+    async function masked(pixels, mask, goOn = async () => true) {
+      const answers = await without(pixels, mask, goOn);
+      return answers && probabilities(answers);
+    }
+    /** The same for the centred disc of as many pixels as the mask of `found`, what `explain` gave for these pixels, and
+        the verdict of `judge`, which there is only where the target is the predicted class; null if `goOn` said no. */
+    async function besideDisc(pixels, found, temperature, goOn = async () => true) {
+      const centre = disc(found.mask.reduce((sum, value) => sum + value, 0), size);
+      const region = await without(pixels, found.mask, goOn), other = region && (await without(pixels, centre, goOn));
+      if (!other) return null;
+      const predicted = found.logits.indexOf(Math.max(...found.logits));
+      const verdict = predicted === found.classes[0] ? judge(predicted, region, other, temperature) : null;
+      return { disc: centre, ...probabilities(other), verdict };
+    }
+    return { explain, masked, besideDisc, passes: () => passes };
   }
 
   /** Two sums over the bytes (FNV-1a and a polynomial): 64 bits, so that pictures do not share features by accident. */
@@ -435,7 +493,8 @@ function explorerCore() {
   }
 
   /** Answer the page's messages. The newest request wins: it puts an end to what an older one still has to do for its
-      masked pictures. The maps of a request that has been begun are finished, or a long stroke would show none. */
+      masked pictures. The maps of a request that has been begun are finished, or a long stroke would show none. Beside
+      the disc they are judged only where the request says `judge`. */
   function startWorker(scope) {
     let work = null, waiting = null, busy = false;
     const goOn = () => new Promise((resolve) => setTimeout(() => resolve(!waiting), 0)); // lets newer messages in
@@ -452,7 +511,9 @@ function explorerCore() {
           const after = (await goOn()) && (await work.masked(request.pixels, found.mask, goOn));
           if (!after) continue;
           scope.postMessage({ kind: "masked", id: request.id, ...after, milliseconds: performance.now() - began });
-          await goOn();
+          const judged = (await goOn()) && request.judge &&
+            (await work.besideDisc(request.pixels, found, request.temperature, goOn));
+          if (judged) scope.postMessage({ kind: "judged", id: request.id, ...judged });
         } catch (error) {
           scope.postMessage({ kind: "error", id: request.id, message: error.message });
         }
@@ -470,8 +531,8 @@ function explorerCore() {
     };
   }
 
-  return { decodeBase64, readNetwork, forward, softmax, cams, upsample, sddScale, logSdd, pixelCount, topMask, blacken,
-    places, strongest, inWords, session, startWorker };
+  return { decodeBase64, readNetwork, forward, softmax, cams, upsample, sddScale, logSdd, pixelCount, topMask, disc, blacken,
+    judge, percent, places, strongest, inWords, session, startWorker };
 }
 
 if (typeof module !== "undefined") module.exports = explorerCore;

@@ -1,5 +1,6 @@
 /* The picture of the landing page that can be moved: a slider from the face over two class activation maps to their
-   divergence. Pictures and names are written by xfrlib.page_landing; without scripts a static figure stands here. */
+   divergence. Pictures and names are written by xfrlib.page_landing; without scripts, and on paper (landing.css), a static
+   figure stands here. */
 (function () {
   "use strict";
   var data = window.landingData;
@@ -57,5 +58,6 @@
   slider.addEventListener("input", show);
   box.addEventListener("change", show);
   show();
-  (still.closest(".light-or-dark") || still.closest("a") || still).replaceWith(root); // both variants of the picture
+  still.loading = "eager"; // what is hidden would not be there in time for paper
+  (still.closest(".light-or-dark") || still.closest("a") || still).before(root); // before both variants of the picture
 })();
