@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_notebooks import failure
 from torch import nn
 
+from xfrlib.config import project_root
 from xfrlib.evaluation.abstention import (
     advantages,
     choose_threshold,
@@ -185,3 +187,11 @@ def test_impossible_input_is_refused(arguments, said):
         risk_coverage(*arguments)
     with pytest.raises(ValueError, match="risk_factor"):
         choose_threshold([1], [True], risk_factor=0)
+
+
+def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, monkeypatch):
+    """`test_notebooks.py` runs the same cells with the profile's fills, and they go on to the data."""
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    (chapter,) = (project_root() / "notebooks").glob("11_*.ipynb")
+    said = failure(chapter, {"judging_fills": ["black", "mean"]})
+    assert "judging_fills: mean sets the threshold of the firm probe, so that it cannot judge" in said

@@ -1,11 +1,12 @@
 """When not to show a map: a verdict for each picture, a rule that abstains, and what abstaining is worth.
 
 A map *beats the disc* in a picture if its region takes more from the decision than a centred disc of as many pixels
-when it is deleted, and leaves more of it when it is retained. The disc knows nothing of the decision, so a map that
-does not beat it has shown nothing about this picture. A rule gives each picture a *trust*; maps of high trust are
-shown. Its *risk* is the share of the shown maps that do not beat the disc, its *coverage* the share of maps shown
-(R. El-Yaniv and Y. Wiener, "On the foundations of noise-free selective classification", JMLR 2010; Y. Geifman and
-R. El-Yaniv, "Selective classification for deep neural networks", NeurIPS 2017).
+when it is deleted, and leaves more of it when it is retained. The disc is a low bar, for it knows only that faces are
+centred: a map that does not beat it has not shown, by this test and under this fill, that it knows more. A rule gives
+each picture a *trust*; maps of high trust are shown. Its *risk* is the share of the shown maps that do not beat the
+disc, its *coverage* the share of maps shown (R. El-Yaniv and Y. Wiener, "On the foundations of noise-free selective
+classification", JMLR 2010; Y. Geifman and R. El-Yaniv, "Selective classification for deep neural networks",
+NeurIPS 2017).
 """
 
 from __future__ import annotations
