@@ -414,6 +414,12 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         assert said == {"worse"}, other
     for other in ("cam", "finercam"):
         assert node("quick/other_explainers", verdict.format("black", other, "retention")) == "worse"
+    slow, less = "slow.black.{}.sdd_sum_minus.{}", {"deletion": 1, "retention": -1}
+    for other in ("scorecam", "rise", "lime", "kernel_shap"):
+        for kind, good in less.items():
+            assert not sure("facescrub12/other_explainers", slow.format(other, kind), good), other
+        worse = [sure("facescrub12/other_explainers", slow.format(other, kind), -good) for kind, good in less.items()]
+        assert any(worse) == (other != "rise"), other
     # ground truth: above CAM for look-alikes, below it for strangers; the aim of 0.8 missed by SDD, reached elsewhere
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_mass", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
@@ -426,6 +432,12 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     assert reached["sdd"] < 0.8 < reached["midpoint"] and reached["sdd_pair"] > reached["sdd"] - 0.05
     game = {name: node("quick/other_explainers", f"inpainting_game.{name}") for name in ("sdd_sum", "cam")}
     assert game["sdd_sum"]["found"] > game["cam"]["found"] and game["sdd_sum"]["area"] < game["cam"]["area"]
+    # a whole network with permuted labels
+    whole = "labels.whole_network.methods.{}.permuted_minus_two_strangers"
+    for run in ("quick",):
+        assert node(f"{run}/sanity", "labels.whole_network.by_heart.permuted_labels") > 0.95
+        assert sure(f"{run}/sanity", whole.format("sdd_sum"), -1)
+    assert sure("quick/sanity", whole.format("guided_backpropagation"), 1)
     # constants and the shortcut
     assert node("lfw/sensitivity", "best_setting.s") == 2
     best = "test.best_minus_default.all_fills"
@@ -438,7 +450,7 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         assert sure(f"{run}/better_map", "winner_minus.prior.balance", 1)
         assert sure(f"{run}/better_map", "winner_minus_disc_by_fill.blur.balance", 1)
         assert not sure(f"{run}/better_map", "winner_minus_disc_by_fill.black.balance", 1)
-        assert node(f"{run}/better_map", "minus_disc.ellipse.balance.value") == 0
+    assert node("lfw/better_map", "minus_disc.ellipse.balance.value") == 0
     assert sure("quick/better_map", "winner_minus.prior.balance", -1)
     assert not any(sure("quick/better_map", "winner_minus.person.balance", way) for way in (-1, 1))
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
