@@ -434,9 +434,13 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     assert game["sdd_sum"]["found"] > game["cam"]["found"] and game["sdd_sum"]["area"] < game["cam"]["area"]
     # a whole network with permuted labels
     whole = "labels.whole_network.methods.{}.permuted_minus_two_strangers"
-    assert node("quick/sanity", "labels.whole_network.by_heart.permuted_labels") > 0.95
-    assert sure("quick/sanity", whole.format("sdd_sum"), -1)
-    assert sure("quick/sanity", whole.format("guided_backpropagation"), 1)
+    for source in ("quick/sanity", "facescrub12/sanity"):
+        assert node(source, "labels.whole_network.by_heart.permuted_labels") > 0.95
+        for name in ("sdd_sum", "cam", "finercam"):
+            assert sure(source, whole.format(name), -1)
+        assert sure(source, whole.format("guided_backpropagation"), 1)
+    kept = node("facescrub12/sanity", "labels.whole_network.methods.guided_backpropagation")
+    assert kept["permuted_labels"]["overlap"] > kept["true_labels_again"]["overlap"]
     # constants and the shortcut
     assert node("lfw/sensitivity", "best_setting.s") == 2
     best = "test.best_minus_default.all_fills"
