@@ -461,6 +461,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
             assert sure(source, f"winner_minus.{other}.balance", 1), other
         in_black = "winner_minus_disc_by_fill.black.retention"
         assert not sure(source, in_black, 1) and sure(source, in_black, -1) == (run == "lfw")
+        for network in ("1", "2"):  # 0 chose
+            by_network = f"winner_minus_disc_by_network.{network}"
+            assert all(sure(source, f"{by_network}.{kind}", 1) for kind in results.SIGN)
+        assert not all(sure(source, f"winner_minus_disc_on_unseen_networks.{kind}", 1) for kind in results.SIGN)
     assert node("lfw/better_map", "minus_disc.ellipse.balance.value") == 0
     assert sure("quick/better_map", "winner_minus.prior.balance", -1)
     assert sure("quick/better_map", "minus_disc.better.retention", -1)
