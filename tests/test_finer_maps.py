@@ -51,6 +51,20 @@ def test_the_mean_of_a_layers_map_is_what_the_logit_gains_when_the_layer_grows(
     torch.testing.assert_close(maps.mean(dim=(2, 3)), slope, rtol=1e-3, atol=1e-6)
 
 
+def test_a_layers_maps_are_captums_gradient_times_activation(model: FaceClassifier, images: Tensor) -> None:
+    captum = pytest.importorskip("captum.attr")
+    layer = blocks_with_cells(model, images, 14)[-1]
+
+    def centred(pictures: Tensor) -> Tensor:
+        logits = model(pictures)
+        return logits - logits.mean(dim=1, keepdim=True)
+
+    method = captum.LayerGradientXActivation(centred, dict(model.named_modules())[layer])
+    theirs = [method.attribute(images, target=own.tolist()).detach().sum(dim=1) for own in CLASSES.T]
+    ours = layer_activation_maps(model, images, CLASSES, layer)
+    torch.testing.assert_close(ours, 14 * 14 * torch.stack(theirs, dim=1), rtol=1e-3, atol=1e-5)
+
+
 class Averages(nn.Module):
     """A backbone whose cells are the mean colours of squares of `side` pixels, apart by the same."""
 
