@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xfrlib.cam import class_activation_maps, pooled_features
+from xfrlib.cam import class_activation_maps
 from xfrlib.evaluation.sanity import translated
 from xfrlib.models.classifier import FaceClassifier
 
@@ -117,6 +117,6 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
     fine = weight.new_empty(*classes.shape, 2 * height, 2 * width)
     for row, down in enumerate((quarter, -quarter)):
         for column, right in enumerate((quarter, -quarter)):
-            end = pooled_features(model, translated(images, (down, right)))
-            fine[..., row::2, column::2] = class_activation_maps(end.features, weight, classes)
+            features = model.features(translated(images, (down, right)))
+            fine[..., row::2, column::2] = class_activation_maps(features, weight, classes)
     return fine
