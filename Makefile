@@ -22,7 +22,7 @@ OUT       := $(or $(XFR_BUILD),_build)/$(PROFILE)
 RUN       := $(OUT)/notebooks
 NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth 09_sanity_and_sensitivity 10_a_better_map 11_when_not_to_show_it
 EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
-LIBRARY   := $(shell find xfrlib -name '*.py' -o -name '*.safetensors' -o -name '*.json')
+LIBRARY   := $(shell find xfrlib madefaces facedata notebooks/studies -name '*.py' -o -name '*.safetensors' -o -name '*.json')
 PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
 
 .PHONY: help book pdf test lint lab bench publishable clean FORCE

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from madefaces.people import make_families, render
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.data.synthetic import make_families, render
 from xfrlib.explorer import explorer, open_folder
 
 clock = time.perf_counter

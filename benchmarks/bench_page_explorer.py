@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
+from explore import PageFace
+from madefaces.people import make_families, render
+from network import pack_classifier
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.data.synthetic import make_families, render
-from xfrlib.page_explorer import PageFace
-from xfrlib.page_weights import pack_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))  # the browser is started as the tests start it

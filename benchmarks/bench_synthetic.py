@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from xfrlib.data.synthetic import make_families, render
+from madefaces.people import make_families, render
 
 
 def seconds(work: Callable[[], object], repeats: int) -> list[float]:

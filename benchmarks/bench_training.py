@@ -13,12 +13,12 @@ import argparse
 from pathlib import Path
 
 import torch
+from preflight import matrix_rate, training_rate
 from torch.utils.flop_counter import FlopCounterMode
 
 from xfrlib import artifacts
-from xfrlib.finetune import Recipe, training_precision
 from xfrlib.models import FaceClassifier, backbone_names, load_backbone
-from xfrlib.preflight import matrix_rate, training_rate
+from xfrlib.training import Recipe, training_precision
 
 PAPER_PICTURES, PAPER_EPOCHS = 34_099, 20  # training pictures and epochs of arXiv 2505.03837
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from madefaces.people import make_families, picture_seed, render
 from xfrlib import plots
-from xfrlib.data.synthetic import make_families, picture_seed, render
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES, SIZE, PICTURES = 4, 3, 2

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfrlib.data.synthetic import make_families, picture_seed, render
+from madefaces.people import make_families, picture_seed, render
 from xfrlib.models import FaceClassifier, load_backbone, save_weights
 
 HERE = Path(__file__).resolve().parent

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from xfrlib.page_explorer import write_explorer
+from explore import write_explorer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")

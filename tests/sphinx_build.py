@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xfrlib.config import project_root
+from xfrlib.profile import project_root
 
 _EXTENSIONS = project_root() / "book" / "_ext"
 

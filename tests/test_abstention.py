@@ -7,18 +7,10 @@ import torch
 from test_notebooks import failure
 from torch import nn
 
-from xfrlib.config import project_root
-from xfrlib.evaluation.abstention import (
-    advantages,
-    choose_threshold,
-    direction,
-    least_area,
-    picture_verdicts,
-    risk_area,
-    risk_coverage,
-    should_show,
-)
-from xfrlib.evaluation.controls import disc
+from studies.abstention import choose_threshold, direction, least_area, picture_verdicts, risk_area, risk_coverage
+from xfrlib.profile import project_root
+from xfrlib.regions import disc
+from xfrlib.trust import advantages, should_show
 
 
 class Corners(nn.Module):

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xfrlib.data import detect
-from xfrlib.data.align import POINTS, TEMPLATE, align, align_folder, main, similarity, summary
-from xfrlib.data.detect import Face, YuNet, choose_face, detector_model, overlap
+from facedata import detect
+from facedata.align import POINTS, TEMPLATE, align, align_folder, alignment_summary, main, similarity_transform
+from facedata.detect import Face, YuNet, choose_face, detector_model, overlap
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]])
 DATA = Path(os.environ.get("XFR_DATA", "data"))
@@ -98,7 +98,7 @@ def test_a_similarity_is_recovered_exactly(
     true = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     if np.linalg.svd(points - points.mean(0))[1][1] < 1e-3:  # on a line a turn and its mirror image agree
         return
-    matrix = similarity(points, points @ true.T + [right, down])
+    matrix = similarity_transform(points, points @ true.T + [right, down])
     np.testing.assert_allclose(matrix, np.column_stack([true, [right, down]]), rtol=1e-6, atol=1e-5 * max(1, scale))
 
 
@@ -107,13 +107,13 @@ def test_the_least_squares_similarity_by_hand() -> None:
     # distance 2a, leaves the other: by symmetry no turn, and the scale is the mean of the two
     square = np.array([[-1.0, -1], [1, 1], [0, 0], [-1, 1], [1, -1]]) * 10
     template = square * np.array([3.0, 3, 1, 1, 1])[:, None]
-    np.testing.assert_allclose(similarity(square, template), [[2, 0, 0], [0, 2, 0]], atol=1e-12)
+    np.testing.assert_allclose(similarity_transform(square, template), [[2, 0, 0], [0, 2, 0]], atol=1e-12)
 
 
 def test_no_nearby_similarity_fits_better() -> None:
     rng = np.random.default_rng(3)
     points = TEMPLATE * 2 + rng.normal(0, 6, (5, 2))
-    best = similarity(points)
+    best = similarity_transform(points)
 
     def error(matrix: np.ndarray) -> float:
         return float(((points @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE) ** 2).sum())
@@ -126,7 +126,7 @@ def test_no_nearby_similarity_fits_better() -> None:
 
 
 def test_a_mirrored_face_is_not_reflected() -> None:
-    matrix = similarity(TEMPLATE * [-1, 1])
+    matrix = similarity_transform(TEMPLATE * [-1, 1])
     assert np.linalg.det(matrix[:, :2]) > 0
 
 
@@ -143,7 +143,7 @@ def test_a_mirrored_face_is_not_reflected() -> None:
 )
 def test_points_that_are_no_face_are_refused(points: np.ndarray, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        similarity(points)
+        similarity_transform(points)
     with pytest.raises(ValueError, match=sentence):
         align(np.zeros((112, 112, 3), np.uint8), points)
 
@@ -443,7 +443,7 @@ def test_the_table_is_written_and_summed_up(source: Path) -> None:
     stored = pd.read_csv(source.with_name("target") / "align.csv", keep_default_na=False, na_values={"score": ""})
     assert stored["file"].tolist() == table["file"].tolist()
     assert stored["status"].tolist() == table["status"].tolist()
-    assert summary(table).splitlines() == [
+    assert alignment_summary(table).splitlines() == [
         "9 files of 2 identities, 0 of them with several faces",
         "      3 aligned",
         "      1 already_aligned",
@@ -539,8 +539,8 @@ def test_boxes_choose_among_several_faces(source: Path) -> None:
     assert table.loc["ann/face.png", "left_eye_x"] == pytest.approx(right.points[0, 0], abs=1e-3)
     assert table.loc["ann/twin.png", ["status", "faces"]].tolist() == ["no_face", 2]
     assert "none in the box" in table.loc["ann/twin.png", "note"]
-    assert "3 of them with several faces" not in summary(table)
-    assert "4 of them with several faces" in summary(table)
+    assert "3 of them with several faces" not in alignment_summary(table)
+    assert "4 of them with several faces" in alignment_summary(table)
 
 
 def test_only_the_files_asked_for_are_done_and_other_rows_are_kept(source: Path) -> None:

@@ -17,7 +17,7 @@ from sphinx import addnodes
 from sphinx_build import sphinx_build
 
 import xfrlib
-from xfrlib.config import project_root
+from xfrlib.profile import project_root
 
 ROOT = project_root()
 PAGES = sorted((ROOT / "book/api").glob("*.md"))
@@ -142,8 +142,8 @@ def test_every_command_is_shown_with_its_help(reference: Path) -> None:
         for path in (ROOT / "xfrlib").rglob("*.py")
         if "command_line_run(" in (text := path.read_text(encoding="utf-8")) or "ArgumentParser(" in text
     }
-    steps_of_the_build = {"xfrlib.gallery", "xfrlib.page_explorer", "xfrlib.page_landing"}
-    assert commands - usages <= {"xfrlib.notebook", *steps_of_the_build}
+    steps_of_the_build = {"subjects", "explore", "landing"}
+    assert commands - usages <= {"xfrlib.run", *steps_of_the_build}
     assert not any(str(Path.home()) in text for text in shown)
 
 

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 
 from xfrlib import artifacts, start_notebook
-from xfrlib.config import load_profile
-from xfrlib.notebook import ParameterError
+from xfrlib.profile import load_profile
+from xfrlib.run import ParameterError
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from xfrlib import FaceClassifier, class_activation_maps, explain
-from xfrlib.baselines import EXPLAINERS, explain_with, passes_per_picture
-from xfrlib.baselines.job import explained_output, picture_seed
-from xfrlib.baselines.perturbed import rise_masks, superpixels
+from xfrlib.explainers import EXPLAINERS, explain_with, passes_per_picture
+from xfrlib.explainers.job import draw_seed, explained_output
+from xfrlib.explainers.rise import rise_masks
+from xfrlib.explainers.surrogates import superpixels
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[baselines]'")
 pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[baselines]'")
@@ -424,7 +425,7 @@ def test_integrated_gradients_of_a_linear_network_are_exact(linear, images, clas
 
 def test_rise_is_the_mean_of_masks_weighted_by_the_output(classifier, images, classes):
     ours = run("rise", classifier, images[:1], classes[:1], masks=25, cells=4, keep=0.3, batch_size=7)
-    generator = torch.Generator().manual_seed(picture_seed("rise", 0, 0))
+    generator = torch.Generator().manual_seed(draw_seed("rise", 0, 0))
     expected = torch.zeros(16, 16)
     for mask in next(rise_masks(25, (16, 16), generator, cells=4, keep=0.3)):
         expected += classifier(images[:1] * mask).softmax(1)[0, classes[0, 0]].detach() * mask / (25 * 0.3)

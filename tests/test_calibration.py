@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xfrlib.evaluation.calibration import expected_calibration_error, fit_temperature
+from xfrlib.trust import expected_calibration_error, fit_temperature
 
 
 def drawn(scale: float, n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:

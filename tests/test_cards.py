@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from xfrlib.config import load_profile
-from xfrlib.evaluation.controls import CONTROLS
 from xfrlib.models import Backbone, FaceClassifier, backbone_names
 from xfrlib.models.checkpoints import build_backbone
+from xfrlib.profile import load_profile
+from xfrlib.regions import CONTROLS
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = (ROOT / "book" / "models.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from xfrlib.config import load_profile, project_root
+from xfrlib.profile import load_profile, project_root
 
 CHAPTERS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 PAGES = sorted((project_root() / "book").rglob("*.md"))

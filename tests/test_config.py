@@ -2,7 +2,7 @@
 
 import pytest
 
-from xfrlib.config import Profile, data_root, load_profile, project_root
+from xfrlib.profile import Profile, data_root, load_profile, project_root
 
 
 @pytest.mark.parametrize("path", sorted((project_root() / "profiles").glob("*.yaml")), ids=lambda p: p.stem)

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 import yaml
 
-from xfrlib.config import project_root
-from xfrlib.notebook import NotebookRun
+from xfrlib.profile import project_root
+from xfrlib.run import NotebookRun
 
 ROOT = project_root()
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny_training import train
 
-from xfrlib.finetune.recipe import Recipe, Steps
+from xfrlib.training.recipe import Recipe, Steps
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1",
           "--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]  # fmt: skip
@@ -102,11 +102,12 @@ def test_distributed_losses_equal_those_of_one_process(tmp_path: Path, accumulat
 def test_distributed_commands_give_the_notebooks_what_one_process_would(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from xfrlib.data import faces, synthetic
-    from xfrlib.evaluation import __main__ as evaluation
-    from xfrlib.finetune import fine_tune, fine_tuning_options
+    from madefaces import people
+    from xfrlib import protocol
+    from xfrlib.data import faces
     from xfrlib.models import FaceClassifier
-    from xfrlib.notebook import NotebookRun
+    from xfrlib.run import NotebookRun
+    from xfrlib.training import fine_tune, fine_tuning_options
 
     profile = tmp_path / "made.yaml"
     profile.write_text(yaml.safe_dump(PROFILE))
@@ -115,11 +116,11 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         patch.setenv("XFR_BUILD", str(build))
         run = NotebookRun("01_data_preparation", str(profile))
         size = {name: PROFILE[name] for name in ("families", "family_size", "pictures_per_identity")}
-        synthetic.write_faces(run.faces_root(), **size, seed=0)
+        people.write_faces(run.faces_root(), **size, seed=0)
         manifest = faces.prepare_manifest(run.faces_root(), near_threshold=None, progress=False)
         faces.write_manifest(manifest, run.output("manifest.csv"))
 
-        said = launched("--num_processes=2", "-m", "xfrlib.finetune", f"--profile={profile}", build=build)
+        said = launched("--num_processes=2", "-m", "xfrlib.training", f"--profile={profile}", build=build)
         assert "2 epochs on 2 x CPU" in said and "02_fine_tuning" in said
         run = NotebookRun("02_fine_tuning", str(profile))
         train_set, held_out = run.dataset("train"), run.dataset("validation")
@@ -130,7 +131,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         run.write_json("calibration.json", {"temperature": [2.0]})
 
         patch.setenv("OMP_NUM_THREADS", "1")
-        run.launch("xfrlib.evaluation", 2)  # as a notebook does
+        run.launch("xfrlib.protocol", 2)  # as a notebook does
         assert "from 2 process(es)" in capfd.readouterr().out
         table = build / "made/evaluation.parquet"
         shared = pd.read_parquet(table)
@@ -139,7 +140,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         assert [path.name for path in table.iterdir()] == ["06_full_evaluation.parquet"]
         for path in (*table.iterdir(), *shards):
             path.unlink()
-        evaluation.main([f"--profile={profile}"])
+        protocol.main([f"--profile={profile}"])
         pd.testing.assert_frame_equal(pd.read_parquet(table), shared, rtol=1e-5)
         assert pd.read_csv(build / "made/training_log.csv")["epoch"].tolist() == [1, 2]
         assert list((build / "made/tensorboard").iterdir())
@@ -157,7 +158,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
 def test_the_distributed_command_line_names_what_is_wrong(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from xfrlib.finetune.__main__ import main
+    from xfrlib.training.__main__ import main
 
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -165,7 +166,7 @@ def test_the_distributed_command_line_names_what_is_wrong(
 
 
 def test_a_notebook_launches_its_own_settings_and_hears_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xfrlib.notebook import NotebookRun, command_line_run
+    from xfrlib.run import NotebookRun, command_line_run
 
     given: list[list[str]] = []
 
@@ -176,12 +177,12 @@ def test_a_notebook_launches_its_own_settings_and_hears_of_a_failure(monkeypatch
     monkeypatch.setattr(subprocess, "run", fail)
     changes = {"epochs": 3, "backbone_learning_rate": 0.0005, "fills": ["grey"], "augmentation": "none"}
     run = NotebookRun("02_fine_tuning", "facescrub12", changes, "somewhere", "gentle")
-    run.launch("xfrlib.finetune", 1)
+    run.launch("xfrlib.training", 1)
     assert not given, "one process needs no launcher"
-    with pytest.raises(RuntimeError, match="xfrlib.finetune stopped with code 1 in one of 3 processes"):
-        run.launch("xfrlib.finetune", 3)
+    with pytest.raises(RuntimeError, match="xfrlib.training stopped with code 1 in one of 3 processes"):
+        run.launch("xfrlib.training", 3)
     (command,) = given
     module = command.index("-m", 3)
-    assert command[module + 1] == "xfrlib.finetune" and "--num_processes=3" in command[:module]
+    assert command[module + 1] == "xfrlib.training" and "--num_processes=3" in command[:module]
     there = command_line_run("02_fine_tuning", "", command[module + 2 :])
     assert (there.profile, there.folder, there.data_root) == (run.profile, run.folder, run.data_root)

@@ -7,11 +7,20 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from studies.explainers_compared import clones, curve_areas, probability_curves
 from xfrlib import deletion_retention, explain, top_fraction_mask
-from xfrlib.evaluation import controls
-from xfrlib.evaluation.masks import clones, pixel_count
-from xfrlib.evaluation.perturbation import blurred, evaluate, fill_picture, perturbed
-from xfrlib.evaluation.statistics import curve_areas, probability_curves
+from xfrlib.judge import blurred, evaluate, fill_picture, perturbed
+from xfrlib.regions import (
+    CONTROLS,
+    box,
+    control_masks,
+    disc,
+    other_identity,
+    pixel_count,
+    random_map,
+    same_identity,
+    shifted,
+)
 
 SIZE = (112, 112)
 
@@ -61,10 +70,10 @@ def own():
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 
 
-@pytest.mark.parametrize("name", controls.CONTROLS)
+@pytest.mark.parametrize("name", CONTROLS)
 def test_every_control_has_the_exact_count_and_depends_on_its_own_names_alone(own, name):
     def draw(number, indices, seed=0):
-        return controls.control_masks(name, number, indices, own=own, labels=LABELS, fraction=0.2, seed=seed)
+        return control_masks(name, number, indices, own=own, labels=LABELS, fraction=0.2, seed=seed)
 
     masks = draw(0, list(range(6)))
     assert masks.sum((1, 2)).tolist() == [2509] * 6
@@ -76,7 +85,7 @@ def test_every_control_has_the_exact_count_and_depends_on_its_own_names_alone(ow
 
 def test_box_is_a_square_and_nine_pixels_beside_it():
     for seed in range(20):
-        mask = controls.box(np.random.default_rng(seed), 2509, SIZE)
+        mask = box(np.random.default_rng(seed), 2509, SIZE)
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert len(rows) == 50 and len(columns) == 51
         square = mask[rows[0] : rows[0] + 50, columns[0] : columns[0] + 50]
@@ -84,11 +93,11 @@ def test_box_is_a_square_and_nine_pixels_beside_it():
 
 
 def test_disc_is_the_nearest_to_the_middle_and_random_maps_are_blobs():
-    mask = controls.disc(2509, SIZE)
+    mask = disc(2509, SIZE)
     y, x = np.nonzero(mask)
     radius = np.hypot(y - 55.5, x - 55.5).max()
     assert radius == pytest.approx(np.sqrt(2509 / np.pi), abs=0.5)
-    blob = controls.random_map(np.random.default_rng(0), 2509, SIZE)
+    blob = random_map(np.random.default_rng(0), 2509, SIZE)
     inside = blob[1:-1, 1:-1] & blob[:-2, 1:-1] & blob[2:, 1:-1] & blob[1:-1, :-2] & blob[1:-1, 2:]
     assert inside.sum() > 0.7 * blob.sum()  # scattered pixels would have almost none
 
@@ -96,23 +105,23 @@ def test_disc_is_the_nearest_to_the_middle_and_random_maps_are_blobs():
 def test_shifted_moves_by_a_quarter_to_three_quarters():
     own = np.zeros((12, 20), dtype=bool)
     own[0, 0] = True
-    places = [np.argwhere(controls.shifted(np.random.default_rng(s), own))[0] for s in range(300)]
+    places = [np.argwhere(shifted(np.random.default_rng(s), own))[0] for s in range(300)]
     assert set(np.array(places)[:, 0]) == set(range(3, 10)) and set(np.array(places)[:, 1]) == set(range(5, 16))
 
 
 def test_another_identity_is_never_the_same_one(own):
     for seed in range(50):
-        mask = controls.other_identity(np.random.default_rng(seed), 2, own, LABELS)
+        mask = other_identity(np.random.default_rng(seed), 2, own, LABELS)
         assert any(np.array_equal(mask, own[i]) for i in (3, 4, 5))
     with pytest.raises(ValueError, match="one identity"):
-        controls.other_identity(np.random.default_rng(0), 2, own, np.zeros(6, dtype=int))
+        other_identity(np.random.default_rng(0), 2, own, np.zeros(6, dtype=int))
 
 
 def test_another_picture_is_of_the_same_identity_and_never_the_same_picture(own):
-    drawn = [controls.same_identity(np.random.default_rng(seed), 2, own, LABELS) for seed in range(50)]
+    drawn = [same_identity(np.random.default_rng(seed), 2, own, LABELS) for seed in range(50)]
     assert {next(i for i in range(6) if np.array_equal(mask, own[i])) for mask in drawn} == {0, 1}
     with pytest.raises(ValueError, match="picture 0 is the only one of its identity"):
-        controls.same_identity(np.random.default_rng(0), 0, own, np.arange(6))
+        same_identity(np.random.default_rng(0), 0, own, np.arange(6))
 
 
 def test_fills_by_hand():
@@ -215,13 +224,13 @@ def test_the_table_equals_a_naive_loop(classifier, evaluation):
         for i in range(8):
             z = classifier(images[i : i + 1])[0]
             p, c = z.softmax(0), int(z.argmax())
-            for method in [*regions, *controls.CONTROLS]:
+            for method in [*regions, *CONTROLS]:
                 for draw in range(1 if method in (*regions, "disc") else 2):
                     for fill, level in (("black", 0.0), ("grey", 0.5)):
                         if method in regions:
                             mask = torch.from_numpy(regions[method][i])
                         else:
-                            mask = controls.control_masks(
+                            mask = control_masks(
                                 method, draw, [i], own=regions["sdd"], labels=labels, fraction=0.2, seed=3
                             )[0]
                         row = {"image": i, "method": method, "draw": draw, "fill": fill}

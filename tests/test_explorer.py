@@ -19,13 +19,13 @@ from xfrlib import deletion_retention, explain, scaled_directed_divergence, top_
 from xfrlib.artifacts import commit
 from xfrlib.cam import pooled_features
 from xfrlib.data.images import FaceImageError
-from xfrlib.evaluation.abstention import should_show
 from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
 from xfrlib.explorer.maps import _upsample_exponential
 from xfrlib.explorer.panel import colour_table, place_of_peak, tint
 from xfrlib.explorer.thumbnails import Thumbnails
 from xfrlib.explorer.view import CROPPED
 from xfrlib.plots import SEQUENTIAL
+from xfrlib.trust import should_show
 
 DISC = 2  # passes of the disc that a region has to beat
 

@@ -9,7 +9,7 @@ from browser import needs_chromium, open_browser, requests
 from lab import RUN_ALL, TOKEN, jupyterlab, wait, write_notebook
 from PIL import Image
 
-from xfrlib.data.synthetic import make_families, render
+from madefaces.people import make_families, render
 
 MODEL = """
 import torch

@@ -26,27 +26,27 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from xfrlib.artifacts import file_sha256
-from xfrlib.data import download as downloading
-from xfrlib.data.download import retry_after
-from xfrlib.data.facescrub import (
+from facedata import download as downloading
+from facedata.download import _Run, retry_after
+from facedata.facescrub import (
     PAPER,
     STATUSES,
     adopt,
     crop,
     download,
     download_state,
+    download_summary,
     find_pictures,
     main,
     read_list,
     read_lists,
-    summary,
     summary_text,
     upright_box,
     write_boxes,
     write_crops,
 )
-from xfrlib.data.journal import Journal, examine
+from facedata.journal import Journal, examine
+from xfrlib.artifacts import file_sha256
 
 # Fractions of a second where the command waits for seconds.
 QUICK = {"timeout": 0.4, "deadline": 0.8, "retries": 2, "backoff": 0.01, "progress": False}
@@ -458,13 +458,13 @@ def test_host_that_refuses_connections_is_given_up(tmp_path, server, monkeypatch
     table = listed(server, *[f"picture/{n}" for n in range(8)])
     table["url"] = [gone + str(n) for n in range(8)]
     tried = Counter()
-    attempt = downloading._Run._attempt
+    attempt = _Run._attempt
 
     async def counted(self, url, host):
         tried[url] += 1
         return await attempt(self, url, host)
 
-    monkeypatch.setattr(downloading._Run, "_attempt", counted)
+    monkeypatch.setattr(_Run, "_attempt", counted)
     state = download(table, tmp_path / "o", per_host=1, **QUICK)
     assert set(state["status"]) == {"error"} and "ConnectError" in state["note"][0]
     assert [tried[url] for url in table["url"]] == [3, 3, 3, 0, 0, 0, 0, 0]
@@ -686,7 +686,7 @@ def test_ctrl_c_stops_the_command_and_the_next_goes_on(tmp_path, server):
     start = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
     )
-    start += "from xfrlib.data.facescrub import main; sys.exit(main(sys.argv[1:]))"
+    start += "from facedata.facescrub import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", start, *command], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while server.hits.total() < 10 and time.monotonic() < deadline:
@@ -786,7 +786,7 @@ def test_summary_counts_by_list_and_compares_with_the_paper(tmp_path, server):
     table = mixed(server).assign(sex="female", list="facescrub_actresses")
     table.loc[1, ["sex", "list", "name"]] = ["male", "facescrub_actors", "Bo"]
     state = download(table, tmp_path / "o", **QUICK | {"max_bytes": 100_000})
-    told = summary(state)
+    told = download_summary(state)
     json.dumps(told, allow_nan=False)
     assert list(told["statuses"]) == list(STATUSES) and sum(told["statuses"].values()) == told["rows"] == 8
     assert told["statuses"]["got"] == 2 and told["there"] == {"people": 2, "faces": 2}
@@ -822,7 +822,7 @@ def test_command_downloads_crops_and_says_what_comes_next(tmp_path, server, monk
     assert main(["--crop", "--margin", "0.1", "--no-progress"]) == 0
     said = capsys.readouterr().out
     assert server.hits.total() == 4 and "4 got, 1 faulty" in said
-    assert f"python -m xfrlib.data.align {base / 'originals'} {base / 'aligned'} --boxes {base / 'boxes.csv'}" in said
+    assert f"python -m facedata.align {base / 'originals'} {base / 'aligned'} --boxes {base / 'boxes.csv'}" in said
     assert files(base / "originals") == files(base / "crops") and len(files(base / "crops")) == 4
     assert Image.open(base / "crops/Bo/Bo_2_2.png").size == (24, 24)
     boxes = pd.read_csv(base / "boxes.csv")

@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from xfrlib.data.synthetic import make_families, nuisance_of, render
-from xfrlib.evaluation import protocol
-from xfrlib.evaluation.controls import disc
-from xfrlib.evaluation.groups import facescrub_list_of, made_facts, picture_facts, upper_half
-from xfrlib.evaluation.jackknife import difference_of, jackknife, mean_of
-from xfrlib.evaluation.statistics import crossed_interval
-from xfrlib.evaluation.trust import FEATURES, centroid_distance, half_mass, map_features
+from madefaces.people import make_families, nuisance_of, render
+from studies.abstention import FEATURES, centroid_distance, half_mass, map_features
+from studies.groups import facescrub_list_of, made_facts, picture_facts, upper_half
+from xfrlib import protocol
+from xfrlib.intervals import crossed_interval, difference_of, jackknife, mean_of
+from xfrlib.regions import disc
 
 
 def test_half_of_the_mass_and_the_centroid_by_hand():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib import FaceClassifier, class_activation_maps
-from xfrlib.finer_maps import blocks_with_cells, layer_activation_maps, stitched_activation_maps
+from xfrlib.explainers.earlier_layers import blocks_with_cells, layer_activation_maps, stitched_activation_maps
 from xfrlib.models import load_backbone
 
 CLASSES = torch.tensor([[0, 3], [2, 1]])

@@ -11,8 +11,9 @@ from tiny_training import Coloured, Row, tiny
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from xfrlib.finetune import FineTuning, Recipe, accuracy, fine_tune, predict, training_precision
 from xfrlib.models import FaceClassifier
+from xfrlib.prediction import accuracy, predict
+from xfrlib.training import FineTuning, Recipe, fine_tune, training_precision
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "lr_step": 2, "precision": "fp32", "progress": False}
 
@@ -191,7 +192,7 @@ def test_no_global_state_is_left_behind() -> None:
 def test_best_is_accuracy_then_loss_then_the_earlier_epoch() -> None:
     from accelerate import Accelerator
 
-    from xfrlib.finetune.training import _Run
+    from xfrlib.training.loop import _Run
 
     run = _Run(tiny(), Recipe(), Accelerator(cpu=True), compile=False)
     outcomes = [(0.5, 0.1), (0.8, 0.9), (0.8, 0.4), (0.8, 0.4), (0.7, 0.0)]
@@ -391,8 +392,8 @@ def test_a_checkpoint_of_another_run_is_kept_aside(tmp_path: Path) -> None:
 
 
 def test_each_augmentation_is_a_function_of_its_seed() -> None:
-    from xfrlib.config import AUGMENTATIONS
-    from xfrlib.data.augmentation import Augmented
+    from xfrlib.profile import AUGMENTATIONS
+    from xfrlib.training.augmentation import Augmented
 
     data = Coloured(4)
     for name in AUGMENTATIONS:

@@ -20,11 +20,12 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from xfrlib import FaceClassifier, gallery, load_backbone
+import subjects
+from madefaces.people import write_faces
+from xfrlib import FaceClassifier, load_backbone
 from xfrlib.data.faces import prepare_manifest, write_manifest
-from xfrlib.data.synthetic import write_faces
 from xfrlib.models.saved import save_classifier
-from xfrlib.notebook import NotebookRun, ParameterError
+from xfrlib.run import NotebookRun, ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBJECT = ROOT / "notebooks" / "gallery" / "subject.ipynb"
@@ -32,41 +33,41 @@ SUBJECT = ROOT / "notebooks" / "gallery" / "subject.ipynb"
 
 def test_one_of_each_family_is_chosen_before_a_second() -> None:
     names, families = list("abcdefg"), [0, 0, 0, 1, 1, 2, 2]
-    assert [s.identity for s in gallery.choose_subjects(names, families, 3)] == ["a", "d", "f"]
-    assert [s.identity for s in gallery.choose_subjects(names, families, 5)] == ["a", "b", "d", "e", "f"]
-    assert [s.family for s in gallery.choose_subjects(names, families, 3)] == [0, 1, 2]
-    assert [s.identity for s in gallery.choose_subjects(names, families, 99)] == names
-    assert [s.identity for s in gallery.choose_subjects(names, None, 2)] == ["a", "b"]
+    assert [s.identity for s in subjects.choose_subjects(names, families, 3)] == ["a", "d", "f"]
+    assert [s.identity for s in subjects.choose_subjects(names, families, 5)] == ["a", "b", "d", "e", "f"]
+    assert [s.family for s in subjects.choose_subjects(names, families, 3)] == [0, 1, 2]
+    assert [s.identity for s in subjects.choose_subjects(names, families, 99)] == names
+    assert [s.identity for s in subjects.choose_subjects(names, None, 2)] == ["a", "b"]
 
 
 def test_quick_has_every_family_and_at_least_twelve_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XFR_BUILD", str(tmp_path))
     make_data(tmp_path / "quick", families=10, size=3)
-    chosen = gallery.subjects_of(NotebookRun(gallery.NOTEBOOK, "quick"))
+    chosen = subjects.subjects_of(NotebookRun(subjects.NOTEBOOK, "quick"))
     assert len(chosen) == len({s.page for s in chosen}) >= 12
     assert {s.family for s in chosen} == set(range(10))
 
 
 def test_names_of_files_are_plain_and_never_meet() -> None:
-    assert gallery.page_name("family00_a") == "family00_a"
+    assert subjects.page_name("family00_a") == "family00_a"
     odd = ["José", "Jose", "a b", "a_b", "a-b", "..", "Łódź", "王", "a/b", "x" * 300, "con. ", "-r"]
-    pages = [gallery.page_name(name) for name in odd]
+    pages = [subjects.page_name(name) for name in odd]
     assert len(set(pages)) == len(odd)
     assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}", page) for page in pages)
 
 
 def test_an_unknown_person_is_named_with_those_that_are_near() -> None:
-    run = NotebookRun(gallery.NOTEBOOK, "quick")
+    run = NotebookRun(subjects.NOTEBOOK, "quick")
     with pytest.raises(ParameterError, match="'Ana': none of the 3 people is called that; did you mean 'Anna'"):
-        gallery.find_subject(run, "Ana", ["Anna", "Berta", "Zoe"])
+        subjects.find_subject(run, "Ana", ["Anna", "Berta", "Zoe"])
     with pytest.raises(ParameterError, match="such as 'Anna'"):
-        gallery.find_subject(run, "qqq", ["Anna", "Berta"])
-    assert gallery.find_subject(run, "007", ["Anna", "007"]) == 1
+        subjects.find_subject(run, "qqq", ["Anna", "Berta"])
+    assert subjects.find_subject(run, "007", ["Anna", "007"]) == 1
 
 
 @pytest.mark.parametrize("subject", ["007", "Zoë O'Hara; ls", "family00_a"])
 def test_the_command_gives_papermill_what_the_page_was_made_from(subject: str, tmp_path: Path) -> None:
-    command = gallery.papermill_command("quick", subject, "out.ipynb", run_name="", top_k=3, delta=0.5)
+    command = subjects.papermill_command("quick", subject, "out.ipynb", run_name="", top_k=3, delta=0.5)
     program, *words = shlex.split(command)
     assert program == ".venv/bin/papermill" and words[1] == "out.ipynb"
     words[1] = str(tmp_path / "out.ipynb")
@@ -233,7 +234,7 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
     with Image.open(target.with_suffix(".png")) as picture:
         assert min(picture.size) >= 200
     text = json.dumps(page)
-    command = gallery.papermill_command("quick", "family01_b", "out.ipynb")
+    command = subjects.papermill_command("quick", "family01_b", "out.ipynb")
     assert command in text and "Provenance of this page" in text
     figures = [cell for cell in page.cells if "mystnb" in cell.metadata]
     assert len(figures) >= 5

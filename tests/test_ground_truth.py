@@ -9,21 +9,19 @@ from conftest import TinyBackbone
 from scipy import stats
 from torch import Tensor
 
-from xfrlib import FaceClassifier, explain, top_fraction_mask
-from xfrlib.data.synthetic import DIFFERING, GENES, PARTS, make_families, render, swap_parts
-from xfrlib.evaluation.ground_truth import (
+from madefaces.people import DIFFERING, GENES, PARTS, make_families, part_differs, render, swap_parts
+from studies.ground_truth import (
     PartImportance,
     area_map,
-    centre_map,
-    contrast_maps,
+    case_maps,
+    hill_map,
     mean_scores,
     oracle_map,
-    part_differs,
     part_importance,
     score_maps,
     uniform_map,
 )
-from xfrlib.evaluation.part_scores import (
+from studies.part_scores import (
     attainable_correlation,
     concordance,
     energy_in,
@@ -32,6 +30,7 @@ from xfrlib.evaluation.part_scores import (
     precision_at,
     rank_correlation,
 )
+from xfrlib import FaceClassifier, explain, top_fraction_mask
 
 PEOPLE = make_families(5, 2, seed=0)
 TARGETS, SEEDS = [0, 2, 5, 6, 8, 9], [3, 4, 5, 6, 7, 8]
@@ -218,7 +217,7 @@ def random_maps(truth: PartImportance, draws: int) -> dict[str, Tensor]:
 def scores(truth: PartImportance):
     maps = {
         "uniform": uniform_map(truth),
-        "centre": centre_map(truth),
+        "centre": hill_map(truth),
         "area": area_map(truth),
         "oracle": oracle_map(truth),
         "oracle, density": oracle_map(truth, per_pixel=True),
@@ -267,7 +266,7 @@ def test_priors_are_what_they_say(truth, scores):
     uniform = scores[scores.method == "uniform"]
     assert uniform.spearman_density.isna().all() and (uniform.energy == uniform.region).all()
     assert uniform.precision_05.to_numpy() == pytest.approx(uniform.region.to_numpy())
-    hill = centre_map(truth)[0]
+    hill = hill_map(truth)[0]
     assert hill.argmax().item() in (55 * 112 + 55, 55 * 112 + 56) and hill[0, 0] < hill[55, 0] < hill[55, 27] < 1
     assert torch.equal(hill, hill.flip(0)) and torch.equal(hill, hill.T)
 
@@ -287,7 +286,7 @@ def test_the_table_has_a_row_for_each_case_and_method_and_counts_what_has_no_sco
 
 
 def test_contrast_maps_are_those_of_explain(model, truth):
-    maps = contrast_maps(model, truth, batch_size=4, delta=2.0)
+    maps = case_maps(model, truth, batch_size=4, delta=2.0)
     for case in (0, 5, 11):
         target, rival = truth.classes[case].tolist()
         image = truth.images[truth.pictures[case]][None] / 255

@@ -23,13 +23,14 @@ import yaml
 from test_checkpoints import lightning
 from test_models import filled
 
-from xfrlib import config
-from xfrlib.baselines import EXPLAINERS, Explainer, explain_with
-from xfrlib.config import project_root
-from xfrlib.data import faces, synthetic
+from madefaces import people
+from xfrlib import profile as profile_module
+from xfrlib.data import faces
+from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.checkpoints import build_backbone
-from xfrlib.notebook import NotebookRun
+from xfrlib.profile import load_profile, project_root
+from xfrlib.run import NotebookRun
 
 ROOT = project_root()
 PAGES = ROOT / "book" / "how_to"
@@ -41,7 +42,7 @@ SMALL = {"families": 2, "family_size": 3, "pictures_per_identity": 20, "epochs":
          "resamples": 100, "fills": ["black"]}  # fmt: skip
 MINE = {"dataset": "folder", "folder": "my_faces", "epochs": 1, "batch_size": 8, "draws": 1, "top_k": 3}
 NOT_RUN = {
-    "gpu_server": ["make test", "rsync", ".venv/bin/python -m xfrlib.preflight", "nohup",
+    "gpu_server": ["make test", "rsync", ".venv/bin/python -m preflight", "nohup",
                    ".venv/bin/python tools/make_book", ".venv/bin/python tools/make_book", "sbatch",
                    ".venv/bin/tensorboard", "rsync"],
     "other_parameters": ["make book"],
@@ -88,7 +89,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick = yaml.safe_load((ROOT / "profiles/quick.yaml").read_text(encoding="utf-8")) | SMALL
     (root / "profiles/quick.yaml").write_text(yaml.safe_dump(quick, sort_keys=False), encoding="utf-8")
     size = {"families": 2, "family_size": 2, "pictures_per_identity": 10}
-    synthetic.write_faces(root / "photos", **size, seed=1, progress=False)
+    people.write_faces(root / "photos", **size, seed=1, progress=False)
     for folder, name in zip(sorted((root / "photos").iterdir()), PEOPLE, strict=True):
         folder.rename(root / "photos" / name)
     return root
@@ -98,7 +99,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkout as the place where Python blocks run too."""
     monkeypatch.chdir(checkout)
-    monkeypatch.setattr(config, "project_root", lambda: checkout)
+    monkeypatch.setattr(profile_module, "project_root", lambda: checkout)
     monkeypatch.setenv("XFR_BUILD", str(checkout / "_build"))
     monkeypatch.setenv("XFR_DATA", str(checkout / "data"))
     return checkout
@@ -110,7 +111,7 @@ def trained(profile: str) -> None:
     settings = run.profile
     if settings.dataset == "synthetic":
         size = {name: getattr(settings, name) for name in ("families", "family_size", "pictures_per_identity")}
-        synthetic.write_faces(run.faces_root(), **size, seed=0, progress=False)
+        people.write_faces(run.faces_root(), **size, seed=0, progress=False)
     manifest = faces.prepare_manifest(run.faces_root(), near_threshold=None, progress=False)
     faces.write_manifest(manifest, run.output("manifest.csv"))
     run.write_json("data_report.json", faces.data_report(manifest, settings.fractions))
@@ -194,7 +195,7 @@ def test_other_parameters(inside: Path) -> None:
     assert {path.name for path in runs.iterdir()} == {"top_k=3,delta=2.0", "short", "delta=0.5"}
     short = json.loads((runs / "short/results.json").read_text(encoding="utf-8"))
     assert short["fine_tuning"]["epochs"] == 3, "the evaluation is that of the network trained under the same name"
-    assert config.load_profile("sharp").delta == 3
+    assert load_profile("sharp").delta == 3
 
 
 def test_gpu_server(inside: Path) -> None:

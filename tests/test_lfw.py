@@ -10,7 +10,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from xfrlib.data import lfw
+from facedata import lfw
 from xfrlib.data.faces import scan_faces
 
 PEOPLE = {"George_W_Bush": 30, "Abdel_Nasser_Assidi": 2, "Zorica_Radovic": 1}
@@ -194,8 +194,8 @@ def test_the_one_with_many_pictures_is_capped_by_seed(tmp_path: Path, pictures: 
 def test_the_command_aligns_only_the_pictures_drawn(
     tmp_path: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from xfrlib.data import align
-    from xfrlib.data.detect import Face
+    from facedata import align
+    from facedata.detect import Face
 
     points = (align.TEMPLATE + 0.5) * 250 / 112
     face = Face(np.array([50.0, 50, 200, 220]), points, 0.9)

@@ -7,7 +7,7 @@ import pytest
 from xfrlib import FaceClassifier
 from xfrlib.artifacts import MissingArtifactError
 from xfrlib.models import load_backbone
-from xfrlib.notebook import NotebookRun
+from xfrlib.run import NotebookRun
 
 
 @pytest.fixture

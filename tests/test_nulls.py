@@ -6,10 +6,10 @@ import torch
 from test_notebooks import failure
 from torch import nn
 
+from studies import better_map
 from xfrlib import deletion_retention
-from xfrlib.config import project_root
-from xfrlib.evaluation import controls, nulls
-from xfrlib.evaluation.nulls import Ellipse
+from xfrlib.profile import project_root
+from xfrlib.regions import Ellipse, disc, ellipse
 
 SIZE = (112, 112)
 
@@ -30,27 +30,27 @@ class SumsOverARegion(nn.Module):
 @pytest.mark.parametrize("size", [SIZE, (9, 14)])
 def test_ellipses_have_exactly_the_wanted_number_of_pixels(shape, size):
     for count in (1, 17, size[0] * size[1] // 5):
-        assert nulls.ellipse(count, size, shape).sum() == count
+        assert ellipse(count, size, shape).sum() == count
 
 
 def test_the_disc_is_the_ellipse_of_aspect_one_and_an_aspect_is_height_over_width():
-    assert np.array_equal(nulls.ellipse(2509, SIZE), controls.disc(2509, SIZE))
-    tall = nulls.ellipse(2509, SIZE, Ellipse(1.5))
+    assert np.array_equal(ellipse(2509, SIZE), disc(2509, SIZE))
+    tall = ellipse(2509, SIZE, Ellipse(1.5))
     assert np.ptp(np.nonzero(tall)[0]) / np.ptp(np.nonzero(tall)[1]) == pytest.approx(1.5, abs=0.05)
-    moved = nulls.ellipse(2509, SIZE, Ellipse(1.0, 0.125, -0.25))  # 14 pixels down, 28 to the left
-    assert np.array_equal(moved, np.roll(controls.disc(2509, SIZE), (14, -28), axis=(0, 1)))
+    moved = ellipse(2509, SIZE, Ellipse(1.0, 0.125, -0.25))  # 14 pixels down, 28 to the left
+    assert np.array_equal(moved, np.roll(disc(2509, SIZE), (14, -28), axis=(0, 1)))
 
 
 @pytest.mark.parametrize("aspect", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_impossible_ellipse_is_named(aspect):
     with pytest.raises(ValueError, match="aspect"):
-        nulls.ellipse(5, (4, 4), Ellipse(aspect))
+        ellipse(5, (4, 4), Ellipse(aspect))
     with pytest.raises(ValueError, match="count"):
-        nulls.ellipse(16, (4, 4))
+        ellipse(16, (4, 4))
 
 
 def drops_of(model, images, regions, **options):
-    return nulls.margin_drops(model, images, regions, logits=model(images), progress=False, **options)
+    return better_map.margin_drops(model, images, regions, logits=model(images), progress=False, **options)
 
 
 def test_drops_and_balance_by_hand():
@@ -64,7 +64,7 @@ def test_drops_and_balance_by_hand():
     # all that counts: deletion takes 0.5, retention nothing; with T = 0.1 tenfold
     whole = torch.from_numpy(counts)
     drops = drops_of(model, images, [whole, ~whole], temperature=0.1)
-    assert nulls.balance(drops)[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
+    assert better_map.balance(drops)[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
     # black takes twice as much; of grey and black the mean counts; ones in the place of ones take nothing
     assert float(drops_of(model, images, [whole], fills=["grey", "black"])[0, 0, 0]) == pytest.approx(0.75)
     assert drops_of(model, images, [whole], fills=[torch.ones_like(images)]).tolist() == [[[0.0, 0.0]]]
@@ -86,28 +86,28 @@ def test_drops_are_those_of_deletion_retention_whatever_the_batch(classifier, im
 def test_other_people_are_others_and_depend_on_the_seed():
     labels = [0, 0, 1, 1, 2, 2, 2]
     images = torch.arange(7)
-    drawn = nulls.other_people(images, labels, seed=3)
+    drawn = better_map.other_people(images, labels, seed=3)
     assert all(labels[int(other)] != label for other, label in zip(drawn, labels, strict=True))
-    assert torch.equal(drawn, nulls.other_people(images, labels, seed=3))
+    assert torch.equal(drawn, better_map.other_people(images, labels, seed=3))
     with pytest.raises(ValueError, match="one person"):
-        nulls.other_people(images, [1] * 7)
+        better_map.other_people(images, [1] * 7)
 
 
 def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_best_on_average():
-    family = nulls.cross(Ellipse(1.2))
+    family = better_map.cross(Ellipse(1.2))
     assert len(family) == len(set(family)) == 9
-    masks = [torch.from_numpy(nulls.ellipse(160, (28, 28), shape)) for shape in family]
+    masks = [torch.from_numpy(ellipse(160, (28, 28), shape)) for shape in family]
     found = []
     for planted in masks:
         model = SumsOverARegion(planted.numpy()).eval()
         images = torch.ones(1, 3, 28, 28)
-        found.append(nulls.balance(drops_of(model, images, masks)))
+        found.append(better_map.balance(drops_of(model, images, masks)))
     scores = torch.cat(found)
-    assert nulls.best_of_each(scores).tolist() == list(range(9))
+    assert better_map.best_of_each(scores).tolist() == list(range(9))
     often = torch.cat([scores[2:3]] * 20 + [scores])  # most pictures have the third region planted
-    assert nulls.best_constant(often) == 2
+    assert better_map.best_constant(often) == 2
     with pytest.raises(ValueError, match="finite"):
-        nulls.best_constant(scores * float("nan"))
+        better_map.best_constant(scores * float("nan"))
 
 
 def test_the_chapter_refuses_a_fill_that_both_chooses_and_judges(tmp_path, monkeypatch):
@@ -123,9 +123,9 @@ def test_share_of_the_reference_by_hand_and_its_refusal():
     rng = np.random.default_rng(0)
     people, networks = np.tile(np.repeat(np.arange(20), 4), 3), np.repeat(np.arange(3), 80)
     reference = 2 + 0.1 * rng.standard_normal(240)
-    half = nulls.share_of_reference(0.5 * reference, reference, people, networks)
+    half = better_map.share_of_reference(0.5 * reference, reference, people, networks)
     assert half is not None and half.value == pytest.approx(0.5)
     assert half.high - half.low == pytest.approx(0, abs=1e-6)  # a fixed share has no spread
-    noisy = nulls.share_of_reference(1 + rng.standard_normal(240), reference, people, networks)
+    noisy = better_map.share_of_reference(1 + rng.standard_normal(240), reference, people, networks)
     assert noisy is not None and noisy.low < noisy.value < noisy.high and noisy.low < 0.5 < noisy.high
-    assert nulls.share_of_reference(reference, reference - 2, people, networks) is None
+    assert better_map.share_of_reference(reference, reference - 2, people, networks) is None

@@ -22,16 +22,15 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from test_site_in_browser import barriers
 
+from explore import PageFace, difference, export_explorer, gentle_delta, pack_faces, write_explorer
+from madefaces.parts import PARTS
+from madefaces.people import make_families, picture_seed, render
+from network import WEIGHTS_LIMIT, pack_classifier
 from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
-from xfrlib.config import FORMS
-from xfrlib.data.face_parts import PARTS
-from xfrlib.data.synthetic import make_families, picture_seed, render
-from xfrlib.evaluation.abstention import _reason, should_show
-from xfrlib.evaluation.controls import disc
-from xfrlib.evaluation.masks import pixel_count
-from xfrlib.page_explorer import PageFace, difference, export_explorer, gentle_delta, pack_faces, write_explorer
-from xfrlib.page_weights import WEIGHTS_LIMIT, pack_classifier
 from xfrlib.plots import percent
+from xfrlib.profile import FORMS
+from xfrlib.regions import disc, pixel_count
+from xfrlib.trust import _reason, should_show
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "_static"

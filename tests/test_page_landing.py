@@ -14,10 +14,10 @@ from browser import ROOT, console_errors, needs_chromium, open_browser, requests
 from PIL import Image
 from pypdf import PdfReader
 
+from explore import PageFace
+from landing import Decision, border, median_between_look_alikes, write_landing
+from madefaces.people import make_families
 from xfrlib import FaceClassifier
-from xfrlib.data.synthetic import make_families
-from xfrlib.page_explorer import PageFace
-from xfrlib.page_landing import Decision, border, median_between_look_alikes, write_landing
 
 PEOPLE = make_families(3, 2, seed=0)
 

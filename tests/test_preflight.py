@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import preflight
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from xfrlib import preflight
-from xfrlib.finetune import Recipe
 from xfrlib.models import FaceClassifier, load_backbone
-from xfrlib.notebook import NotebookRun
+from xfrlib.run import NotebookRun
+from xfrlib.training import Recipe
 
 CPU = torch.device("cpu")
 FOLDER = {"dataset": "folder", "folder": "faces", "min_images": 3, "batch_size": 8, "epochs": 4, "top_k": 2}

@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from xfrlib import top_fraction_mask
-from xfrlib.baselines import EXPLAINERS, explain_with
-from xfrlib.baselines.tuning import GRIDS, smoothed
-from xfrlib.config import load_profile
-from xfrlib.evaluation import protocol
-from xfrlib.evaluation.perturbation import evaluate
-from xfrlib.evaluation.statistics import bootstrap_interval
+from studies.explainers_compared import GRIDS, smoothed
+from xfrlib import prediction, protocol, top_fraction_mask
+from xfrlib.explainers import EXPLAINERS, explain_with
+from xfrlib.intervals import bootstrap_interval
+from xfrlib.judge import evaluate
+from xfrlib.profile import load_profile
 
 
 class Few:
@@ -67,7 +66,7 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
         temperature=lambda network: 2.0,
         output=lambda name: tmp_path / name,
     )
-    labels, logits = np.arange(len(images)) % 2, protocol.all_logits(classifier, images)
+    labels, logits = np.arange(len(images)) % 2, prediction.all_logits(classifier, images)
     noise = torch.rand(2, *images[:, 0].shape, generator=torch.Generator().manual_seed(0))
     regions = [{"mine": top_fraction_mask(one).numpy()} for one in noise]
     options = {"logits": logits, "fills": ("black",), "controls": (), "progress": False}
@@ -131,7 +130,7 @@ def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(
     )
     names = pd.DataFrame({"label": np.arange(len(images)) % 2, "identity": "somebody", "path": "a.png"})
     noise = torch.rand(2, *images[:, 0].shape, generator=torch.Generator().manual_seed(0))
-    logits = protocol.all_logits(classifier, images)
+    logits = prediction.all_logits(classifier, images)
 
     def evaluated(maps):
         region = top_fraction_mask(maps).numpy()
@@ -157,7 +156,7 @@ def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> 
     labels = np.arange(60) % 20
     table = evaluate(
         classifier, images, labels, {"random_explainer": top_fraction_mask(maps).numpy()},
-        logits=protocol.all_logits(classifier, images), controls=("random_map",), draws=5, progress=False,
+        logits=prediction.all_logits(classifier, images), controls=("random_map",), draws=5, progress=False,
     )  # fmt: skip
     for kind in ("deletion", "retention"):
         wide = table.pivot_table(index="image", columns="method", values=f"{kind}_margin_drop")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from xfrlib import refined
-from xfrlib.refined import fit_refined_map, random_regions, standardised
+from studies.better_map import random_regions
+from xfrlib.explainers.prior import RefinedMap, _laplacian, fit_refined_map, standardised
 
 CELLS = (4, 4)
 
@@ -65,7 +65,7 @@ def test_a_map_by_hand():
     """Prior 0, 1, 2, 3, for class 1 ten more in the first cell; the map -1, 1, -1, 1 is standardised; weight 2."""
     people = torch.zeros(2, 2, 2)
     people[1, 0, 0] = 10
-    fitted = refined.RefinedMap(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), people, torch.tensor([2.0]), 0.0)
+    fitted = RefinedMap(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), people, torch.tensor([2.0]), 0.0)
     maps = torch.tensor([[[[-1.0, 1.0], [-1.0, 1.0]]]] * 2)
     wanted = [[[-2.0, 3.0], [0.0, 5.0]], [[8.0, 3.0], [0.0, 5.0]]]
     assert fitted(maps, torch.tensor([0, 1]), size=(2, 2)).tolist() == wanted
@@ -89,7 +89,7 @@ def test_the_roughness_is_the_sum_of_squared_differences_between_neighbours():
     values = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     flat = values.flatten()
     by_hand = (1 + 4 + 0 + 1) + (1 + 4 + 9)
-    assert float(flat @ refined._laplacian((2, 3)) @ flat) == by_hand
+    assert float(flat @ _laplacian((2, 3)) @ flat) == by_hand
 
 
 def test_a_smoother_prior_is_asked_for_and_got():

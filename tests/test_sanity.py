@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import nn
 
-from xfrlib.baselines import explain_with
-from xfrlib.evaluation import sanity
+from studies import sanity
+from xfrlib import geometry
+from xfrlib.explainers import explain_with
 
 
 def cam(model, images):
@@ -24,7 +25,7 @@ def edges(model, images):
 def test_similarity_by_hand():
     a = torch.tensor([[[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]]])
     b = torch.tensor([[[10.0, 20], [30, 40]], [[4.0, 3], [2, 1]], [[2.0, 1], [4, 3]]])
-    table = sanity.similarity(a, b, fraction=0.5)
+    table = sanity.map_similarity(a, b, fraction=0.5)
     # Spearman: 1 - 6 sum d^2 / (n (n^2 - 1)), for the last row 1 - 6 * 4 / 60
     np.testing.assert_allclose(table["correlation"], [1, -1, 0.6])
     np.testing.assert_allclose(table["overlap"], [1, 0, 1])
@@ -33,17 +34,17 @@ def test_similarity_by_hand():
 def test_similarity_is_scipys_and_blind_to_increasing_functions():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(4, 9, 9, generator=generator).round(decimals=1) for _ in range(2))
-    table = sanity.similarity(a, b)
+    table = sanity.map_similarity(a, b)
     wanted = [spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(table["correlation"], wanted)
-    np.testing.assert_allclose(sanity.similarity(a.exp(), b.double() * 3 - 1)["correlation"], wanted)
+    np.testing.assert_allclose(sanity.map_similarity(a.exp(), b.double() * 3 - 1)["correlation"], wanted)
 
 
 def test_a_constant_map_has_no_order():
-    table = sanity.similarity(torch.ones(1, 3, 3), torch.rand(1, 3, 3))
+    table = sanity.map_similarity(torch.ones(1, 3, 3), torch.rand(1, 3, 3))
     assert np.isnan(table["correlation"][0]) and np.isfinite(table["overlap"][0])
     with pytest.raises(ValueError, match=r"expected two times \(B, H, W\)"):
-        sanity.similarity(torch.ones(1, 3, 3), torch.ones(1, 3, 4))
+        sanity.map_similarity(torch.ones(1, 3, 3), torch.ones(1, 3, 4))
 
 
 def test_centre_map_falls_from_the_middle():
@@ -89,7 +90,7 @@ def test_the_cascade_changes_cam_more_and_more_and_leaves_the_network_alone(clas
     seen = []
     for name, network in sanity.cascade(classifier, images, seed=1):
         changed = [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
-        seen.append((name, changed, sanity.similarity(own, cam(network, images))["correlation"].mean()))
+        seen.append((name, changed, sanity.map_similarity(own, cam(network, images))["correlation"].mean()))
         assert not network.training
     assert [name for name, *_ in seen] == ["head", "backbone.layers"]
     # the head of `classifier` was drawn from seed 1 too, and must not come back; PReLU begins at 0.25 in both
@@ -103,7 +104,7 @@ def test_the_check_can_fail(classifier, images):
     """An edge detector finds the same edges whatever the network: similarity stays at 1."""
     own = edges(classifier, images)
     for _, network in sanity.cascade(classifier, images):
-        table = sanity.similarity(own, edges(network, images))
+        table = sanity.map_similarity(own, edges(network, images))
         np.testing.assert_allclose(table, 1)
 
 
@@ -172,20 +173,20 @@ def test_with_head_copies(classifier, images):
 
 def test_translation_by_hand():
     picture = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 3, 4)
-    assert sanity.translated(picture, (0, 1), padding="edge")[0, 0, 0].tolist() == [0, 0, 1, 2]
-    assert sanity.translated(picture, (0, 2))[0, 0, 0].tolist() == [2, 1, 0, 1]
-    assert sanity.translated(picture, (0, -1))[0, 0, 0].tolist() == [1, 2, 3, 2]
-    assert torch.equal(sanity.translated(picture, (0, 0)), picture)
+    assert geometry.translated(picture, (0, 1), padding="edge")[0, 0, 0].tolist() == [0, 0, 1, 2]
+    assert geometry.translated(picture, (0, 2))[0, 0, 0].tolist() == [2, 1, 0, 1]
+    assert geometry.translated(picture, (0, -1))[0, 0, 0].tolist() == [1, 2, 3, 2]
+    assert torch.equal(geometry.translated(picture, (0, 0)), picture)
     with pytest.raises(ValueError, match="padding = 'zeros'"):
-        sanity.translated(picture, (0, 1), padding="zeros")
+        geometry.translated(picture, (0, 1), padding="zeros")
     with pytest.raises(ValueError, match="must be less than the picture, 3 x 4"):
-        sanity.translated(picture, (3, 0))
+        geometry.translated(picture, (3, 0))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 2), (1, -2), (-3, 1)])
 def test_shifted_back_undoes_the_translation(shift):
     pictures = torch.rand(2, 1, 9, 10, generator=torch.Generator().manual_seed(0))
-    own, theirs = sanity.shifted_back(pictures[:, 0], sanity.translated(pictures, shift)[:, 0], shift)
+    own, theirs = sanity.shifted_back(pictures[:, 0], geometry.translated(pictures, shift)[:, 0], shift)
     assert torch.equal(own, theirs) and own.shape == (2, 9 - abs(shift[0]), 10 - abs(shift[1]))
     with pytest.raises(ValueError, match="leave nothing"):
         sanity.shifted_back(pictures[:, 0], pictures[:, 0], (0, 2), margin=4)
@@ -202,9 +203,9 @@ def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
         return F.interpolate(network(images), size=32, mode="bilinear", align_corners=False)[:, 0].detach()
 
     def moved(step):
-        return sanity.similarity(
+        return sanity.map_similarity(
             *sanity.shifted_back(
-                explainer(pictures), explainer(sanity.translated(pictures, (0, step))), (0, step), margin=2
+                explainer(pictures), explainer(geometry.translated(pictures, (0, step))), (0, step), margin=2
             )
         )
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from studies import sensitivity
 from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.cam import pooled_features
-from xfrlib.evaluation import sensitivity
 
 DEFAULT = {"delta": 1.0, "s": "clamped", "form": "sum", "resolution": "after", "rivals": 4, "centre": True}
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xfrlib.data.shortcut import (
+from madefaces.people import picture_seed, render
+from studies.shortcut import (
     CORNER,
     SIDE,
     SIGNS,
@@ -15,7 +16,6 @@ from xfrlib.data.shortcut import (
     shortcut_pictures,
     training_set,
 )
-from xfrlib.data.synthetic import picture_seed, render
 
 PEOPLE, CARRIERS = shortcut_people(3, 3, seed=0)
 

@@ -4,18 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xfrlib.evaluation.statistics import (
-    Interval,
-    area_under,
-    bootstrap_interval,
-    change_tests,
-    crossed_interval,
-    holm,
-    per_image,
-    sign_flip_test,
-    summarise,
-    verdict,
-)
+from studies.explainers_compared import area_under
+from xfrlib.intervals import Interval, bootstrap_interval, crossed_interval, holm, sign_flip_test
+from xfrlib.tables import change_tests, per_image, summarise, verdict
 
 
 def test_equal_values_have_an_interval_of_no_width():

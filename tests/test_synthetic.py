@@ -9,17 +9,19 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from xfrlib.data import synthetic
-from xfrlib.data.synthetic import (
+from madefaces.people import (
     DIFFERING,
     GENES,
     OPTIONAL,
     PARTS,
+    PURPOSES,
     Identity,
     make_families,
     picture_seed,
+    read_people,
     render,
     swap_parts,
+    write_faces,
 )
 
 ALWAYS = ("background", "head", "ears", "hair", "brows", "eyes", "nose", "mouth")
@@ -145,7 +147,7 @@ def test_pretraining_people_are_never_the_books() -> None:
     book, pretraining = points("book"), points("pretraining")
     assert len(book) == len(pretraining) == 20 * 6 * 3
     assert not book & pretraining
-    assert len(set(synthetic.PURPOSES.values())) == len(synthetic.PURPOSES)
+    assert len(set(PURPOSES.values())) == len(PURPOSES)
 
 
 def test_picture_seeds_are_distinct() -> None:
@@ -154,7 +156,7 @@ def test_picture_seeds_are_distinct() -> None:
 
 def test_written_faces_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "faces"
-    synthetic.write_faces(folder, families=1, family_size=2, pictures_per_identity=2, seed=4, progress=False)
+    write_faces(folder, families=1, family_size=2, pictures_per_identity=2, seed=4, progress=False)
     people = make_families(1, 2, seed=4)
     image, mask = render([people[1]], [picture_seed(4, 1, 1)])
     name = f"{people[1].name}/001.png"
@@ -163,7 +165,7 @@ def test_written_faces_read_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [person.name for person in people]
     record = json.loads((tmp_path / "faces_families.json").read_text(encoding="utf-8"))
     assert record["parts"] == list(PARTS)
-    assert synthetic.read_people(record) == people
+    assert read_people(record) == people
 
 
 def test_impossible_arguments_are_named(people: list[Identity]) -> None:
@@ -182,4 +184,4 @@ def test_impossible_arguments_are_named(people: list[Identity]) -> None:
     with pytest.raises(ValueError, match="no genes for chin"):
         swap_parts(people[0], people[1], ["chin"])
     with pytest.raises(ValueError, match="pictures_per_identity is 0"):
-        synthetic.write_faces(Path("unused"), families=1, family_size=1, pictures_per_identity=0, seed=0)
+        write_faces(Path("unused"), families=1, family_size=1, pictures_per_identity=0, seed=0)

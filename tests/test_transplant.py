@@ -7,9 +7,8 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import nn
 
-from xfrlib import FaceClassifier
-from xfrlib.evaluation.contrast import contrast_maps
-from xfrlib.evaluation.transplant import (
+from studies.pair_maps import contrast_maps
+from studies.transplant import (
     REGIONS,
     choose_cases,
     map_change,
@@ -20,6 +19,7 @@ from xfrlib.evaluation.transplant import (
     transplant_part,
     transplants,
 )
+from xfrlib import FaceClassifier
 
 LABELS = np.repeat([0, 1, 2, 3], 3)
 

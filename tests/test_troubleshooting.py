@@ -7,6 +7,7 @@ from typing import Any
 
 import make_book
 import numpy as np
+import preflight
 import pytest
 import torch
 import torchvision
@@ -18,16 +19,16 @@ from torch import nn
 
 import results
 import xfrlib
-from xfrlib import config, preflight
-from xfrlib.baselines.job import library_module
-from xfrlib.config import load_profile, project_root
-from xfrlib.data import detect
+from facedata import detect
+from xfrlib import profile
 from xfrlib.data.faces import scan_faces
-from xfrlib.evaluation.controls import control_masks
-from xfrlib.finetune import fine_tune
+from xfrlib.explainers.job import library_module
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.checkpoints import build_backbone
-from xfrlib.notebook import NotebookRun, start_notebook
+from xfrlib.profile import load_profile, project_root
+from xfrlib.regions import control_masks
+from xfrlib.run import NotebookRun, start_notebook
+from xfrlib.training import fine_tune
 
 PAGE = (project_root() / "book/how_to/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = [message.strip() for message in re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)]
@@ -173,7 +174,7 @@ def failing_process(place: Place) -> Any:
     import subprocess
 
     place.patch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
-    return place.run().launch("xfrlib.finetune", 2)
+    return place.run().launch("xfrlib.training", 2)
 
 
 def no_chapter(place: Place) -> Any:
@@ -224,7 +225,7 @@ SITUATIONS: dict[str, Callable[[Place], Any]] = {
     "checkpoint.pt is of another run": other_run,
     "the profile allows hours": long_run,
     "its memory does not hold a step": no_memory,
-    "xfrlib.finetune stopped": failing_process,
+    "xfrlib.training stopped": failing_process,
     "has not been run with the profile": no_chapter,
     "the results have no": lambda place: results.lookup({"test": {"accuracy": 1}}, "test.acuracy"),
     "is not publishable": unpublished,
@@ -237,7 +238,7 @@ def test_a_quoted_message_is_what_the_program_says(
     message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (provoke,) = [provoke for part, provoke in SITUATIONS.items() if part in message]
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(profile, "project_root", lambda: tmp_path)
     monkeypatch.setenv("XFR_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("XFR_DATA", str(tmp_path))
     place = Place(tmp_path, monkeypatch)

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from xfrlib.finetune import FineTuning, fine_tune
 from xfrlib.models import FaceClassifier
 from xfrlib.models.iresnet import IResNet, IRLayout
 from xfrlib.models.weights import seeded
+from xfrlib.training import FineTuning, fine_tune
 
 Row = tuple[Tensor, int, int]
 

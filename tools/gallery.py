@@ -1,6 +1,6 @@
 """The gallery of the site: which pages are out of date, their sweep through papermill, and the index that shows them.
 
-The people are chosen by `xfrlib.gallery`; each page is an executed copy of ``notebooks/gallery/subject.ipynb`` in
+The people are chosen by `subjects`; each page is an executed copy of ``notebooks/gallery/subject.ipynb`` in
 ``_build/<profile>/gallery/``, beside its thumbnail (PNG) and what its card says (JSON).
 """
 
@@ -54,7 +54,7 @@ def sweep(
 ) -> None:
     """Run the notebook for everybody whose page is out of date, and list all in ``gallery.json``.
 
-    `subjects` is what ``python -m xfrlib.gallery`` prints. `jobs` pages run at a time, by default two, since a page is
+    `subjects` is what ``python -m subjects`` prints. `jobs` pages run at a time, by default two, since a page is
     the start of a kernel and imports for the most part. `execute` must leave no half page behind. The first page that
     fails ends the sweep; those that are done are not run again.
     """

@@ -90,10 +90,11 @@ def write_page(source: Path, parameters: dict[str, Any], target: Path, title: st
 
 def make_gallery(profile: str) -> None:
     """Run the pages of the gallery that are out of date; see `gallery.sweep`."""
-    listing = [sys.executable, "-m", "xfrlib.gallery", "--profile", profile]
+    listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
     subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
     notebook, out = all_notebooks()[-1], build_root() / profile
-    code = [path for path in (ROOT / "xfrlib").rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
+    folders = [ROOT / name for name in ("xfrlib", "madefaces", "notebooks/studies", "notebooks/gallery")]
+    code = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
     inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
     gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
 
@@ -124,7 +125,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
 
 def preflight(profile: str) -> None:
     """Stop unless the profile has what it needs; says how long it will take."""
-    subprocess.run([sys.executable, "-m", "xfrlib.preflight", "--profile", profile], check=True)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "preflight.py"), "--profile", profile], check=True)
 
 
 def for_the_page(notebook: NotebookNode) -> NotebookNode:
@@ -196,6 +197,9 @@ def stage(profile: str) -> Path:
     for folder in (ROOT / "book", ROOT / "results", out / "notebooks", out / "figures"):
         if folder.is_dir():
             shutil.copytree(folder, site / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.rmtree(site / "book" / "page")
+    for file in (ROOT / "book" / "page").glob("*.[jc]s*"):
+        shutil.copy2(file, site / "book" / "_static")
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
     if address := os.environ.get("SITE_URL"):
@@ -216,9 +220,16 @@ def write_explorer(profile: str, site: Path) -> None:
     """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
-        for page in ("explorer", "landing"):
-            folder = site / "book" / "_static" / ("explore" if page == "explorer" else page)
-            command = [sys.executable, "-m", f"xfrlib.page_{page}", "--profile", profile, "--folder", str(folder)]
+        for name in ("explore", "landing"):
+            folder = site / "book" / "_static" / name
+            command = [
+                sys.executable,
+                str(ROOT / "book" / "page" / f"{name}.py"),
+                "--profile",
+                profile,
+                "--folder",
+                str(folder),
+            ]
             subprocess.run(command, check=True)
 
 
@@ -275,7 +286,7 @@ def check() -> None:
 
 def require_publishable(profile: str) -> None:
     """Stop unless the profile allows its site to be published."""
-    from xfrlib.config import load_profile
+    from xfrlib.profile import load_profile
 
     if not load_profile(profile).publishable:
         sys.exit(f"the profile {profile} is not publishable: its site shows pictures that may not be passed on")

@@ -1,13 +1,13 @@
 """Explain why a face recogniser chose one person and not her look-alike, and measure how far to trust it."""
 
 from xfrlib.cam import class_activation_maps
-from xfrlib.config import Profile, load_profile
-from xfrlib.evaluation.masks import top_fraction_mask
-from xfrlib.evaluation.perturbation import deletion_retention
-from xfrlib.explain import Explanation, explain
+from xfrlib.explanation import Explanation, explain
+from xfrlib.judge import deletion_retention
 from xfrlib.models import load_backbone
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.notebook import start_notebook
+from xfrlib.profile import Profile, load_profile
+from xfrlib.regions import top_fraction_mask
+from xfrlib.run import start_notebook
 from xfrlib.sdd import scaled_directed_divergence
 
 __version__ = "0.1.0"

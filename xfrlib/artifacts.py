@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from xfrlib.config import project_root
+from xfrlib.profile import project_root
 
 
 class MissingArtifactError(FileNotFoundError):

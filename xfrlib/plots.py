@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from xfrlib import dark
-from xfrlib.evaluation.masks import top_fraction_mask
-from xfrlib.explain import Explanation
+from xfrlib.explanation import Explanation
+from xfrlib.regions import top_fraction_mask
 
 Array = Tensor | npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.config import FORMS
+from xfrlib.profile import FORMS
 
 
 def scaled_directed_divergence(

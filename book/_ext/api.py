@@ -4,7 +4,7 @@ A docstring here lists arguments as ``name : what it is``, under a heading or wi
 lines indented below it; a dataclass or a named tuple explains its fields in comments beside them. Sphinx gets lists
 of both.
 
-Directive: ``{command-help} xfrlib.data.align`` shows what ``python -m xfrlib.data.align --help`` prints.
+Directive: ``{command-help} facedata.align`` shows what ``python -m facedata.align --help`` prints.
 """
 
 from __future__ import annotations

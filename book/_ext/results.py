@@ -35,7 +35,8 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from xfrlib.evaluation.statistics import MEASURES, METHODS, PAPER, SIGN, Interval, verdict
+from xfrlib.intervals import Interval
+from xfrlib.tables import MEASURES, METHODS, PAPER, SIGN, verdict
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Faces: folders of identities on disk, and made ones."""
+"""Folders of identities on disk."""

@@ -43,7 +43,7 @@ def explorer(
         ``<identity>/<picture>``, all of whose usable pictures are offered.
     identities : of a folder only: the names of the classes of `model` in order. None: the folder's, sorted.
     pooled : what `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
-    temperature : calibrates the verdict and the calibrated measures (`xfrlib.evaluation.calibration`).
+    temperature : calibrates the verdict and the calibrated measures (`xfrlib.trust`).
     mean : (3,) mean colour of the training pictures; offers the fill "mean".
     folder : where figures and numbers are saved; None: ``explorer`` in the folder of builds.
     provenance : called when something is saved, for what is to be said of its origin beside commit, versions, and

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xfrlib.evaluation.abstention import Judgement, should_show
-from xfrlib.evaluation.masks import top_fraction_mask
-from xfrlib.evaluation.perturbation import deletion_retention, perturbed
-from xfrlib.evaluation.sensitivity import RESOLUTIONS
-from xfrlib.explain import Explanation, explain_features
+from studies.sensitivity import RESOLUTIONS
+from xfrlib.explanation import Explanation, explain_features
 from xfrlib.explorer.pictures import Pictures, Progress
+from xfrlib.judge import deletion_retention, perturbed
+from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import sdd_scale
+from xfrlib.trust import Judgement, should_show
 
 RIVALS = ("most probable", "look-alikes", "by hand")
 _KEPT_ANSWERS = 4096  # of N numbers each

@@ -13,19 +13,19 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from xfrlib.config import FORMS
 from xfrlib.explorer.export import describe, figure, save
 from xfrlib.explorer.maps import RESOLUTIONS, RIVALS, Answers, Calculator, Maps, Settings
 from xfrlib.explorer.panel import Panel
 from xfrlib.explorer.pictures import OUTCOMES, Pictures, Progress
 from xfrlib.explorer.thumbnails import Thumbnails
 from xfrlib.plots import percent
+from xfrlib.profile import FORMS
 
 _LABEL = {"description_width": "100px"}
 EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
 CROPPED = (
     "Centre-cropped, not aligned: a network that was trained on aligned faces may misread it. To align it first, put "
-    "it at photos/<name>/<file> and run: python -m xfrlib.data.align photos data/my_faces"
+    "it at photos/<name>/<file> and run: python -m facedata.align photos data/my_faces"
 )
 _BY_DESIGN = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k")
 

@@ -1,0 +1,140 @@
+"""The picture of the landing page that can be moved: one made face, two class activation maps, and their divergence.
+
+    python -m landing --profile quick --folder FOLDER
+
+writes ``face.webp``, ``target.webp``, ``rival.webp``, ``sdd.webp`` (the face alone and under each map),
+``differs.webp`` (the outline of what truly differs) and ``data.js`` (names and probabilities), which
+``book/page/landing.js`` lays over each other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from explore import PageFace, command_line, difference, drawn_people, face_images, test_logits
+from madefaces.people import Identity
+from xfrlib import plots
+from xfrlib.artifacts import write_atomic
+from xfrlib.explanation import Explanation, explain
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.run import NotebookRun
+
+ENLARGED = 4  # a pixel of the face becomes 4 x 4, so that the maps look smooth
+DEPTH = 4.0  # the SDD map is drawn with the delta at which it runs from e^-4 to 1, so that more than its peak is seen
+
+
+class Decision(NamedTuple):
+    """A right decision between two look-alikes."""
+
+    face: PageFace
+    rival: int  # class of the look-alike
+    margin: float  # logit of the person less that of the rival
+
+
+def region_of(people: Sequence[Identity], face: PageFace, rival: int) -> NDArray[np.bool_]:
+    """The pixels (112, 112) of a face in which the person shown and the rival truly differ."""
+    return difference(people[face.identity], people[rival], face.seed)[1]
+
+
+def median_between_look_alikes(logits: Tensor, faces: Sequence[PageFace], people: Sequence[Identity]) -> Decision:
+    """The right decision of median margin among those whose strongest rival is a look-alike that visibly differs.
+
+    The median, because a picture chosen by its looks would show what its author hoped for.
+
+    Parameters
+    ----------
+    logits : (n, N) logits of the pictures.
+    faces : the n pictures.
+    people : the N classes, in order.
+    """
+    found = []
+    for row, face in zip(logits, faces, strict=True):
+        (first, second), (best, rival) = (part.tolist() for part in row.topk(2))
+        related = people[int(rival)].family == people[face.identity].family
+        if best == face.identity and related and region_of(people, face, int(rival)).any():
+            found.append(Decision(face, int(rival), first - second))
+    if not found:
+        raise ValueError("no test picture is named rightly with a look-alike as its strongest rival: nothing to show")
+    return sorted(found, key=lambda decision: decision.margin)[len(found) // 2]
+
+
+def shown_maps(explanation: Explanation) -> dict[str, tuple[NDArray[np.float32], ScalarMappable]]:
+    """Values and colours of the three maps; both CAMs on one scale. The SDD map is drawn gently, see `DEPTH`."""
+    high = float(explanation.cams.abs().max())
+    signed = ScalarMappable(Normalize(-high, high), plots.DIVERGING)
+    size = explanation.log_sdd.shape[-2:]
+    cams = F.interpolate(explanation.cams, size=size, mode="bilinear", align_corners=False)[0]
+    log_sdd = explanation.log_sdd[0]
+    gentle = (log_sdd * (DEPTH / -log_sdd.min().clamp(max=-1e-6))).exp()
+    relative = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)
+    return {
+        "target": (cams[0].numpy(), signed),
+        "rival": (cams[1].numpy(), signed),
+        "sdd": (gentle.numpy(), relative),
+    }
+
+
+def _write_picture(path: Path, pixels: NDArray[np.float32]) -> None:
+    """Write (H, W, 3 or 4) values in [0, 1] as WebP."""
+    content = io.BytesIO()
+    image = Image.fromarray((255 * pixels.clip(0, 1)).round().astype(np.uint8))
+    image.save(content, "webp", quality=85, lossless=pixels.shape[-1] == 4)
+    with write_atomic(path) as part:
+        part.write_bytes(content.getvalue())
+
+
+def border(region: NDArray[np.bool_], enlarged: int = ENLARGED) -> NDArray[np.float32]:
+    """The border of a region (H, W), two pixels wide after the enlargement, as (H * e, W * e, 4) colour and opacity."""
+    large = torch.from_numpy(region).repeat_interleave(enlarged, 0).repeat_interleave(enlarged, 1)[None, None].float()
+    inner = -F.max_pool2d(-large, 5, stride=1, padding=2)
+    edge = (large - inner)[0, 0].numpy()
+    colour = np.broadcast_to(np.array([1.0, 1.0, 1.0]), (*edge.shape, 3))
+    return np.concatenate([colour, edge[..., None]], axis=2).astype(np.float32)
+
+
+def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity], decision: Decision) -> None:
+    """Write the pictures and the data of the landing page to `folder`; see the top of this file."""
+    image = face_images(people, [decision.face])
+    target = decision.face.identity
+    explanation = explain(model, image, target=target, competitors=[decision.rival])
+    large = F.interpolate(image, scale_factor=ENLARGED, mode="bicubic", align_corners=False).clamp(0, 1)
+    for name, (values, colours) in shown_maps(explanation).items():
+        smooth = F.interpolate(torch.from_numpy(values)[None, None], scale_factor=ENLARGED, mode="bilinear")[0, 0]
+        _write_picture(folder / f"{name}.webp", plots.tint(large, smooth, colours))
+    _write_picture(folder / "face.webp", plots.as_pictures(large)[0])
+    parts, region = difference(people[target], people[decision.rival], decision.face.seed)
+    _write_picture(folder / "differs.webp", border(region))
+    data = {
+        "names": [people[c].name.replace("_", "\u00a0") for c in (target, decision.rival)],
+        "chances": [plots.percent(p) for p in explanation.probabilities[0].tolist()],
+        "parts": parts,
+    }
+    with write_atomic(folder / "data.js") as path:
+        path.write_text(f"var landingData = {json.dumps(data)};\n", encoding="utf-8")
+
+
+def export_landing(run: NotebookRun, folder: Path) -> None:
+    """Write the landing page's picture of a run on made faces; see `write_landing`.
+
+    Raises ValueError for a profile of photographs, whose pictures may not travel with a page.
+    """
+    people, faces = drawn_people(run)
+    model = run.classifier().cpu()
+    write_landing(folder, model, people, median_between_look_alikes(test_logits(run, model), faces, people))
+
+
+if __name__ == "__main__":
+    command_line(__doc__, export_landing)

@@ -1,0 +1,1 @@
+"""Photographs to a folder of aligned faces: lists, download, detection, alignment."""

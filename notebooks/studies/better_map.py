@@ -1,0 +1,202 @@
+"""Chapter 10: nulls that a map must beat, and a reference beside it: constant regions, and regions found by search.
+
+One table of scores serves both: a row for each picture, a column for each region of a family. The region that is best
+on average knows no picture; the region that is best in each row needed ``1 + 2 * regions`` passes for it, and is the
+best of that family alone, so that a map can exceed it. What selects never judges: the scores that a region was chosen
+by are spent, and it is judged with other fills and other networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from xfrlib.intervals import Interval, crossed_interval
+from xfrlib.judge import perturbed
+from xfrlib.regions import Ellipse, top_fraction_mask
+
+
+@torch.no_grad()
+def margin_drops(
+    model: nn.Module,
+    images: Tensor,
+    regions: Iterable[Tensor],
+    *,
+    logits: Tensor,
+    fills: Sequence[str | Tensor] = ("grey",),
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Tensor:
+    """Margin drops of regions when they are deleted, and when they alone are retained, as means over fills.
+
+    Both are in calibrated log-odds of the predicted class against its best rival, as `xfrlib.deletion_retention` has
+    them. Costs two passes a picture, region and fill.
+
+    Parameters
+    ----------
+    model : in evaluation mode.
+    images : (n, 3, H, W) float in [0, 1] or uint8.
+    regions : R masks, each (H, W) bool for all pictures or (n, H, W).
+    logits : (n, N) of the unchanged pictures.
+    fills : names that `xfrlib.judge.perturbed` knows, or pictures like `images` whose pixels take the
+        place of those removed.
+
+    Returns
+    -------
+    (n, R, 2) float64: deletion (higher is better), retention (lower is better).
+    """
+    device = next(model.parameters()).device
+    columns = []
+    for region in tqdm(
+        regions, desc="regions", unit="region", mininterval=1, disable=not progress
+    ):
+        masks, parts = region.expand(len(images), *images.shape[2:]), []
+        for start in range(0, len(images), batch_size):
+            here = slice(start, start + batch_size)
+            batch, mask, before = (
+                _floats(images[here]).to(device),
+                masks[here].to(device),
+                logits[here].to(device),
+            )
+            drops = torch.zeros(len(batch), 2, dtype=torch.float64)
+            for fill in fills:
+                for kind, removed in enumerate((mask, ~mask)):
+                    if isinstance(fill, str):
+                        changed = perturbed(batch, removed, fill)
+                    else:
+                        changed = torch.where(
+                            removed[:, None], _floats(fill[here]).to(device), batch
+                        )
+                    drops[:, kind] += (
+                        _margin_drop(before, model(changed)).cpu()
+                        / temperature
+                        / len(fills)
+                    )
+            parts.append(drops)
+        columns.append(torch.cat(parts))
+    return torch.stack(columns, dim=1)
+
+
+def balance(drops: Tensor) -> Tensor:
+    """Deletion's margin drop less retention's: (..., 2) -> (...). What a region keeps less what is left without it."""
+    return drops[..., 0] - drops[..., 1]
+
+
+def other_people(images: Tensor, labels: ArrayLike, *, seed: int = 0) -> Tensor:
+    """For each of `images` (n, ...) one of another person, drawn at random, as a fill: (n, ...).
+
+    A face in the place of what is removed leaves a face, and what is missing is this person's: the background of
+    Lundberg and Lee (2017). Raises `ValueError` where all `labels` (n,) are one.
+    """
+    who, rng = np.asarray(labels), np.random.default_rng(seed)
+    if len(np.unique(who)) < 2:
+        raise ValueError(
+            "every picture is of one person: there is no other to fill with"
+        )
+    return images[[int(rng.choice(np.flatnonzero(who != label))) for label in who]]
+
+
+def _floats(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _margin_drop(before: Tensor, after: Tensor) -> Tensor:
+    own = before.argmax(dim=1, keepdim=True)
+    margins = [z.double() for z in (before, after)]
+    margins = [
+        z.gather(1, own)[:, 0] - z.scatter(1, own, -torch.inf).amax(dim=1)
+        for z in margins
+    ]
+    return margins[0] - margins[1]
+
+
+def best_constant(scores: Tensor) -> int:
+    """The column of `scores` (n, R) with the highest mean over pictures, the first of equals."""
+    return int(_checked_scores(scores).mean(dim=0).argmax())
+
+
+def best_of_each(scores: Tensor) -> Tensor:
+    """The column with the highest score in each row of `scores` (n, R), the first of equals: (n,) integers."""
+    return _checked_scores(scores).argmax(dim=1)
+
+
+def _checked_scores(scores: Tensor) -> Tensor:
+    if scores.ndim != 2 or not scores.numel() or not torch.isfinite(scores).all():
+        raise ValueError(
+            f"scores must be finite and (pictures, regions), got {tuple(scores.shape)}"
+        )
+    return scores
+
+
+def share_of_reference(
+    gain: ArrayLike,
+    reference: ArrayLike,
+    clusters: ArrayLike,
+    networks: ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """Mean `gain` over mean `reference` (both (n,), over the disc, paired by picture), with a 95 % interval.
+
+    (method - disc) / (search - disc): 0 is no better than the disc, 1 as good as the search, and more than 1 better.
+    The interval is that of the ratio's linearisation, the mean of (gain - ratio * reference) / mean reference, by
+    `crossed_interval`.
+    None where the reference is not above the disc for certain: a share of nothing says nothing.
+    """
+    a, b = np.asarray(gain, dtype=float), np.asarray(reference, dtype=float)
+    if crossed_interval(b, clusters, networks, resamples=resamples, seed=seed).low <= 0:
+        return None
+    ratio = a.mean() / b.mean()
+    spread = crossed_interval(
+        (a - ratio * b) / b.mean(), clusters, networks, resamples=resamples, seed=seed
+    )
+    return Interval(float(ratio), float(ratio + spread.low), float(ratio + spread.high))
+
+
+def cross(
+    middle: Ellipse,
+    *,
+    step: float = 0.08,
+    stretch: Sequence[float] = (0.6, 0.8, 1.25, 1.6),
+) -> list[Ellipse]:
+    """The family that the search tries: `middle`, the same moved by `step` four ways, and other aspects of it."""
+    moved = [
+        middle._replace(down=middle.down + y, right=middle.right + x)
+        for y, x in _ways(step)
+    ]
+    return [
+        middle,
+        *moved,
+        *(middle._replace(aspect=middle.aspect * factor) for factor in stretch),
+    ]
+
+
+def _ways(step: float) -> list[tuple[float, float]]:
+    return [(-step, 0.0), (step, 0.0), (0.0, -step), (0.0, step)]
+
+
+def random_regions(
+    count: int, size: tuple[int, int], *, fraction: float, seed: int, grid: int = 7
+) -> Tensor:
+    """Smooth random regions of `fraction` of the pixels, some drawn to the middle, some not: bool (count, H, W).
+
+    The top of a `grid` x `grid` map of normal numbers less a random multiple, 0 to 3, of the squared distance from the
+    middle (1 at the middle of a side), upsampled as a CAM is. Regions of the size that is judged, because what a cell
+    is worth depends on how much is kept beside it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    line = torch.linspace(-1, 1, grid)
+    distance = line[:, None] ** 2 + line[None] ** 2
+    pull = 3 * torch.rand(count, 1, 1, generator=generator)
+    coarse = torch.randn(count, grid, grid, generator=generator) - pull * distance
+    smooth = F.interpolate(
+        coarse[:, None], size=size, mode="bilinear", align_corners=False
+    )[:, 0]
+    return top_fraction_mask(smooth, fraction)

@@ -1,1 +1,0 @@
-"""Deletion and retention: masks of one exact size, the perturbed passes, the controls and their statistics."""

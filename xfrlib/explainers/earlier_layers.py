@@ -1,0 +1,122 @@
+"""Class activation maps with smaller cells than the last map has, from a network that is not trained anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from xfrlib.cam import class_activation_maps
+from xfrlib.geometry import translated
+from xfrlib.models.classifier import FaceClassifier
+
+
+@torch.no_grad()
+def blocks_with_cells(model: FaceClassifier, images: Tensor, cells: int) -> list[str]:
+    """Names of the backbone's blocks whose output for `images` (B, 3, H, W) has `cells` cells a side, in their order.
+
+    A block is a module two levels below the classifier, ``backbone.<stage>.<number>``.
+    """
+    found: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: object, __: object, output: Tensor) -> None:
+            if output.ndim == 4 and output.shape[-1] == cells:
+                found.append(name)
+
+        return hook
+
+    blocks = {name: module for name, module in model.named_modules() if name.count(".") == 2}
+    hooks = [module.register_forward_hook(note(name)) for name, module in blocks.items()]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def layer_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor, layer: str) -> Tensor:
+    r"""Signed maps of several classes from any layer: the gradient of each logit times the layer's output.
+
+    .. math:: M_c(x, y) = h w \sum_k \frac{\partial z_c}{\partial a_k(x, y)} \, a_k(x, y)
+
+    after LayerCAM (Jiang et al., IEEE TIP 30, 2021) without its rectifications, in units of the logit: at the last map
+    it is `class_activation_maps`. Logits are taken less their mean over all classes, as with centred weights. One
+    forward pass, and K backward passes that end at the layer.
+
+    Parameters
+    ----------
+    model : in evaluation mode.
+    images : (B, 3, H, W) float in [0, 1], on the device of `model`.
+    classes : (B, K) integers.
+    layer : name of a module of `model`; its output is (B, C, h, w).
+
+    Returns
+    -------
+    (B, K, h, w) float.
+
+    Raises
+    ------
+    ValueError
+        For a layer that there is not.
+    """
+    module = dict(model.named_modules()).get(layer)
+    if module is None:
+        raise ValueError(f"layer = {layer!r}: the classifier has no such module; blocks_with_cells lists blocks")
+    kept: list[Tensor] = []
+
+    def begin_here(_: object, __: object, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
+
+    hook = module.register_forward_hook(begin_here)
+    try:
+        with torch.enable_grad():
+            logits = model(images)
+            wanted = (logits - logits.mean(dim=1, keepdim=True)).gather(1, classes).sum(dim=0)
+            slopes = [torch.autograd.grad(own, kept[-1], retain_graph=True)[0] for own in wanted]
+    finally:
+        hook.remove()
+    output = kept[-1].detach()
+    maps = torch.stack([(slope * output).sum(dim=1) for slope in slopes], dim=1)
+    return maps * output.shape[2] * output.shape[3]
+
+
+@torch.no_grad()
+def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor) -> Tensor:
+    """Class activation maps with cells of half the size, from four moved copies of each picture ("shift and stitch").
+
+    The picture is moved by a quarter of a cell down or up, and right or left (Long et al., CVPR 2015, section 3.2). The
+    middles of the cells of the four maps are then those of a grid twice as fine, and each map fills every other row and
+    column of it. What comes into view is mirrored.
+
+    Parameters
+    ----------
+    model : in evaluation mode, its last map has cells of a multiple of 4 pixels.
+    images : (B, 3, H, W) float in [0, 1], on the device of `model`.
+    classes : (B, K) integers; the weights are taken less their mean over all classes.
+
+    Returns
+    -------
+    (B, K, 2 h, 2 w) float, in units of the logit. Costs four passes.
+
+    Raises
+    ------
+    ValueError
+        If a quarter of a cell is no whole number of pixels.
+    """
+    height, width = model.features(images[:1]).shape[2:]
+    quarter, left = divmod(images.shape[2], 4 * height)
+    if left:
+        raise ValueError(
+            f"{images.shape[2]} pixels in {height} cells: a quarter of a cell is no whole number of pixels"
+        )
+    weight = model.weight - model.weight.mean(dim=0)
+    fine = weight.new_empty(*classes.shape, 2 * height, 2 * width)
+    for row, down in enumerate((quarter, -quarter)):
+        for column, right in enumerate((quarter, -quarter)):
+            features = model.features(translated(images, (down, right)))
+            fine[..., row::2, column::2] = class_activation_maps(features, weight, classes)
+    return fine

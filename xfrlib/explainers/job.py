@@ -1,0 +1,94 @@
+"""What all explainers share: the pictures of a call, the number explained, a network left as it was found."""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.profile import did_you_mean
+
+OUTPUTS = ("centred_logit", "logit", "contrast", "probability")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures explained together: images (b, 3, H, W) and classes (b, K) on the network's device, a seed for each."""
+
+    model: FaceClassifier
+    images: Tensor
+    classes: Tensor
+    seeds: list[int]
+    batch_size: int
+
+    def upsampled(self, maps: Tensor) -> Tensor:
+        """(b, h, w) -> (b, H, W), bilinear with align_corners=False, as everywhere in this package."""
+        size = self.images.shape[2:]
+        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:
+    """One number a picture: logits (B, N) and classes (B, K), the target first -> (B,). See `explain_with`."""
+    if output == "probability":
+        return logits.softmax(dim=1).gather(1, classes[:, :1])[:, 0]
+    own = logits.gather(1, classes[:, :1])[:, 0]
+    if output == "logit":
+        return own
+    if output == "centred_logit":
+        return own - logits.mean(dim=1)
+    if output == "contrast":
+        return own - logits.gather(1, classes[:, 1:]).mean(dim=1)
+    raise ValueError(f"output = {output!r}{did_you_mean(output, list(OUTPUTS))}")
+
+
+class Scored(nn.Module):
+    """The network up to the number that is explained: (B, 3, H, W) and (B, K) -> (B,), as captum wants it."""
+
+    def __init__(self, model: nn.Module, output: str) -> None:
+        super().__init__()
+        self.model, self.output = model, output
+
+    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+        return explained_output(self.model(images), classes, self.output)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and gradients for the pictures alone inside; afterwards the network is as it was."""
+    modes = {module: module.training for module in model.modules()}
+    state = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        model.requires_grad_(False)  # no explainer needs the gradients of weights, which cost half of a backward pass
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, required, gradient in state:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient  # grad-cam calls zero_grad
+
+
+def draw_seed(name: str, seed: int, index: int) -> int:
+    """The seed of an explainer's random numbers for one picture: 63 bits from its name, `seed` and the index."""
+    return int(
+        np.random.SeedSequence([zlib.crc32(name.encode()), seed, int(index)]).generate_state(1, np.uint64)[0] >> 1
+    )
+
+
+def library_module(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = {"captum": "captum", "pytorch_grad_cam": "grad-cam"}[module.partition(".")[0]]
+        raise ImportError(f"this explainer needs {package}: pip install 'xfrlib[baselines]' ({error})") from error

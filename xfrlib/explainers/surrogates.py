@@ -1,0 +1,125 @@
+"""LIME and KernelSHAP of captum over superpixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xfrlib.explainers.job import Job, Scored, library_module
+from xfrlib.judge import fill_picture
+from xfrlib.models.weights import seeded
+from xfrlib.profile import did_you_mean
+
+SUPERPIXELS = ("kmeans", "grid")
+
+
+def superpixels(image: Tensor, count: int = 49, *, kind: str = "kmeans", compactness: float = 0.1) -> Tensor:
+    """Cut a picture (3, H, W) in [0, 1] into about `count` segments: (H, W) int64, numbered from 0 without gaps.
+
+    "grid": rectangles of equal size. "kmeans": scikit-learn's k-means over colour and place, started from the grid,
+    with the distance of SLIC (Achanta et al. 2012): colour over `compactness` beside place over the side of a segment.
+    Unlike SLIC it works in RGB and does not force a segment to be connected. Nothing in it is random.
+    """
+    if kind not in SUPERPIXELS:
+        raise ValueError(f"superpixel = {kind!r}{did_you_mean(kind, list(SUPERPIXELS))}")
+    height, width = image.shape[1:]
+    rows = max(1, round((count * height / width) ** 0.5))
+    columns = max(1, round(count / rows))
+    if rows * columns < 2 or rows > height or columns > width:
+        raise ValueError(f"segments = {count}: a picture of {height} x {width} pixels cannot be cut so")
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    labels = (y * rows // height) * columns + x * columns // width
+    if kind == "grid":
+        return labels.to(image.device)
+    from sklearn.cluster import KMeans
+
+    side = (height * width / (rows * columns)) ** 0.5
+    points = torch.cat([image.detach().cpu().float() / compactness, torch.stack([y, x]) / side]).flatten(1).T.numpy()
+    numbers = labels.flatten().numpy()
+    centres = np.stack([points[numbers == number].mean(axis=0) for number in range(rows * columns)])
+    found = KMeans(len(centres), init=centres, n_init=1, max_iter=10).fit_predict(points)
+    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(height, width)).to(image.device)
+
+
+def _surrogate(
+    job: Job, method_of: Callable[[nn.Module], Any], samples: int, segments: int, kind: str, fill: str, output: str
+) -> Tensor:
+    """A linear model of captum over superpixels that are shown or filled; each pixel gets its segment's coefficient."""
+    maps = []
+    for index, seed in enumerate(job.seeds):
+        image, row = job.images[index : index + 1], job.classes[index : index + 1]
+        parts = superpixels(image[0], segments, kind=kind)
+        with seeded(seed), torch.no_grad():  # captum draws from torch's global generator
+            coefficients = method_of(Scored(job.model, output)).attribute(
+                image,
+                baselines=fill_picture(image, fill),
+                additional_forward_args=(row,),  # a bare tensor would be taken for a tuple of its rows
+                feature_mask=parts[None, None].expand_as(image),
+                n_samples=samples,
+                perturbations_per_eval=job.batch_size,
+                return_input_shape=False,
+            )
+        maps.append(coefficients.reshape(-1).to(image)[parts])
+    return torch.stack(maps)
+
+
+def lime(
+    job: Job,
+    *,
+    samples: int = 500,
+    segments: int = 49,
+    superpixel: str = "kmeans",
+    fill: str = "black",
+    width: float = 0.25,
+    ridge: float = 1.0,
+    output: str = "centred_logit",
+) -> Tensor:
+    """captum's Lime with the kernel and the ridge of the authors' code for pictures.
+
+    The weight of a sample is exp(-d^2 / (2 width^2)), d the cosine distance of its segments shown to all of them.
+    captum's own defaults are a lasso, which sets most coefficients to exactly zero, and a distance of pixel values.
+    """
+    captum = library_module("captum.attr")
+    models = library_module("captum._utils.models.linear_model")
+
+    def similarity(_: Tensor, __: Tensor, shown: Tensor, **___: Any) -> float:
+        return float(torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / (2 * width**2)))
+
+    return _surrogate(
+        job,
+        lambda scored: captum.Lime(scored, models.SkLearnRidge(alpha=ridge), similarity),
+        samples, segments, superpixel, fill, output,
+    )  # fmt: skip
+
+
+def kernel_shap(
+    job: Job,
+    *,
+    samples: int = 500,
+    segments: int = 49,
+    superpixel: str = "kmeans",
+    fill: str = "black",
+    paired: bool = True,
+    output: str = "centred_logit",
+) -> Tensor:
+    """captum's KernelShap. `paired` follows each sample by its complement, which cancels much of the noise.
+
+    See Covert and Lee (2021), "Improving KernelSHAP", section 4; captum draws every sample on its own.
+    """
+    captum = library_module("captum.attr")
+
+    class Paired(captum.KernelShap):  # type: ignore[name-defined]
+        def kernel_shap_perturb_generator(self, original: Any, **settings: Any) -> Iterator[Tensor]:
+            drawn = super().kernel_shap_perturb_generator(original, **settings)
+            yield from itertools.islice(drawn, 2)  # all shown and none shown
+            for shown in drawn:
+                yield shown
+                yield 1 - shown
+
+    method = Paired if paired else captum.KernelShap
+    return _surrogate(job, method, samples, segments, superpixel, fill, output)

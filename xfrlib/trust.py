@@ -1,0 +1,137 @@
+"""How far to believe a network and a map: calibrated probabilities, and whether a map should be shown."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from xfrlib.judge import deletion_retention
+from xfrlib.regions import disc
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T for which softmax(z / T) has the lowest cross-entropy: logits (n, N), labels (n,) of held-out pictures.
+
+    Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017). A network that is right on
+    every held-out picture would get T = 0 and be sure of everything; as in Platt's scaling the targets are therefore
+    not 1 but (n + 1) / (n + 2), the rest spread over all classes (Platt 1999, section 2.2).
+
+    Raises `ValueError` for no pictures or sizes that disagree.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(
+            f"expected logits (n, N) and labels (n,), n of at least 1, got {tuple(logits.shape)}, {tuple(labels.shape)}"
+        )
+    z, smoothing = logits.double().cpu(), 1 / (len(labels) + 2)
+
+    def loss(log_temperature: float) -> float:
+        scaled = z / math.exp(log_temperature)
+        return float(F.cross_entropy(scaled, labels.cpu().long(), label_smoothing=smoothing))
+
+    return math.exp(minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded").x)
+
+
+def expected_calibration_error(probabilities: Tensor, right: Tensor, *, bins: int = 10) -> float:
+    """How far confidence and accuracy lie apart, in [0, 1]: top probabilities (n,), whether they were right (n,) bool.
+
+    Pictures are put into `bins` of equal width by their probability; the distances of mean probability and accuracy are
+    averaged with the numbers of pictures as weights (Guo et al. 2017, equation 3).
+    """
+    place = (probabilities * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64)
+    gap.index_add_(0, place, probabilities.double() - right.double())
+    return float(gap.abs().sum() / len(probabilities))
+
+
+PASSES = 4  # forward passes a picture that `should_show` costs beyond the one of the map
+
+
+class Judgement(NamedTuple):
+    """What `should_show` says of one picture. The advantages are log-odds against the best rival, over the disc's."""
+
+    show: bool
+    reason: str  # a sentence for whoever looks at the map
+    deletion: float  # how much more of the log-odds deleting the region takes
+    retention: float  # how much more of the log-odds retaining the region leaves
+
+
+def should_show(
+    model: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    fill: str = "grey",
+    threshold: float = 0.0,
+    temperature: float = 1.0,
+    logits: Tensor | None = None,
+    mean: Tensor | None = None,
+) -> list[Judgement]:
+    """Decide for each picture whether its map should be shown, by four passes: does its region beat a centred disc?
+
+    Parameters
+    ----------
+    model : (B, 3, H, W) in [0, 1] -> logits (B, N), in evaluation mode.
+    images : (B, 3, H, W) float, RGB in [0, 1].
+    masks : (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
+    fill, mean : what replaces removed pixels, see `xfrlib.judge.fill_picture`.
+    threshold : a map is shown if both advantages are above it, in log-odds.
+    temperature : of the network's probabilities (`xfrlib.trust.fit_temperature`); above 0.
+    logits : (B, N) of the unchanged pictures where they are known, which saves a pass.
+
+    Returns
+    -------
+    A `Judgement` for each picture, in order.
+
+    Raises
+    ------
+    ValueError
+        For masks that are empty, of unequal size or not bool (B, H, W), or a model in training mode.
+    """
+    counts = masks.flatten(1).sum(dim=1) if masks.ndim == 3 else torch.zeros(0)
+    if not len(counts) or int(counts.min()) == 0 or int(counts.min()) != int(counts.max()):
+        raise ValueError("masks must be (B, H, W) with the same number of pixels in each, at least 1")
+    centre = torch.from_numpy(disc(int(counts[0]), (masks.shape[1], masks.shape[2]))).to(masks.device)
+    with torch.no_grad():
+        logits = model(images) if logits is None else logits
+    options = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature}
+    own = deletion_retention(model, images, masks, **options)  # type: ignore[arg-type]
+    reference = deletion_retention(model, images, centre.expand_as(masks), **options)  # type: ignore[arg-type]
+    deletion, retention = advantages(own, reference)
+    return [
+        Judgement(min(d, r) > threshold, _reason(d, r, threshold, fill), d, r)
+        for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)
+    ]
+
+
+def _reason(deletion: float, retention: float, threshold: float, fill: str) -> str:
+    takes = f"deleting the region takes {abs(deletion):.1f} {'more' if deletion > 0 else 'less'} of the log-odds"
+    leaves = f"keeping only it leaves {abs(retention):.1f} {'more' if retention > 0 else 'less'}"
+    compared = f"under a {fill} fill, {takes} than deleting a centred disc, and {leaves} than keeping only the disc"
+    if min(deletion, retention) > threshold:
+        return f"Shown: {compared}."
+    won = (deletion > threshold) + (retention > threshold)
+    needed = "" if threshold == 0 else f" by more than {threshold:g}"
+    why = "in only one of two measures" if won else "in neither of two measures"
+    return f"Not shown: the region beats the disc{needed} {why}: {compared}."
+
+
+def advantages(
+    own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "margin_drop"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By how much a region beats a reference in deletion and in retention: above 0 favours the region.
+
+    Both tables are those of `deletion_retention`, row by row of the same pictures. A good region has a high drop in
+    deletion and a low one in retention.
+    """
+    if len(own) != len(reference):
+        raise ValueError(f"{len(own)} rows against {len(reference)}: give the same pictures in the same order")
+    first, second = (table[[f"deletion_{score}", f"retention_{score}"]].to_numpy(float) for table in (own, reference))
+    return first[:, 0] - second[:, 0], second[:, 1] - first[:, 1]
