@@ -5,8 +5,9 @@ import json
 
 import jsonschema
 import pytest
+from parameters import start
 
-from xfrlib import artifacts, start_notebook
+from xfrlib import artifacts
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
 
@@ -91,36 +92,34 @@ def build(tmp_path, monkeypatch):
 
 
 def test_unknown_and_impossible_parameters_are_named():
-    def start(namespace=None, **parameters):
-        return start_notebook("06_full_evaluation", namespace or {}, profile="quick", **parameters)
-
+    injected = {"tpo_k": 3, "In": [], "_private": 1, "json": json, "CONSTANT": 1}
     with pytest.raises(ParameterError, match="unknown parameter 'tpo_k' of 06_full_evaluation; did you mean 'top_k'"):
-        start({"top_k": None, "tpo_k": 3, "In": [], "_private": 1, "json": json, "CONSTANT": 1}, top_k=None)
+        start("06_full_evaluation", injected, top_k=None)
     with pytest.raises(ParameterError, match="top_k = 0: must be at least 2"):
-        start(top_k=0)
+        start("06_full_evaluation", top_k=0)
     with pytest.raises(ParameterError, match="top_k = '3': must be int"):
-        start(top_k="3")
+        start("06_full_evaluation", top_k="3")
     with pytest.raises(ParameterError, match="no profile 'quik'"):
-        start_notebook("06_full_evaluation", {}, profile="quik")
+        start("06_full_evaluation", profile="quik")
     with pytest.raises(ParameterError, match="run_name"):
-        start_notebook("06_full_evaluation", {}, profile="quick", run_name="../up")
+        start("06_full_evaluation", run_name="../up")
 
 
 def test_a_cell_may_be_run_again_after_the_notebook_made_names_of_its_own():
-    namespace = {"top_k": 3}
-    start_notebook("06_full_evaluation", namespace, profile="quick", top_k=3)
+    namespace = {}
+    start("06_full_evaluation", namespace, top_k=3)
     namespace["table"] = 1
-    assert start_notebook("06_full_evaluation", namespace, profile="quick", top_k=4).profile.top_k == 4
+    assert start("06_full_evaluation", namespace, top_k=4).profile.top_k == 4
 
 
 def test_changed_settings_write_beside_the_profiles_results_and_read_what_they_lack_from_there(build):
-    plain = start_notebook("06_full_evaluation", {}, profile="quick", top_k=None)
+    plain = start("06_full_evaluation", top_k=None)
     assert plain.output("results.json") == build / "quick" / "results.json"
-    same = start_notebook("06_full_evaluation", {}, profile="quick", top_k=load_profile("quick").top_k)
+    same = start("06_full_evaluation", top_k=load_profile("quick").top_k)
     assert same.folder == plain.folder
-    changed = start_notebook("06_full_evaluation", {}, profile="quick", top_k=3, delta=2.0)
+    changed = start("06_full_evaluation", top_k=3, delta=2.0)
     assert changed.output("results.json") == build / "quick" / "runs" / "top_k=3,delta=2.0" / "results.json"
-    named = start_notebook("06_full_evaluation", {}, profile="quick", top_k=3, run_name="mine")
+    named = start("06_full_evaluation", top_k=3, run_name="mine")
     assert named.folder == build / "quick" / "runs" / "mine"
     plain.output("a.json").write_text("{}")
     assert named.need("a.json", "01_data_preparation") == build / "quick" / "a.json"
@@ -129,7 +128,7 @@ def test_changed_settings_write_beside_the_profiles_results_and_read_what_they_l
 
 
 def test_a_missing_artefact_says_which_notebook_to_run():
-    run = start_notebook("06_full_evaluation", {}, profile="quick")
+    run = start("06_full_evaluation")
     with pytest.raises(artifacts.MissingArtifactError, match="run notebooks/02_fine_tuning.ipynb first"):
         run.classifier()
     with pytest.raises(artifacts.MissingArtifactError, match="run notebooks/01_data_preparation.ipynb first"):
@@ -137,13 +136,13 @@ def test_a_missing_artefact_says_which_notebook_to_run():
 
 
 def test_a_missing_data_root_says_what_to_set(tmp_path):
-    run = start_notebook("01_data_preparation", {}, profile="facescrub12", data_root=str(tmp_path))
+    run = start("01_data_preparation", profile="facescrub12", data_root=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="set XFR_DATA.*facescrub12/<identity>/<picture>"):
         run.faces_root()
 
 
 def test_provenance_names_commit_profile_seed_device_and_versions():
-    run = start_notebook("06_full_evaluation", {}, profile="quick", seed=7)
+    run = start("06_full_evaluation", seed=7)
     facts = run.provenance()
     assert facts["profile"] == "quick" and facts["seed"] == 7 and facts["settings"]["seed"] == 7
     assert {"commit", "device", "torch", "python", "xfrlib", "seconds"} <= facts.keys()

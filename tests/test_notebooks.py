@@ -1,5 +1,6 @@
 """The notebooks as a user meets them: their parameters explained, and a sentence where one cannot run."""
 
+import ast
 from pathlib import Path
 
 import make_book
@@ -23,10 +24,18 @@ def failure(path: Path, parameters: dict[str, object]) -> str:
 def test_every_parameter_is_explained_typed_and_checked(path: Path) -> None:
     parameters = papermill.inspect_notebook(path)
     assert {"profile", "data_root", "run_name"} < parameters.keys()
-    code = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
     for name, facts in parameters.items():
         assert facts["help"] and facts["inferred_type_name"] != "None", name
-        assert f"{name}={name}" in code, f"{name} is not passed to start_notebook"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cell_starts_the_run_with_the_annotated_parameters_and_no_others(path: Path) -> None:
+    """What `start_notebook` takes for parameters are the annotated names so far: those of the tagged cell."""
+    given, first, *_ = (c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    assigned = [node for node in ast.parse(given).body if not isinstance(node, ast.Expr)]
+    assert all(isinstance(node, ast.AnnAssign) for node in assigned)
+    assert len([line for line in first.splitlines() if line]) <= 5 and "start_notebook(" in first
+    assert not any(isinstance(node, ast.AnnAssign) for node in ast.parse(first).body)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from parameters import start
 from test_checkpoints import Malicious, lightning
 from test_how_to import says
 from tiny_training import Coloured, tiny
@@ -27,7 +28,7 @@ from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.checkpoints import build_backbone
 from xfrlib.profile import load_profile, project_root
 from xfrlib.regions import control_masks
-from xfrlib.run import NotebookRun, start_notebook
+from xfrlib.run import NotebookRun
 from xfrlib.training import fine_tune
 
 PAGE = (project_root() / "book/how_to/troubleshooting.md").read_text(encoding="utf-8")
@@ -98,7 +99,7 @@ def no_such_field(place: Place) -> Any:
 
 
 def wrong_parameter(place: Place) -> Any:
-    return start_notebook("06_full_evaluation", {"tpo_k": 3}, profile="mine", top_k=None)
+    return start("06_full_evaluation", {"tpo_k": 3}, profile="mine", top_k=None)
 
 
 def no_identities(place: Place) -> Any:

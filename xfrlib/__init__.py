@@ -7,7 +7,6 @@ from xfrlib.models import load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import Profile, load_profile
 from xfrlib.regions import top_fraction_mask
-from xfrlib.run import start_notebook
 from xfrlib.sdd import scaled_directed_divergence
 
 __version__ = "0.1.0"
@@ -22,6 +21,5 @@ __all__ = [
     "load_backbone",
     "load_profile",
     "scaled_directed_divergence",
-    "start_notebook",
     "top_fraction_mask",
 ]
