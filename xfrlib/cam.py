@@ -18,16 +18,22 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
 
     Parameters
     ----------
-    features : (B, C, h, w) float
-        Last convolutional map, the input of the global average pooling.
-    weight : (N, C) float
-        Weight of the linear layer after the pooling, as given: nothing is centred, rectified or normalised.
-    classes : (B, K) integer, 0 to N - 1
-        The classes wanted for each picture.
+    features : Tensor
+        (B, C, h, w) float, the last convolutional map, input of the global average pooling.
+    weight : Tensor
+        (N, C) float, of the linear layer after the pooling, as given: nothing is centred, rectified or normalised.
+    classes : Tensor
+        (B, K) integers, 0 to N - 1, the classes wanted for each picture.
 
     Returns
     -------
-    (B, K, h, w) float, in units of the logit.
+    Tensor
+        (B, K, h, w) float, in units of the logit.
+
+    Raises
+    ------
+    ValueError
+        For shapes that disagree, or a class that there is not.
     """
     if features.ndim != 4 or weight.ndim != 2 or classes.ndim != 2:
         raise ValueError(
@@ -46,6 +52,11 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     return torch.einsum("bkc,bchw->bkhw", weight[classes], features)
 
 
+def centred(weight: Tensor) -> Tensor:
+    """Output weights (N, C) less their mean over classes: no probability changes, and maps become comparable."""
+    return weight - weight.mean(dim=0)
+
+
 @dataclass(frozen=True)
 class PooledFeatures:
     """What a network that ends in average pooling and one linear layer yields in one forward pass."""
@@ -54,14 +65,25 @@ class PooledFeatures:
     logits: Tensor  # (B, N)
     weight: Tensor  # (N, C)
 
+    def maps(self, classes: Tensor, *, centre: bool = True) -> Tensor:
+        """`class_activation_maps` of `classes` (B, K), of centred weights unless `centre` is False: (B, K, h, w)."""
+        return class_activation_maps(self.features, centred(self.weight) if centre else self.weight, classes)
+
 
 @torch.no_grad()
 def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     """Feature map, logits and output weights of any network that ends in global average pooling and one linear layer.
 
-    `images` is (B, 3, H, W), as `model` expects them. The network runs once, in evaluation mode; its modes and hooks
-    are put back even if it fails. The map is found by what it does, not by its name: it is the last 4-dimensional
-    output of a module whose mean over positions equals the input of the last linear layer.
+    The network runs once, in evaluation mode; its modes and hooks are put back even if it fails. The map is found by
+    what it does, not by its name: it is the last 4-dimensional output of a module whose mean over positions equals the
+    input of the last linear layer.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+    images : Tensor
+        (B, 3, H, W), as `model` expects them.
 
     Raises
     ------

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xfrlib.cam import PooledFeatures, class_activation_maps, pooled_features
-from xfrlib.sdd import scaled_directed_divergence
+from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
+
+Classes = int | Sequence[int] | Tensor
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ def explain(
     images: Tensor,
     *,
     top_k: int = 5,
-    target: int | Sequence[int] | Tensor | None = None,
-    competitors: Sequence[int] | Tensor | None = None,
+    target: Classes | None = None,
+    competitors: Classes | None = None,
     centre: bool = True,
-    **sdd: Any,
+    divergence: Divergence = DEFAULT,
 ) -> Explanation:
     """Explain the decision of `model` on `images` by CAM and scaled directed divergence, in one forward pass.
 
@@ -43,19 +44,24 @@ def explain(
     model : torch.nn.Module
         Ends in global average pooling and one linear layer (`xfrlib.FaceClassifier`, torchvision's and timm's
         ResNets, ...). It runs in evaluation mode without gradients; its modes are put back.
-    images : (B, 3, H, W) float
-        RGB in [0, 1]; channel order and normalisation belong to the model.
-    top_k : int, 2 to N
-        Number of classes compared, the target among them (the paper: 5). Unused where `competitors` is given.
-    target : int, (B,) integers, or None
-        The class explained; None is the predicted one.
-    competitors : (K - 1,) or (B, K - 1) integers, optional
-        The rivals. None: the classes of highest probability beside the target.
+    images : Tensor
+        (B, 3, H, W) float, RGB in [0, 1]; channel order and normalisation belong to the model.
+    top_k : int
+        Number of classes compared, 2 to N, the target among them (the paper: 5). Unused where `competitors` is given.
+    target : int or sequence of int or Tensor, optional
+        The class explained, one or (B,); None is the predicted one.
+    competitors : sequence of int or Tensor, optional
+        (K - 1,) or (B, K - 1), the rivals. None: the classes of highest probability beside the target.
     centre : bool
         Subtract from the output weights their mean over classes first. That changes no probability, and makes the
         maps a function of the decision; False gives the raw maps of the paper.
-    **sdd
-        `delta`, `scale`, `scale_min`, `scale_max` and `form` of `scaled_directed_divergence`.
+    divergence : Divergence
+        The open constants of SDD.
+
+    Returns
+    -------
+    Explanation
+        Classes, their maps, and SDD.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def explain(
         target=target,
         competitors=competitors,
         centre=centre,
-        **sdd,
+        divergence=divergence,
     )
 
 
@@ -81,27 +87,38 @@ def explain_features(
     *,
     size: tuple[int, int],
     top_k: int = 5,
-    target: int | Sequence[int] | Tensor | None = None,
-    competitors: Sequence[int] | Tensor | None = None,
+    target: Classes | None = None,
+    competitors: Classes | None = None,
     centre: bool = True,
-    **sdd: Any,
+    divergence: Divergence = DEFAULT,
+    exponential: str = "after",
 ) -> Explanation:
-    """`explain` for a forward pass that has been made: another setting costs no new pass. `size` is (H, W)."""
-    logits = pooled.logits
-    classes = select_classes(logits, top_k=top_k, target=target, competitors=competitors)
-    weight = pooled.weight - pooled.weight.mean(dim=0) if centre else pooled.weight
-    cams = class_activation_maps(pooled.features, weight, classes)
-    log_sdd = scaled_directed_divergence(cams, size=size, log=True, **sdd)
-    probabilities = F.softmax(logits, dim=1).gather(1, classes)
-    return Explanation(classes, probabilities, logits, cams, log_sdd.exp(), log_sdd)
+    """`explain` for a forward pass that has been made: another setting costs no new pass.
+
+    Parameters
+    ----------
+    pooled : PooledFeatures
+        What `xfrlib.cam.pooled_features` returned.
+    size : tuple of int
+        (H, W) of the pictures.
+    exponential : {"after", "before"}
+        Of SDD, taken after or before the upsampling; see `xfrlib.scaled_directed_divergence`.
+
+    The others are those of `explain`.
+    """
+    classes = select_classes(pooled.logits, top_k=top_k, target=target, competitors=competitors)
+    cams = pooled.maps(classes, centre=centre)
+    log_sdd = scaled_directed_divergence(cams, divergence, size=size, exponential=exponential, log=True)
+    probabilities = pooled.logits.softmax(dim=1).gather(1, classes)
+    return Explanation(classes, probabilities, pooled.logits, cams, log_sdd.exp(), log_sdd)
 
 
 def select_classes(
     logits: Tensor,
     *,
     top_k: int = 5,
-    target: int | Sequence[int] | Tensor | None = None,
-    competitors: Sequence[int] | Tensor | None = None,
+    target: Classes | None = None,
+    competitors: Classes | None = None,
 ) -> Tensor:
     """The classes to compare for each picture, the target first: logits (B, N) -> (B, K). Arguments as in `explain`."""
     count, n_classes = logits.shape

@@ -8,13 +8,42 @@ from torch import Tensor
 PADDINGS = {"reflect": "reflect", "edge": "replicate"}
 
 
-# --- the picture's place
+def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Lay maps over a picture: bilinear, with ``align_corners=False``.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (h, w), (B, h, w) or (B, K, h, w) float.
+    size : tuple of int
+        (H, W) of the picture.
+
+    Returns
+    -------
+    Tensor
+        The same with (H, W) in the place of (h, w).
+    """
+    batch = maps if maps.ndim == 4 else maps.unsqueeze(-3)
+    batch = batch if batch.ndim == 4 else batch[None]
+    return F.interpolate(batch, size=size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)
 
 
 def translated(images: Tensor, shift: tuple[int, int], *, padding: str = "reflect") -> Tensor:
-    """Move pictures (B, C, H, W) by `shift` (down, right) pixels; what comes into view is padded.
+    """Move pictures by whole pixels; what comes into view is padded.
 
-    padding: "reflect", the picture mirrored at its border, or "edge", its border repeated.
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W).
+    shift : tuple of int
+        (down, right) in pixels.
+    padding : {"reflect", "edge"}
+        The picture mirrored at its border, or its border repeated.
+
+    Raises
+    ------
+    ValueError
+        For an unknown padding, or a shift of the size of the picture.
     """
     if padding not in PADDINGS:
         raise ValueError(f"padding = {padding!r}: use one of {', '.join(PADDINGS)}")

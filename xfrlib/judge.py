@@ -4,26 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
+from xfrlib.prediction import as_floats, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def fill_picture(images: Tensor, fill: str, *, mean: Tensor | None = None) -> Tensor:
-    """What takes the place of removed pixels: images (B, 3, H, W) in [0, 1] -> the same shape.
 
-    "black" is 0 in the picture (the paper's "replaced by 0" as we read it); "grey" is 0.5, the zero of a network that
-    takes [-1, 1]; "mean" is the colour `mean` (3,) of the training pictures; "blur" is the picture blurred by a
-    Gaussian of a tenth of its width.
+def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = None) -> Tensor:
+    """What takes the place of removed pixels.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W) float in [0, 1].
+    fill : {"black", "grey", "mean", "blur"} or Tensor
+        "black" is 0 in the picture (the paper's "replaced by 0" as we read it); "grey" is 0.5, the zero of a network
+        that takes [-1, 1]; "mean" is the colour `mean`; "blur" is the picture blurred by a Gaussian of a tenth of its
+        width. A tensor is the pictures themselves, (B, 3, H, W).
+    mean : Tensor, optional
+        (3,) mean colour of the training pictures.
+
+    Returns
+    -------
+    Tensor
+        (B, 3, H, W).
     """
+    if isinstance(fill, Tensor):
+        return as_floats(fill).to(images)
     if fill == "black":
         return torch.zeros_like(images)
     if fill == "grey":
@@ -48,19 +66,19 @@ def blurred(images: Tensor, sigma: float, *, reach: float = 2) -> Tensor:
     return images
 
 
-def perturbed(images: Tensor, removed: Tensor, fill: str, *, mean: Tensor | None = None) -> Tensor:
+def perturbed(images: Tensor, removed: Tensor, fill: str | Tensor, *, mean: Tensor | None = None) -> Tensor:
     """Pictures (B, 3, H, W) whose pixels `removed` (B, H, W) bool are replaced: by `fill_picture`, or "linear".
 
     "linear" solves for each removed pixel to be the mean of its neighbours, with a little noise: the noisy linear
     imputation of Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ROAD), ICML
     2022, as grad-cam has it, on the CPU, a tenth of a second a picture. The noise is the same in every call.
     """
-    if fill != "linear":
+    if isinstance(fill, Tensor) or fill != "linear":
         return torch.where(removed[:, None], fill_picture(images, fill, mean=mean), images)
     try:
         from pytorch_grad_cam.metrics.road import NoisyLinearImputer
     except ImportError as error:
-        raise ImportError('fill = "linear" needs grad-cam: pip install "xfrlib[baselines]"') from error
+        raise ImportError('fill = "linear" needs grad-cam: pip install "xfrlib[explainers]"') from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         impute = NoisyLinearImputer()
@@ -74,7 +92,7 @@ def deletion_retention(
     images: Tensor,
     masks: Tensor,
     *,
-    fill: str = "black",
+    fill: str | Tensor = "black",
     mean: Tensor | None = None,
     logits: Tensor | None = None,
     temperature: float = 1.0,
@@ -83,23 +101,37 @@ def deletion_retention(
 
     Parameters
     ----------
-    model : maps (B, 3, H, W) in [0, 1] to logits (B, N); it must be in evaluation mode.
-    images : (B, 3, H, W) float in [0, 1].
-    masks : (B, H, W) bool, True where the map is high.
-    fill, mean : see `fill_picture` and `perturbed`.
-    logits : (B, N), the logits of the unchanged pictures if they are known: saves a pass.
-    temperature : what the logits are divided by in the two calibrated columns (`xfrlib.trust`).
+    model : torch.nn.Module
+        Maps (B, 3, H, W) in [0, 1] to logits (B, N); it must be in evaluation mode.
+    images : Tensor
+        (B, 3, H, W) float in [0, 1].
+    masks : Tensor
+        (B, H, W) bool, True where the map is high.
+    fill, mean
+        See `fill_picture` and `perturbed`.
+    logits : Tensor, optional
+        (B, N), of the unchanged pictures if they are known: saves a pass.
+    temperature : float
+        What the logits are divided by in the two calibrated columns (`xfrlib.trust.fit_temperature`).
 
     Returns
     -------
-    A table with one row per picture: `predicted` class and its `probability` p; the `removed` share of pixels; and for
-    each of ``deletion`` and ``retention`` the probability p' of that class (`_probability`), the confidence drop
-    p - p' in percentage points (`_drop_points`), the drop relative to p in percent (`_drop_relative`), whether the
-    predicted class changed, 0 or 100 (`_prediction_change`), and the logit margin of the class to its best rival
-    (`_margin`). Two more do not hang on how sure of itself the network is: the drop in points of the calibrated
-    probability (`_calibrated_drop_points`), and the fall of the margin over the temperature, in calibrated log-odds
-    (`_margin_drop`). Deletion and retention follow section 4 of Shadman et al. (2025).
+    pandas.DataFrame
+        A row a picture: `predicted` class, its `probability` p and `margin`; the `removed` share of pixels; and for
+        each of ``deletion`` and ``retention`` the probability p' of that class (`_probability`), the confidence drop
+        p - p' in percentage points (`_drop_points`), the drop relative to p in percent (`_drop_relative`), whether the
+        predicted class changed, 0 or 100 (`_prediction_change`), and the logit margin of the class to its best rival
+        (`_margin`). Two more do not hang on how sure of itself the network is: the drop in points of the calibrated
+        probability (`_calibrated_drop_points`), and the fall of the margin over the temperature, in calibrated
+        log-odds (`_margin_drop`). Deletion and retention follow section 4 of Shadman et al. (2025).
+
+    Raises
+    ------
+    ValueError
+        For masks of another kind or size, or a model in training mode.
     """
+    import pandas as pd
+
     if masks.dtype != torch.bool or masks.shape != (images.shape[0], *images.shape[2:]):
         raise ValueError(
             f"masks must be bool {(images.shape[0], *images.shape[2:])}, got {masks.dtype} {tuple(masks.shape)}"
@@ -133,12 +165,22 @@ def deletion_retention(
 def _answer(logits: Tensor, classes: Tensor, temperature: float) -> dict[str, Tensor]:
     """Probabilities and margin of `classes` (B,) and the predicted class, in float64 so that drops do not cancel."""
     logits = logits.double()
-    own = logits.gather(1, classes[:, None])[:, 0]
-    rival = logits.scatter(1, classes[:, None], -torch.inf).amax(dim=1)
     raw, calibrated = (z.softmax(dim=1).gather(1, classes[:, None])[:, 0] for z in (logits, logits / temperature))
     return {
-        "probability": raw, "calibrated": calibrated, "margin": own - rival, "predicted": logits.argmax(dim=1)
-    }  # fmt: skip
+        "probability": raw,
+        "calibrated": calibrated,
+        "margin": margin(logits, classes),
+        "predicted": logits.argmax(dim=1),
+    }
+
+
+def balance(table: pd.DataFrame) -> pd.Series[float]:
+    """What a region takes when it is deleted less what is lost when it alone is left: a row each, in log-odds.
+
+    Calibrated log-odds of the predicted class against its best rival; a good region has a high value. Settings and
+    maps are chosen by it.
+    """
+    return table["deletion_margin_drop"] - table["retention_margin_drop"]
 
 
 def evaluate(
@@ -149,14 +191,14 @@ def evaluate(
     *,
     logits: Tensor,
     under_test: str = "sdd",
-    fills: tuple[str, ...] = ("black",),
+    fills: Sequence[str] | Mapping[str, str | Tensor] = ("black",),
     fraction: float = 0.2,
     draws: int = 5,
     seed: int = 0,
     batch_size: int = 64,
     mean: Tensor | None = None,
     temperature: float = 1.0,
-    controls: Sequence[str] = CONTROLS,
+    controls: Sequence[str] = tuple(CONTROLS),
     network: int = 0,
     shards: Path | None = None,
     share: tuple[int, int] = (0, 1),
@@ -164,61 +206,96 @@ def evaluate(
 ) -> pd.DataFrame:
     """Deletion and retention of every picture by every map and every control.
 
-    Costs 2 * fills * (maps + control draws) passes a picture beyond the one that gave `logits`; no backward pass.
+    Costs at most 2 * fills * (maps + control draws) passes a picture beyond the one that gave `logits`, and no
+    backward pass: regions of a picture that are one, whatever their names, share their passes.
 
     Parameters
     ----------
-    model : in evaluation mode, on the device to compute on.
-    images : (n, 3, H, W) uint8 or float in [0, 1]; batches travel to the device of `model`.
-    labels : (n,) identity of each picture.
-    regions : name of a map -> its masks, (n, H, W) bool with the same number of pixels everywhere.
-    logits : (n, N) of the unchanged pictures.
-    under_test : the map whose regions the controls ``shifted``, ``other_identity`` and ``same_identity`` use; it may
-        be missing where none of these is asked for.
-    controls : those wanted. ``same_identity`` is left out where a person has only one picture.
-    network : what the column of that name says.
-    shards : folder for finished batches; a run that was stopped goes on after the last one. The caller names it after
+    model : torch.nn.Module
+        In evaluation mode, on the device to compute on.
+    images : Tensor
+        (n, 3, H, W) uint8 or float in [0, 1]; batches travel to the device of `model`.
+    labels : ndarray
+        (n,) identity of each picture.
+    regions : mapping
+        Name of a map -> its masks, (n, H, W) bool with the same number of pixels everywhere.
+    logits : Tensor
+        (n, N) of the unchanged pictures.
+    under_test : str
+        The map whose regions the controls ``shifted``, ``other_identity`` and ``same_identity`` use; it may be missing
+        where none of these is asked for.
+    fills : sequence of str, or mapping
+        Names that `perturbed` knows, or a name for each fill, of which one may be pictures (n, 3, H, W).
+    controls : sequence of str
+        Those wanted. ``same_identity`` is left out where a person has only one picture.
+    network : int
+        What the column of that name says.
+    shards : Path, optional
+        Folder for finished batches; a run that was stopped goes on after the last one. The caller names it after
         everything the result depends on (see `xfrlib.artifacts.fingerprint`).
-    share : (process, processes): this process computes every processes-th batch and returns those alone. Controls and
+    share : tuple of int
+        (process, processes): this process computes every processes-th batch and returns those alone. Controls and
         batches are the same whoever computes them, so that the shares of all together are the table of one process.
 
     Returns
     -------
-    One row per image, method, draw and fill: `network`, `image` (index), `label`, `predicted`, `correct`, `method`,
-    `draw`, `fill`, `fraction`, and the columns of `deletion_retention`.
+    pandas.DataFrame
+        A row for each image, method, draw and fill: `network`, `image` (index), `label`, `predicted`, `correct`,
+        `method`, `draw`, `fill`, `fraction`, and the columns of `deletion_retention`. Empty for a process without
+        a batch.
     """
+    import pandas as pd
+
+    named = dict(fills) if isinstance(fills, Mapping) else {fill: fill for fill in fills}
     device = next(model.parameters()).device
-    process, processes = share
-    starts = range(0, len(images), batch_size)[process::processes]
-    tables = []
-    for start in tqdm(starts, desc="deletion and retention", unit="batch", disable=not progress):
-        indices = list(range(start, min(start + batch_size, len(images))))
-        shard = shards / f"{start:07d}-{batch_size}.parquet" if shards else None
-        if shard is not None and shard.exists():
-            tables.append(pd.read_parquet(shard))
-            continue
-        batch = images[start : start + batch_size].to(device)
-        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
+    own = regions[under_test] if under_test in regions else next(iter(regions.values()))
+    labels = np.asarray(labels)
+    drawn = _draws(controls, draws, labels)
+    batches = torch.arange(len(images)).split(batch_size)[share[0] :: share[1]]
+    each = (len(regions) + len(drawn)) * len(named)  # to judge of each picture
+    bar = tqdm(desc="deletion and retention", unit="region", mininterval=1, disable=not progress)
+    bar.total = each * sum(map(len, batches))
+
+    def judged(indices: list[int]) -> pd.DataFrame:
+        batch, known = as_floats(images[indices].to(device)), logits[indices].to(device)
+        masks = {(name, 0): torch.from_numpy(found[indices]) for name, found in regions.items()}
+        for name, draw in drawn:
+            masks[name, draw] = control_masks(name, draw, indices, own=own, labels=labels, fraction=fraction, seed=seed)
+        pictures, once, rows_of = _distinct(list(masks.values()))
         parts = []
-        for method, draw, masks in _all_masks(
-            indices, regions, under_test, np.asarray(labels), fraction, draws, seed, controls
-        ):
-            for fill in fills:
-                part = deletion_retention(
+        for name, fill in named.items():
+            answers = []
+            for which, rows in _chunks(pictures, len(batch)):
+                answer = deletion_retention(
                     model,
-                    batch,
-                    masks.to(device),
-                    fill=fill,
+                    batch[rows],
+                    once[which].to(device),
+                    fill=fill[indices][rows] if isinstance(fill, Tensor) else fill,
                     mean=mean,
-                    logits=logits[start : start + batch_size].to(device),
+                    logits=known[rows],
                     temperature=temperature,
                 )
-                parts.append(part.assign(image=indices, label=labels[indices], method=method, draw=draw, fill=fill))
-        table = pd.concat(parts, ignore_index=True)
-        if shard is not None:
-            with write_atomic(shard) as path:
-                table.to_parquet(path, index=False)
-        tables.append(table)
+                answers.append(answer)
+                bar.update(len(rows))
+            table = pd.concat(answers, ignore_index=True)
+            for (method, draw), places in zip(masks, rows_of, strict=True):
+                part = table.iloc[places].reset_index(drop=True)
+                parts.append(part.assign(image=indices, label=labels[indices], method=method, draw=draw, fill=name))
+        return pd.concat(parts, ignore_index=True)
+
+    tables = []
+    for batch in batches:
+        shard = shards / f"{int(batch[0]):07d}-{batch_size}.parquet" if shards else None
+        done = bar.n
+        if shard is not None and shard.exists():
+            tables.append(pd.read_parquet(shard))
+        else:
+            tables.append(judged(batch.tolist()))
+            if shard is not None:
+                with write_atomic(shard) as path:
+                    tables[-1].to_parquet(path, index=False)
+        bar.update(each * len(batch) - (bar.n - done))  # shared and finished ones cost nothing
+    bar.close()
     if not tables:  # more processes than batches
         return pd.DataFrame()
     result = pd.concat(tables, ignore_index=True)
@@ -228,25 +305,33 @@ def evaluate(
     return result[first + [c for c in result.columns if c not in first]]
 
 
-def _all_masks(
-    indices: list[int],
-    regions: Mapping[str, Mask],
-    under_test: str,
-    labels: np.ndarray,
-    fraction: float,
-    draws: int,
-    seed: int,
-    controls: Sequence[str],
-) -> Iterator[tuple[str, int, Tensor]]:
-    for method, masks in regions.items():
-        yield method, 0, torch.from_numpy(masks[indices])
-    own = regions[under_test] if under_test in regions else next(iter(regions.values()))
-    for control in controls:
-        if control == "same_identity" and np.unique(labels, return_counts=True)[1].min() < 2:
-            continue
-        for draw in range(1 if control == "disc" else draws):
-            yield (
-                control,
-                draw,
-                control_masks(control, draw, indices, own=own, labels=labels, fraction=fraction, seed=seed),
-            )
+def _draws(controls: Sequence[str], draws: int, labels: np.ndarray) -> list[tuple[str, int]]:
+    """Every control and the number of each of its draws."""
+    alone = np.unique(labels, return_counts=True)[1].min() < 2
+    wanted = [name for name in controls if not (name == "same_identity" and alone)]
+    fixed = [name for name, control in CONTROLS.items() if control.fixed]
+    return [(name, draw) for name in wanted for draw in range(1 if name in fixed else draws)]
+
+
+def _distinct(masks: Sequence[Tensor]) -> tuple[list[int], Tensor, list[list[int]]]:
+    """The regions of a batch without repeats: the picture and the mask of each, and for each of `masks` its rows."""
+    seen: dict[tuple[int, bytes], int] = {}
+    once: list[Tensor] = []
+    row_of = []
+    for own in masks:
+        rows = []
+        for picture, mask in enumerate(own):
+            key = picture, np.packbits(mask.numpy()).tobytes()
+            if key not in seen:
+                seen[key] = len(once)
+                once.append(mask)
+            rows.append(seen[key])
+        row_of.append(rows)
+    return [picture for picture, _ in seen], torch.stack(once), row_of
+
+
+def _chunks(pictures: list[int], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places in `pictures` and the pictures there, in parts of about `size`, none much smaller than the others."""
+    numbers = torch.arange(len(pictures))
+    for number in numbers.tensor_split(-(-len(pictures) // size)):
+        yield number, torch.tensor(pictures)[number]

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from xfrlib import dark
 from xfrlib.explanation import Explanation
+from xfrlib.geometry import upsampled
 from xfrlib.regions import top_fraction_mask
 
 Array = Tensor | npt.NDArray[Any]
@@ -167,7 +167,7 @@ def overlay(
     if values.ndim != 2:
         raise ValueError(f"expected one map (h, w), got {tuple(values.shape)}")
     size = as_pictures(image).shape[1:3]
-    values = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    values = upsampled(values, (size[0], size[1]))
     low, high = limits or _limits(values, cmap)
     colours = ScalarMappable(Normalize(low, high), cmap)
     show(axis, tint(image, values, colours, alpha), title)

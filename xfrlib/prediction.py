@@ -1,4 +1,4 @@
-"""What a classifier says of many pictures, and how often it is right."""
+"""What a classifier says of many pictures: logits, accuracy, margin, log-odds."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from xfrlib.models.classifier import FaceClassifier
-
-
-@torch.no_grad()
-def all_logits(model: FaceClassifier, images: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits (n, N) on the CPU of pictures (n, 3, H, W) in [0, 1]."""
-    device = next(model.parameters()).device
-    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+from tqdm import tqdm
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share in [0, 1] of rows of logits (n, N) whose largest entry is the label's, labels (n,)."""
-    return float((logits.argmax(1) == labels).double().mean())
+def as_floats(images: Tensor) -> Tensor:
+    """Pictures in [0, 1]: float ones as they are, uint8 ones divided by 255."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 @torch.no_grad()  # not inference_mode: a caller may put the logits into a loss, as calibration does
 def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Logits (n, N) float32 and labels (n,) of all pictures of a loader, on the CPU, in the loader's order.
+    """Logits and labels of all pictures of a loader, in its order.
 
-    The loader yields (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...). The model computes in evaluation mode
-    and in float32; its mode is put back.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Computes in evaluation mode and in float32; its mode is put back.
+    loader : iterable
+        Of (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...).
+    device : torch.device or str
+        Where the model is.
+
+    Returns
+    -------
+    tuple of Tensor
+        Logits (n, N) float32 and labels (n,), on the CPU.
+
+    Raises
+    ------
+    ValueError
+        For a loader without pictures.
     """
     was_training = model.training
     model.eval()
@@ -39,3 +47,40 @@ def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str 
     if not pairs:
         raise ValueError("The loader is empty: there is no picture to predict.")
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+
+def all_logits(model: nn.Module, images: Tensor, batch_size: int = 64, *, progress: bool = False) -> Tensor:
+    """Logits (n, N) float32 on the CPU of pictures (n, 3, H, W), uint8 or float in [0, 1]."""
+    parts = tqdm(images.split(batch_size), "logits", unit="batch", mininterval=1, leave=False, disable=not progress)
+    batches = ((as_floats(batch), torch.empty(0)) for batch in parts)
+    return predict(model, batches, next(model.parameters()).device)[0]
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share in [0, 1] of rows of logits (n, N) whose largest entry is the label's, labels (n,)."""
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logit of each picture's class less that of its best rival: (n, N), (n,) -> (n,) float64."""
+    logits, own = logits.double(), classes[:, None]
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(dim=1)
+
+
+def log_odds(logits: Tensor, pairs: Tensor) -> Tensor:
+    """log(p_t / p_c) of each picture, the difference of two logits, since the softmax cancels.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, N).
+    pairs : Tensor
+        (n, 2) integers, t and c.
+
+    Returns
+    -------
+    Tensor
+        (n,) float64.
+    """
+    two = logits.double().gather(1, pairs)
+    return two[:, 0] - two[:, 1]

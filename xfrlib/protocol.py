@@ -1,4 +1,10 @@
-"""Deletion and retention: masks of one exact size, the perturbed passes, the controls and their statistics."""
+"""A profile's evaluation from the test pictures to the table, in one process or divided among many.
+
+python -m xfrlib.protocol --profile facescrub12
+accelerate launch -m xfrlib.protocol --profile paper
+
+Notebook 06 then finds every batch done.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +16,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xfrlib import judge
-from xfrlib import regions as regions_module
+from xfrlib import judge, regions
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.explanation import explain
+from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun, command_line_run
 
 NOTEBOOK = "06_full_evaluation"
-
-
-_EXPLANATION = ("top_k", "delta", "scale", "scale_min", "scale_max", "form", "centre")
-
-
-_TABLE = ("fills", "fraction", "draws", "seed")
-
-
 KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # of the per-image table: one row for each
 
 
@@ -45,63 +40,47 @@ class MappedPictures(NamedTuple):
     regions: dict[str, np.ndarray]
 
 
-def explanation_settings(run: NotebookRun) -> dict[str, Any]:
-    """The profile's settings of `explain`."""
-    return {name: getattr(run.profile, name) for name in _EXPLANATION}
-
-
 @torch.no_grad()
 def map_regions(
     model: FaceClassifier, loader: Iterable[Any], *, fraction: float = 0.2, progress: bool = True, **settings: Any
 ) -> MappedPictures:
-    """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): logits, and the regions of SDD and of CAM.
+    """One pass over a loader: logits, and the regions of SDD and of CAM.
 
-    settings: those of `explain`. SDD is ranked by its logarithm, because a sharp map underflows to exact zeros away
-    from its peak and ties would then decide; CAM is upsampled as SDD's maps are.
+    SDD is ranked by its logarithm, because a sharp map underflows to exact zeros away from its peak and ties would then
+    decide; CAM is upsampled as SDD's maps are.
+
+    Parameters
+    ----------
+    model : FaceClassifier
+        On the device to compute on.
+    loader : iterable
+        Of (images (B, 3, H, W) RGB in [0, 1], ...).
+    fraction : float
+        Share of the pixels in a region.
+    **settings
+        Those of `explain`.
     """
     device = next(model.parameters()).device
-    images, logits, regions = [], [], {"sdd": [], "cam": []}  # type: ignore[var-annotated]
+    images, logits, found = [], [], {"sdd": [], "cam": []}  # type: ignore[var-annotated]
     for batch, *_ in tqdm(loader, desc="maps", unit="batch", mininterval=1, disable=not progress):
         explanation = explain(model, batch.to(device), **settings)
-        cam = functional.interpolate(
-            explanation.cams[:, :1], size=batch.shape[2:], mode="bilinear", align_corners=False
-        )[:, 0]
+        cam = upsampled(explanation.cams[:, 0], batch.shape[2:])
         for name, ranking in (("sdd", explanation.log_sdd), ("cam", cam)):
-            regions[name].append(top_fraction_mask(ranking, fraction).cpu().numpy())
+            found[name].append(regions.top_fraction_mask(ranking, fraction).cpu().numpy())
         images.append((batch * 255).round().byte())
         logits.append(explanation.logits.cpu())
     return MappedPictures(
-        torch.cat(images), torch.cat(logits), {name: np.concatenate(found) for name, found in regions.items()}
+        torch.cat(images), torch.cat(logits), {name: np.concatenate(masks) for name, masks in found.items()}
     )
 
 
 def evaluation_table(
-    run: NotebookRun,
-    model: FaceClassifier,
-    test: FaceDataset,
-    mapped: MappedPictures,
-    *,
-    share: tuple[int, int] = (0, 1),
-    progress: bool = True,
+    run: NotebookRun, model: FaceClassifier, test: FaceDataset, mapped: MappedPictures, **options: Any
 ) -> pd.DataFrame:
-    """`xfrlib.judge.evaluate` as the profile asks for it, with identity and path of each picture.
-
-    Finished batches lie in a folder named after everything that the table depends on: pictures, regions, classifier,
-    settings and code. With a `share` (process, processes) only every processes-th batch is computed, and returned.
-    """
-    settings = {name: getattr(run.profile, name) for name in (*_EXPLANATION, *_TABLE)}
-    classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
-    manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
-    code = map(_source, (judge, regions_module))
-    temperature = run.temperature()
-    regions = {name: _digest(torch.from_numpy(own)) for name, own in mapped.regions.items()}
-    key = fingerprint({**settings, "temperature": temperature}, regions, classifier, data_hash(manifest), *code)
-    table = judge.evaluate(
-        model, mapped.images, test.table["label"].to_numpy(), mapped.regions, logits=mapped.logits,
-        batch_size=run.profile.eval_batch_size, mean=training_mean(run) if "mean" in run.profile.fills else None,
-        shards=run.output(f"evaluation_shards/{key}"), share=share, progress=progress, temperature=temperature,
-        **{name: settings[name] for name in _TABLE},
-    )  # fmt: skip
+    """`judged` as the profile asks for it, with identity and path of each picture. `options`: those of `judged`."""
+    profile, labels = run.profile, test.table["label"].to_numpy()
+    settings = {name: getattr(profile, name) for name in ("fills", "fraction", "draws")}
+    table = judged(run, model, mapped.images, labels, mapped.regions, logits=mapped.logits, **settings, **options)
     return table if table.empty else table.merge(test.table[["identity", "path"]], left_on="image", right_index=True)
 
 
@@ -135,29 +114,32 @@ def judged(
     regions: dict[str, np.ndarray],
     *,
     network: int = 0,
+    share: tuple[int, int] = (0, 1),
+    progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
     """`xfrlib.judge.evaluate` on one network, calibrated, resumable, with the profile's seed.
 
-    Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings.
-    Maps that rank the same pixels highest in every picture, as CAM and Grad-CAM do, share their passes.
+    Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings,
+    code. `settings` are those of `evaluate`.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
     content = [_digest(tensor) for tensor in tensors]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
-    key = fingerprint(content, list(regions), labels.tolist(), plain, *map(_source, (judge, regions_module)))
-    mean = training_mean(run) if "mean" in settings.get("fills", ()) else None
-    shards = run.output(f"evaluation_shards/{key}")
-    first: dict[str, str] = {}  # each map -> the first map with the same regions
-    for name, own in regions.items():
-        first[name] = next((other for other in first.values() if np.array_equal(regions[other], own)), name)
-    different = {name: own for name, own in regions.items() if first[name] == name}
-    table = judge.evaluate(
-        model, images, labels, different, batch_size=run.profile.eval_batch_size, mean=mean, shards=shards, **settings
+    key = fingerprint(content, list(regions), labels.tolist(), plain, *_CODE)
+    return judge.evaluate(
+        model,
+        images,
+        labels,
+        regions,
+        batch_size=run.profile.eval_batch_size,
+        mean=training_mean(run) if "mean" in settings.get("fills", ()) else None,
+        shards=run.output(f"evaluation_shards/{key}"),
+        share=share,
+        progress=progress,
+        **settings,
     )
-    copies = [table[table["method"] == first[name]].assign(method=name) for name in regions if first[name] != name]
-    return pd.concat([table, *copies], ignore_index=True)
 
 
 def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
@@ -175,8 +157,7 @@ def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
     return torch.load(path, weights_only=True)
 
 
-def _source(module: Any) -> Path:
-    return Path(module.__file__)
+_CODE = [Path(module.__file__) for module in (judge, regions) if module.__file__]
 
 
 def _digest(tensor: Tensor) -> str:
@@ -211,17 +192,17 @@ def training_mean(run: NotebookRun) -> Tensor:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
     run = command_line_run(NOTEBOOK, __doc__, arguments)
+    from accelerate import PartialState
+
     state = PartialState(cpu=run.device.type == "cpu")
-    test, model = run.dataset("test"), run.classifier().to(state.device)
+    test, model, profile = run.dataset("test"), run.classifier().to(state.device), run.profile
     # The maps cost one pass a picture, the table a hundred: each process makes all maps and a share of the table.
-    mapped = map_regions(
-        model, DataLoader(test, run.profile.eval_batch_size, num_workers=run.profile.num_workers),
-        fraction=run.profile.fraction, progress=state.is_main_process, **explanation_settings(run),
-    )  # fmt: skip
-    share = (state.process_index, state.num_processes)
-    evaluation_table(run, model, test, mapped, share=share, progress=state.is_main_process)
+    loader = DataLoader(test, profile.eval_batch_size, num_workers=profile.num_workers)
+    first = state.is_main_process
+    mapped = map_regions(model, loader, fraction=profile.fraction, progress=first, **run.explanation)
+    evaluation_table(run, model, test, mapped, share=(state.process_index, state.num_processes), progress=first)
     state.wait_for_everyone()
-    if state.is_main_process:
+    if first:
         table = evaluation_table(run, model, test, mapped, progress=False)  # from the finished batches
         write_table(run, table)
         print(

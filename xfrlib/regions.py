@@ -1,7 +1,8 @@
 """Which pixels are looked at: the top fraction of a map, and the controls of as many pixels beside it.
 
 Every draw of a control is a function of (seed, control, draw, index of the picture) alone, so that the batch size, the
-order and a resumed run do not change it."""
+order and a resumed run do not change it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from xfrlib.geometry import upsampled
+from xfrlib.profile import did_you_mean
+
+Mask = NDArray[np.bool_]
 
 
 def pixel_count(fraction: float, size: tuple[int, int]) -> int:
@@ -31,12 +36,15 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
 
     Parameters
     ----------
-    maps : (B, H, W) float, any scale; only the order matters.
-    fraction : float between 0 and 1.
+    maps : Tensor
+        (B, H, W) float, any scale; only the order matters.
+    fraction : float
+        Between 0 and 1.
 
     Returns
     -------
-    (B, H, W) bool, exactly round(fraction * H * W) True in each picture.
+    Tensor
+        (B, H, W) bool, exactly round(fraction * H * W) True in each picture.
 
     Raises
     ------
@@ -54,107 +62,16 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     return mask.scatter_(1, order[:, :count], True).view(maps.shape)
 
 
-Mask = NDArray[np.bool_]
-
-
-def scattered(rng: np.random.Generator, count: int, size: tuple[int, int]) -> Mask:
-    """`count` single pixels drawn without replacement."""
-    mask = np.zeros(size[0] * size[1], dtype=bool)
-    mask[rng.choice(mask.size, count, replace=False)] = True
-    return mask.reshape(size)
-
-
-def box(rng: np.random.Generator, count: int, size: tuple[int, int]) -> Mask:
-    """A square at a random place, and what is left of `count` in the column beside it (2 509: 50 x 50 and 9)."""
-    side = min(int(count**0.5), size[0])
-    columns = -(-count // side)
-    if columns > size[1]:
-        raise ValueError(f"a box of {count} pixels does not fit into {size[0]} x {size[1]}")
-    top, left = rng.integers(size[0] - side + 1), rng.integers(size[1] - columns + 1)
-    mask = np.zeros(size, dtype=bool)
-    mask[top : top + side, left : left + columns] = (np.arange(side * columns) < count).reshape(columns, side).T
-    return mask
-
-
-def random_map(rng: np.random.Generator, count: int, size: tuple[int, int], grid: tuple[int, int] = (7, 7)) -> Mask:
-    """The top of a random `grid` of normal numbers upsampled as a CAM is: our reading of the paper's "random CAM"."""
-    noise = torch.from_numpy(rng.standard_normal((1, 1, *grid), dtype=np.float32))
-    upsampled = F.interpolate(noise, size=size, mode="bilinear", align_corners=False)[0]
-    return top_fraction_mask(upsampled, count / (size[0] * size[1]))[0].numpy()
-
-
-def disc(count: int, size: tuple[int, int]) -> Mask:
-    """The `count` pixels nearest to the middle of the picture."""
-    y, x = np.ogrid[: size[0], : size[1]]
-    distance = (y - (size[0] - 1) / 2) ** 2 + (x - (size[1] - 1) / 2) ** 2
-    mask = np.zeros(distance.size, dtype=bool)
-    mask[distance.ravel().argsort(kind="stable")[:count]] = True
-    return mask.reshape(size)
-
-
-def shifted(rng: np.random.Generator, own: Mask) -> Mask:
-    """The picture's own region, moved circularly by a quarter to three quarters of each side."""
-    shift = [int(rng.integers(-(-side // 4), 3 * side // 4 + 1)) for side in own.shape]
-    return np.roll(own, shift, axis=(0, 1))
-
-
-def other_identity(rng: np.random.Generator, index: int, masks: Mask, labels: NDArray[np.int64]) -> Mask:
-    """The region of a picture of another identity: masks (n, H, W), labels (n,) of the whole set."""
-    others = np.flatnonzero(labels != labels[index])
-    if not len(others):
-        raise ValueError("every picture is of one identity: there is no map of another identity to compare with")
-    return masks[rng.choice(others)]
-
-
-def same_identity(rng: np.random.Generator, index: int, masks: Mask, labels: NDArray[np.int64]) -> Mask:
-    """The region of another picture of the same identity: masks (n, H, W), labels (n,) of the whole set."""
-    others = np.flatnonzero(labels == labels[index])
-    others = others[others != index]
-    if not len(others):
-        raise ValueError(f"picture {index} is the only one of its identity: there is no other map of it")
-    return masks[rng.choice(others)]
-
-
-RANDOM: dict[str, Callable[[np.random.Generator, int, tuple[int, int]], Mask]] = {
-    "scattered": scattered,
-    "box": box,
-    "random_map": random_map,
-}
-
-
-CONTROLS = (*RANDOM, "shifted", "same_identity", "other_identity", "disc")
-
-
-def control_masks(
-    name: str, draw: int, indices: list[int], *, own: Mask, labels: NDArray[np.int64], fraction: float, seed: int
-) -> Tensor:
-    """Masks of one draw of one control for the pictures `indices`: bool (len(indices), H, W).
-
-    `own` (n, H, W) holds the regions of the map under test for the whole set, `labels` (n,) its identities.
-    """
-    size = (own.shape[1], own.shape[2])
-    count = pixel_count(fraction, size)
-    masks = []
-    for index in indices:
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), draw, index])
-        if name in RANDOM:
-            masks.append(RANDOM[name](rng, count, size))
-        elif name == "shifted":
-            masks.append(shifted(rng, own[index]))
-        elif name == "other_identity":
-            masks.append(other_identity(rng, index, own, labels))
-        elif name == "same_identity":
-            masks.append(same_identity(rng, index, own, labels))
-        elif name == "disc":
-            masks.append(disc(count, size))
-        else:
-            raise ValueError(f"unknown control {name!r}; known: {', '.join(CONTROLS)}")
-    return torch.from_numpy(np.stack(masks))
-
-
 class Ellipse(NamedTuple):
-    """An upright ellipse: its height over its width, and how far its middle lies below and right of the picture's, in
-    shares of the sides."""
+    """An upright ellipse.
+
+    Attributes
+    ----------
+    aspect : float
+        Its height over its width.
+    down, right : float
+        How far its middle lies below and right of the picture's, in shares of the sides.
+    """
 
     aspect: float = 1.0
     down: float = 0.0
@@ -164,8 +81,8 @@ class Ellipse(NamedTuple):
 def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Mask:  # noqa: B008 - it cannot change
     """The `count` pixels of a picture of `size` (H, W) that an ellipse of that shape reaches first: bool (H, W).
 
-    `Ellipse()` is the centred disc (`xfrlib.regions.disc`). An ellipse that the border cuts is larger, so
-    that the number of pixels stays `count`. Raises `ValueError` for an aspect or a count that cannot be.
+    An ellipse that the border cuts is larger, so that the number of pixels stays `count`. Raises `ValueError` for an
+    aspect or a count that cannot be.
     """
     if not 0 < shape.aspect < float("inf"):
         raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
@@ -178,3 +95,144 @@ def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Ma
     mask = np.zeros(distance.size, dtype=bool)
     mask[distance.ravel().argsort(kind="stable")[:count]] = True
     return mask.reshape(size)
+
+
+def disc(count: int, size: tuple[int, int]) -> Mask:
+    """The `count` pixels nearest to the middle of a picture of `size` (H, W): bool (H, W)."""
+    return ellipse(count, size)
+
+
+# --- controls
+
+
+class Draw(NamedTuple):
+    """What one draw of a control may look at.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        Of this draw and this picture alone.
+    picture : int
+        The picture's place in the whole set.
+    pixels : int
+        How many are wanted.
+    own : ndarray
+        (n, H, W) bool, the regions of the map under test for the whole set.
+    labels : ndarray
+        (n,) the identities of the whole set.
+    """
+
+    rng: np.random.Generator
+    picture: int
+    pixels: int
+    own: Mask
+    labels: NDArray[np.int64]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the pictures."""
+        return self.own.shape[1], self.own.shape[2]
+
+
+class Control(NamedTuple):
+    """A control: what a reader calls it, how a draw (H, W) bool is made, and whether all draws are one."""
+
+    title: str
+    mask: Callable[[Draw], Mask]
+    fixed: bool = False
+
+
+def random_map(draw: Draw, grid: tuple[int, int] = (7, 7)) -> Mask:
+    """The top of a random `grid` of normal numbers upsampled as a CAM is: our reading of the paper's "random CAM"."""
+    noise = torch.from_numpy(draw.rng.standard_normal((1, *grid), dtype=np.float32))
+    share = draw.pixels / (draw.size[0] * draw.size[1])
+    return top_fraction_mask(upsampled(noise, draw.size), share)[0].numpy()
+
+
+def scattered(draw: Draw) -> Mask:
+    """Single pixels drawn without replacement."""
+    mask = np.zeros(draw.size[0] * draw.size[1], dtype=bool)
+    mask[draw.rng.choice(mask.size, draw.pixels, replace=False)] = True
+    return mask.reshape(draw.size)
+
+
+def box(draw: Draw) -> Mask:
+    """A square at a random place, and the rest of the pixels in the column beside it (2 509: 50 x 50 and 9)."""
+    height, width = draw.size
+    side = min(int(draw.pixels**0.5), height)
+    columns = -(-draw.pixels // side)
+    if columns > width:
+        raise ValueError(f"a box of {draw.pixels} pixels does not fit into {height} x {width}")
+    top, left = draw.rng.integers(height - side + 1), draw.rng.integers(width - columns + 1)
+    mask = np.zeros(draw.size, dtype=bool)
+    filled = np.arange(side * columns) < draw.pixels
+    mask[top : top + side, left : left + columns] = filled.reshape(columns, side).T
+    return mask
+
+
+def shifted(draw: Draw) -> Mask:
+    """The picture's own region, moved circularly by a quarter to three quarters of each side."""
+    shift = [int(draw.rng.integers(-(-side // 4), 3 * side // 4 + 1)) for side in draw.size]
+    return np.roll(draw.own[draw.picture], shift, axis=(0, 1))
+
+
+def same_identity(draw: Draw) -> Mask:
+    """The region of another picture of the same identity."""
+    others = np.flatnonzero(draw.labels == draw.labels[draw.picture])
+    others = others[others != draw.picture]
+    if not len(others):
+        raise ValueError(f"picture {draw.picture} is the only one of its identity: there is no other map of it")
+    return draw.own[draw.rng.choice(others)]
+
+
+def other_identity(draw: Draw) -> Mask:
+    """The region of a picture of another identity."""
+    others = np.flatnonzero(draw.labels != draw.labels[draw.picture])
+    if not len(others):
+        raise ValueError("every picture is of one identity: there is no map of another identity to compare with")
+    return draw.own[draw.rng.choice(others)]
+
+
+# A new control is a function above and a line here: evaluation and tables take it up by themselves.
+CONTROLS = {
+    "random_map": Control("random 7×7 map", random_map),
+    "scattered": Control("scattered pixels", scattered),
+    "box": Control("one box", box),
+    "shifted": Control("own map, shifted", shifted),
+    "same_identity": Control("another picture's map, same person", same_identity),
+    "other_identity": Control("another person's map", other_identity),
+    "disc": Control("centred disc", lambda draw: disc(draw.pixels, draw.size), fixed=True),
+}
+
+
+def control_masks(
+    name: str, draw: int, indices: list[int], *, own: Mask, labels: NDArray[np.int64], fraction: float, seed: int
+) -> Tensor:
+    """Masks of one draw of one control for some pictures.
+
+    Parameters
+    ----------
+    name : str
+        One of `CONTROLS`.
+    draw : int
+        The number of the draw.
+    indices : list of int
+        The pictures' places in the whole set.
+    own, labels : ndarray
+        See `Draw`.
+    fraction : float
+        Share of the pixels.
+    seed : int
+        With name, draw and index it decides every random number.
+
+    Returns
+    -------
+    Tensor
+        (len(indices), H, W) bool.
+    """
+    if name not in CONTROLS:
+        raise ValueError(f"unknown control {name!r}{did_you_mean(name, list(CONTROLS))}")
+    count = pixel_count(fraction, (own.shape[1], own.shape[2]))
+    seeds = [[seed, zlib.crc32(name.encode()), draw, index] for index in indices]
+    draws = (Draw(np.random.default_rng(s), i, count, own, labels) for s, i in zip(seeds, indices, strict=True))
+    return torch.from_numpy(np.stack([CONTROLS[name].mask(one) for one in draws]))

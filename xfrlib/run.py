@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.models.saved import load_classifier, save_classifier
 from xfrlib.profile import data_root, did_you_mean, load_profile
+from xfrlib.sdd import Divergence
 
 _IMPORTED = ModuleType | FunctionType | BuiltinFunctionType | type
 _SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -119,6 +121,16 @@ class NotebookRun:
         self._folders = [self.folder, self._base_folder]  # where `need` looks
         self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
         self._started = time.monotonic()
+
+    @property
+    def divergence(self) -> Divergence:
+        """The profile's constants of SDD."""
+        return Divergence(**{field.name: getattr(self.profile, field.name) for field in fields(Divergence)})
+
+    @property
+    def explanation(self) -> dict[str, Any]:
+        """The profile's settings of `xfrlib.explain`."""
+        return {"top_k": self.profile.top_k, "centre": self.profile.centre, "divergence": self.divergence}
 
     def output(self, name: str) -> Path:
         """Where this run writes the artefact `name`; the folder is made."""

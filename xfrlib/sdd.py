@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xfrlib.geometry import upsampled
 from xfrlib.profile import FORMS
+
+EXPONENTIALS = ("after", "before")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The constants of scaled directed divergence that the paper's copies leave open.
+
+    Attributes
+    ----------
+    delta : float
+        Amplification, per unit of logit; above 0.
+    scale : float
+        k of the scale s; above 0.
+    scale_min, scale_max : float
+        The bounds of s; above 0.
+    form : {"sum", "product", "local_softmax"}
+        "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
+        exp(delta M_c).
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be, naming it.
+    """
+
+    delta: float = 1.0
+    scale: float = 1.0
+    scale_min: float = 1.0
+    scale_max: float = 50.0
+    form: str = "sum"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form = {self.form!r}: use one of {', '.join(FORMS)}")
+        for name in ("delta", "scale", "scale_min"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be a positive number")
+        if not self.scale_min <= self.scale_max:
+            raise ValueError(f"scale_max = {self.scale_max!r}: must not be below scale_min = {self.scale_min!r}")
+
+
+DEFAULT = Divergence()
 
 
 def scaled_directed_divergence(
     maps: Tensor,
+    divergence: Divergence = DEFAULT,
     *,
     target: int = 0,
-    delta: float = 1.0,
-    scale: float = 1.0,
-    scale_min: float = 1.0,
-    scale_max: float = 50.0,
-    form: str = "sum",
     size: tuple[int, int] | None = None,
+    exponential: str = "after",
     log: bool = False,
 ) -> Tensor:
     r"""Scaled directed divergence of one class against its competitors.
@@ -30,29 +73,28 @@ def scaled_directed_divergence(
 
     after Verenich et al. (2021) and section 3 of Shadman et al., "Explainable face recognition via improved
     localization" (2025). The paper's copy leaves k, s_min, delta and the joining of the exponentials open: they are
-    arguments here, and the book shows what they do.
+    `divergence` here, and the book shows what they do.
 
     Parameters
     ----------
-    maps : (B, K, h, w) float
-        Signed class activation maps, K >= 2. The scale is computed on them as they come.
+    maps : Tensor
+        (B, K, h, w) float, signed class activation maps, K >= 2. The scale is computed on them as they come.
+    divergence : Divergence
+        The open constants.
     target : int
         Index in 0 to K - 1 of the target class; the others are the competitors.
-    delta : float > 0
-        Amplification, per unit of logit.
-    scale, scale_min, scale_max : float > 0
-        The k, s_min and s_max above.
-    form : "sum", "product" or "local_softmax"
-        "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
-        exp(delta M_c).
-    size : (H, W), optional
-        Upsample the maps to this size first (bilinear, align_corners=False): the exponential comes last.
+    size : tuple of int, optional
+        (H, W) to which the maps are upsampled.
+    exponential : {"after", "before"}
+        With `size`: taken after the upsampling of the maps, or before it, in their own cells. Where all cells around
+        a pixel underflow, their logarithms are upsampled in their place, so that pixels keep an order.
     log : bool
         Return the logarithm. Rank pixels by it: a sharp map underflows to exact zeros away from its peak.
 
     Returns
     -------
-    (B, h, w), or (B, H, W) with `size`. Each picture's largest value is 1 (with `log`: 0).
+    Tensor
+        (B, h, w), or (B, H, W) with `size`. Each picture's largest value is 1 (with `log`: 0).
 
     Raises
     ------
@@ -64,37 +106,59 @@ def scaled_directed_divergence(
         raise ValueError(
             f"expected maps (B, K, h, w) with K of at least 2 (a target and a rival), got {tuple(maps.shape)}"
         )
-    if form not in FORMS:
-        raise ValueError(f"form = {form!r}: use one of {', '.join(FORMS)}")
-    for name, value in {"delta": delta, "scale": scale, "scale_min": scale_min}.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} = {value!r}: must be a positive number")
-    if not scale_min <= scale_max:
-        raise ValueError(f"scale_max = {scale_max!r}: must not be below scale_min = {scale_min!r}")
+    if exponential not in EXPONENTIALS:
+        raise ValueError(f"exponential = {exponential!r}: use one of {', '.join(EXPONENTIALS)}")
     if not -maps.shape[1] <= target < maps.shape[1]:
         raise ValueError(f"target = {target}: there are {maps.shape[1]} maps")
     _name_samples(~torch.isfinite(maps).flatten(1).all(1), "has a NaN or infinite value in its maps")
 
     maps = maps.roll(-target, dims=1)  # the target first, whatever its place was
-    s = sdd_scale(maps, scale=scale, scale_min=scale_min, scale_max=scale_max)[:, None, None]
-    if size is not None:
-        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    ours, rivals = delta * s * maps[:, 0], delta * maps[:, 1:]
-    if form == "sum":
+    before = size is not None and exponential == "before"
+    if before:
+        maps = maps.double()  # in float32 small values would underflow
+    s = sdd_scale(maps, divergence)[:, None, None]
+    if size is not None and not before:
+        maps = upsampled(maps, size)
+    ours, rivals = divergence.delta * s * maps[:, 0], divergence.delta * maps[:, 1:]
+    if divergence.form == "sum":
         result = ours + torch.logsumexp(-rivals, dim=1)
-    elif form == "product":
+    elif divergence.form == "product":
         result = rivals.shape[1] * ours - rivals.sum(dim=1)
     else:
         result = F.logsigmoid(ours - torch.logsumexp(rivals, dim=1))
-    result = result - result.amax(dim=(1, 2), keepdim=True)
+    result = _from_zero(result)
+    if size is not None and before:
+        fine = upsampled(result.exp(), size)
+        result = _from_zero(torch.where(fine > 0, fine.log(), upsampled(result, size)))
     return result if log else result.exp()
 
 
-def sdd_scale(maps: Tensor, *, scale: float = 1.0, scale_min: float = 1.0, scale_max: float = 50.0) -> Tensor:
-    """The factor s of the target's map (the first), one per picture: maps (B, K, h, w) -> (B,)."""
+def sdd_scale(maps: Tensor, divergence: Divergence = DEFAULT, *, clamped: bool = True) -> Tensor:
+    """The factor s of the target's map.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (B, K, h, w) float, the target's first.
+    divergence : Divergence
+        Its scale and the bounds of s.
+    clamped : bool
+        Keep s within its bounds.
+
+    Returns
+    -------
+    Tensor
+        (B,), one for each picture.
+    """
     sizes = maps.abs().mean(dim=(2, 3))
     _name_samples(sizes[:, 0] == 0, "has a target map that is zero everywhere, so no scale can be computed")
-    return (scale * sizes[:, 1:].mean(dim=1) / sizes[:, 0]).clamp(scale_min, scale_max)
+    s = divergence.scale * sizes[:, 1:].mean(dim=1) / sizes[:, 0]
+    return s.clamp(divergence.scale_min, divergence.scale_max) if clamped else s
+
+
+def _from_zero(logarithms: Tensor) -> Tensor:
+    """Each picture's largest value becomes 0: (B, H, W)."""
+    return logarithms - logarithms.amax(dim=(1, 2), keepdim=True)
 
 
 def _name_samples(bad: Tensor, what: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xfrlib.intervals import Interval, bootstrap_interval, holm, sign_flip_test
+from xfrlib.regions import CONTROLS
 
 KINDS = ("deletion", "retention")
 
@@ -20,17 +21,7 @@ MEASURES = {  # column of the table -> how a reader sees it
 }
 
 
-METHODS = {
-    "sdd": "SDD",
-    "cam": "CAM",
-    "random_map": "random 7×7 map",
-    "scattered": "scattered pixels",
-    "box": "one box",
-    "shifted": "own map, shifted",
-    "same_identity": "another picture's map, same person",
-    "other_identity": "another person's map",
-    "disc": "centred disc",
-}
+METHODS = {"sdd": "SDD", "cam": "CAM"} | {name: control.title for name, control in CONTROLS.items()}
 
 
 # Shadman et al. (2025), tables 1 and 2, in percent: SDD CAM, random CAM. It does not give the relative drop.

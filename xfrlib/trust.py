@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from xfrlib.judge import deletion_retention
 from xfrlib.regions import disc
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T for which softmax(z / T) has the lowest cross-entropy: logits (n, N), labels (n,) of held-out pictures.
+    """The T for which softmax(z / T) has the lowest cross-entropy.
 
     Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017). A network that is right on
     every held-out picture would get T = 0 and be sure of everything; as in Platt's scaling the targets are therefore
     not 1 but (n + 1) / (n + 2), the rest spread over all classes (Platt 1999, section 2.2).
 
-    Raises `ValueError` for no pictures or sizes that disagree.
+    Parameters
+    ----------
+    logits, labels : Tensor
+        (n, N) and (n,), of held-out pictures.
+
+    Raises
+    ------
+    ValueError
+        For no pictures or sizes that disagree.
     """
+    from scipy.optimize import minimize_scalar
+
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(
             f"expected logits (n, N) and labels (n,), n of at least 1, got {tuple(logits.shape)}, {tuple(labels.shape)}"
@@ -39,28 +50,27 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded").x)
 
 
-def expected_calibration_error(probabilities: Tensor, right: Tensor, *, bins: int = 10) -> float:
-    """How far confidence and accuracy lie apart, in [0, 1]: top probabilities (n,), whether they were right (n,) bool.
-
-    Pictures are put into `bins` of equal width by their probability; the distances of mean probability and accuracy are
-    averaged with the numbers of pictures as weights (Guo et al. 2017, equation 3).
-    """
-    place = (probabilities * bins).long().clamp(max=bins - 1)
-    gap = torch.zeros(bins, dtype=torch.float64)
-    gap.index_add_(0, place, probabilities.double() - right.double())
-    return float(gap.abs().sum() / len(probabilities))
-
-
 PASSES = 4  # forward passes a picture that `should_show` costs beyond the one of the map
 
 
 class Judgement(NamedTuple):
-    """What `should_show` says of one picture. The advantages are log-odds against the best rival, over the disc's."""
+    """What `should_show` says of one picture.
+
+    Attributes
+    ----------
+    show : bool
+        Whether the map should be shown.
+    reason : str
+        A sentence for whoever looks at the map.
+    deletion, retention : float
+        How much more than the disc deleting the region takes, and retaining it leaves, in log-odds against the best
+        rival.
+    """
 
     show: bool
-    reason: str  # a sentence for whoever looks at the map
-    deletion: float  # how much more of the log-odds deleting the region takes
-    retention: float  # how much more of the log-odds retaining the region leaves
+    reason: str
+    deletion: float
+    retention: float
 
 
 def should_show(
@@ -78,17 +88,25 @@ def should_show(
 
     Parameters
     ----------
-    model : (B, 3, H, W) in [0, 1] -> logits (B, N), in evaluation mode.
-    images : (B, 3, H, W) float, RGB in [0, 1].
-    masks : (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
-    fill, mean : what replaces removed pixels, see `xfrlib.judge.fill_picture`.
-    threshold : a map is shown if both advantages are above it, in log-odds.
-    temperature : of the network's probabilities (`xfrlib.trust.fit_temperature`); above 0.
-    logits : (B, N) of the unchanged pictures where they are known, which saves a pass.
+    model : torch.nn.Module
+        (B, 3, H, W) in [0, 1] -> logits (B, N), in evaluation mode.
+    images : Tensor
+        (B, 3, H, W) float, RGB in [0, 1].
+    masks : Tensor
+        (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
+    fill, mean
+        What replaces removed pixels, see `xfrlib.judge.fill_picture`.
+    threshold : float
+        A map is shown if both advantages are above it, in log-odds.
+    temperature : float
+        Of the network's probabilities (`fit_temperature`); above 0.
+    logits : Tensor, optional
+        (B, N) of the unchanged pictures where they are known, which saves a pass.
 
     Returns
     -------
-    A `Judgement` for each picture, in order.
+    list of Judgement
+        One for each picture, in order.
 
     Raises
     ------
@@ -101,9 +119,10 @@ def should_show(
     centre = torch.from_numpy(disc(int(counts[0]), (masks.shape[1], masks.shape[2]))).to(masks.device)
     with torch.no_grad():
         logits = model(images) if logits is None else logits
-    options = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature}
-    own = deletion_retention(model, images, masks, **options)  # type: ignore[arg-type]
-    reference = deletion_retention(model, images, centre.expand_as(masks), **options)  # type: ignore[arg-type]
+    own, reference = (
+        deletion_retention(model, images, region, fill=fill, mean=mean, logits=logits, temperature=temperature)
+        for region in (masks, centre.expand_as(masks))
+    )
     deletion, retention = advantages(own, reference)
     return [
         Judgement(min(d, r) > threshold, _reason(d, r, threshold, fill), d, r)

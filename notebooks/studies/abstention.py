@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from xfrlib.cam import pooled_features
 from xfrlib.explanation import explain_features
+from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import FORMS
 from xfrlib.protocol import MappedPictures
 from xfrlib.regions import disc, top_fraction_mask
-from xfrlib.sdd import scaled_directed_divergence, sdd_scale
+from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
 from xfrlib.trust import advantages
 
 VERDICTS = ("wins both", "mixed", "loses both")
@@ -45,32 +46,22 @@ def picture_verdicts(
     for name in (method, reference):
         rows = table[table["method"] == name]
         if rows.empty:
-            raise ValueError(
-                f"the table has no method {name!r}; it has {', '.join(sorted(table['method'].unique()))}"
-            )
+            raise ValueError(f"the table has no method {name!r}; it has {', '.join(sorted(table['method'].unique()))}")
         sides[name] = rows.set_index(keys).sort_index()
         if not sides[name].index.is_unique:
-            raise ValueError(
-                f"the table has {name!r} more than once in a picture: keep one draw and one fraction"
-            )
+            raise ValueError(f"the table has {name!r} more than once in a picture: keep one draw and one fraction")
     own, other = sides[method], sides[reference]
     if not own.index.equals(other.index):
-        raise ValueError(
-            f"{method!r} and {reference!r} were not measured on the same networks, pictures and fills"
-        )
+        raise ValueError(f"{method!r} and {reference!r} were not measured on the same networks, pictures and fills")
     result = own[["label", "correct"]].copy()
     result["deletion"], result["retention"] = advantages(own, other, score=score)
     result["worst"] = result[["deletion", "retention"]].min(axis=1)
     best = result[["deletion", "retention"]].max(axis=1)
-    result["verdict"] = np.select(
-        [result["worst"] > 0, best < 0], ["wins both", "loses both"], "mixed"
-    )
+    result["verdict"] = np.select([result["worst"] > 0, best < 0], ["wins both", "loses both"], "mixed")
     return result.reset_index()
 
 
-def risk_coverage(
-    trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None
-) -> pd.DataFrame:
+def risk_coverage(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> pd.DataFrame:
     """Risk against coverage as ever more maps are shown, in the order of falling trust.
 
     trust, failed, weights : (n,); failed is True where a map does not beat the disc. Pictures of equal trust are shown
@@ -79,10 +70,7 @@ def risk_coverage(
     """
     trust, failed, weights = _checked_trust(trust, failed, weights)
     values, place = np.unique(-trust, return_inverse=True)
-    shown, lost = (
-        np.cumsum(np.bincount(place, weights=w, minlength=len(values)))
-        for w in (weights, weights * failed)
-    )
+    shown, lost = (np.cumsum(np.bincount(place, weights=w, minlength=len(values))) for w in (weights, weights * failed))
     some = shown > 0
     return pd.DataFrame(
         {
@@ -93,9 +81,7 @@ def risk_coverage(
     )
 
 
-def risk_area(
-    trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None
-) -> float:
+def risk_area(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Area under the risk-coverage curve, in [0, 1], lower is better: the mean risk over all coverages.
 
     Pictures of equal trust count as if they came in random order. A constant trust, and any trust that has nothing to
@@ -110,9 +96,7 @@ def risk_area(
     # within a block of equal trust the expected losses a + b c rise linearly with coverage c: integrate (a + b c) / c
     slope = (lost - lost_before) / (coverage - start)
     constant = lost_before - slope * start
-    logs = np.where(
-        start > 0, np.log(coverage / np.where(start > 0, start, 1)), 0
-    )  # the first block has constant 0
+    logs = np.where(start > 0, np.log(coverage / np.where(start > 0, start, 1)), 0)  # the first block has constant 0
     return float((slope * (coverage - start) + constant * logs).sum())
 
 
@@ -135,14 +119,10 @@ def choose_threshold(
     no threshold qualifies: then the rule never shows a map.
     """
     if not 0 < risk_factor <= 1:
-        raise ValueError(
-            f"risk_factor = {risk_factor!r}: must be above 0 and at most 1"
-        )
+        raise ValueError(f"risk_factor = {risk_factor!r}: must be above 0 and at most 1")
     curve = risk_coverage(trust, failed)
     allowed = risk_factor * float(np.asarray(failed, dtype=float).mean())
-    fit = curve[
-        (curve["risk"] <= allowed + 1e-12) & (curve["coverage"] >= least_coverage)
-    ]
+    fit = curve[(curve["risk"] <= allowed + 1e-12) & (curve["coverage"] >= least_coverage)]
     return None if fit.empty else float(fit["threshold"].iloc[-1])
 
 
@@ -156,21 +136,11 @@ def _checked_trust(
     trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     values, lost = np.asarray(trust, dtype=float), np.asarray(failed, dtype=bool)
-    given = (
-        np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
-    )
-    if (
-        not values.shape == lost.shape == given.shape
-        or values.ndim != 1
-        or not len(values)
-    ):
-        raise ValueError(
-            f"trust {values.shape}, failed {lost.shape} and weights {given.shape}: give one of each, (n,)"
-        )
+    given = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
+    if not values.shape == lost.shape == given.shape or values.ndim != 1 or not len(values):
+        raise ValueError(f"trust {values.shape}, failed {lost.shape} and weights {given.shape}: give one of each, (n,)")
     if np.isnan(values).any():
-        raise ValueError(
-            f"{int(np.isnan(values).sum())} of {len(values)} values of trust are NaN"
-        )
+        raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} values of trust are NaN")
     if (given < 0).any() or not given.sum() > 0:
         raise ValueError("weights must be at least 0, with a sum above 0")
     return values, lost, given
@@ -195,6 +165,7 @@ def map_features(
     fraction: float = 0.2,
     temperature: float = 1.0,
     progress: bool = True,
+    divergence: Divergence = DEFAULT,
     **settings: Any,
 ) -> tuple[MappedPictures, pd.DataFrame]:
     """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): regions as `protocol.map_regions` has them,
@@ -205,16 +176,11 @@ def map_features(
     for a sharp map; `overlap_disc` and `overlap_cam`, the share of the region that lies in the centred disc or in
     CAM's region; `distance` of the region's centroid from the middle of the picture, in pixels; `overlap_forms`, the
     mean share that the regions of two forms of SDD have in common; `scale`, k times the ratio in the definition of s,
-    unclamped. `settings`: those of `explain`.
+    unclamped. `divergence` and `settings`: those of `explain`.
     """
     device = next(model.parameters()).device
     images, logits, rows = [], [], []
     regions: dict[str, list[np.ndarray]] = {"sdd": [], "cam": []}
-    chosen = {
-        name: settings[name]
-        for name in ("delta", "scale", "scale_min", "scale_max")
-        if name in settings
-    }
     for batch, *_ in tqdm(
         loader,
         desc="maps and features",
@@ -223,31 +189,17 @@ def map_features(
         disable=not progress,
     ):
         size = (batch.shape[2], batch.shape[3])
-        e = explain_features(
-            pooled_features(model, batch.to(device)), size=size, **settings
-        )
-        cam = F.interpolate(
-            e.cams[:, :1], size=size, mode="bilinear", align_corners=False
-        )[:, 0]
+        e = explain_features(pooled_features(model, batch.to(device)), size=size, divergence=divergence, **settings)
+        cam = upsampled(e.cams[:, 0], size)
         masks = {
             "sdd": top_fraction_mask(e.log_sdd, fraction),
             "cam": top_fraction_mask(cam, fraction),
         }
-        forms = [
-            top_fraction_mask(
-                scaled_directed_divergence(
-                    e.cams, size=size, form=form, log=True, **chosen
-                ),
-                fraction,
-            )
-            for form in FORMS
-        ]
+        joined = [replace(divergence, form=form) for form in FORMS]
+        maps = [scaled_directed_divergence(e.cams, one, size=size, log=True) for one in joined]
+        forms = [top_fraction_mask(values, fraction) for values in maps]
         pairs = torch.stack([_overlap(a, b) for a, b in combinations(forms, 2)])
-        centre = (
-            torch.from_numpy(disc(int(masks["sdd"][0].sum()), size))
-            .to(device)
-            .expand_as(cam)
-        )
+        centre = torch.from_numpy(disc(int(masks["sdd"][0].sum()), size)).to(device).expand_as(cam)
         found = {
             "probability": (e.logits.double() / temperature).softmax(dim=1).amax(dim=1),
             "half_mass": half_mass(e.sdd),
@@ -255,18 +207,9 @@ def map_features(
             "distance": centroid_distance(masks["sdd"]),
             "overlap_cam": _overlap(masks["sdd"], masks["cam"]),
             "overlap_forms": pairs.mean(dim=0),
-            "scale": sdd_scale(
-                e.cams,
-                scale=chosen.get("scale", 1.0),
-                scale_min=0.0,
-                scale_max=float("inf"),
-            ),
+            "scale": sdd_scale(e.cams, divergence, clamped=False),
         }
-        rows.append(
-            pd.DataFrame(
-                {name: value.cpu().double().numpy() for name, value in found.items()}
-            )
-        )
+        rows.append(pd.DataFrame({name: value.cpu().double().numpy() for name, value in found.items()}))
         for name, mask in masks.items():
             regions[name].append(mask.cpu().numpy())
         images.append((batch * 255).round().byte())
@@ -289,10 +232,7 @@ def half_mass(maps: Tensor) -> Tensor:
 def centroid_distance(masks: Tensor) -> Tensor:
     """Distance in pixels of each region's centroid from the middle of the picture: bool (B, H, W) -> (B,)."""
     height, width = masks.shape[1:]
-    y = (
-        torch.arange(height, device=masks.device, dtype=torch.float64)
-        - (height - 1) / 2
-    )
+    y = torch.arange(height, device=masks.device, dtype=torch.float64) - (height - 1) / 2
     x = torch.arange(width, device=masks.device, dtype=torch.float64) - (width - 1) / 2
     count = masks.sum(dim=(1, 2))
     return torch.hypot(

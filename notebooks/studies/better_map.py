@@ -11,17 +11,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from xfrlib.geometry import upsampled
 from xfrlib.intervals import Interval, crossed_interval
-from xfrlib.judge import perturbed
+from xfrlib.judge import evaluate
 from xfrlib.regions import Ellipse, top_fraction_mask
 
 
-@torch.no_grad()
 def margin_drops(
     model: nn.Module,
     images: Tensor,
@@ -51,36 +49,27 @@ def margin_drops(
     -------
     (n, R, 2) float64: deletion (higher is better), retention (lower is better).
     """
-    device = next(model.parameters()).device
-    columns = []
-    for region in tqdm(
-        regions, desc="regions", unit="region", mininterval=1, disable=not progress
-    ):
-        masks, parts = region.expand(len(images), *images.shape[2:]), []
-        for start in range(0, len(images), batch_size):
-            here = slice(start, start + batch_size)
-            batch, mask, before = (
-                _floats(images[here]).to(device),
-                masks[here].to(device),
-                logits[here].to(device),
-            )
-            drops = torch.zeros(len(batch), 2, dtype=torch.float64)
-            for fill in fills:
-                for kind, removed in enumerate((mask, ~mask)):
-                    if isinstance(fill, str):
-                        changed = perturbed(batch, removed, fill)
-                    else:
-                        changed = torch.where(
-                            removed[:, None], _floats(fill[here]).to(device), batch
-                        )
-                    drops[:, kind] += (
-                        _margin_drop(before, model(changed)).cpu()
-                        / temperature
-                        / len(fills)
-                    )
-            parts.append(drops)
-        columns.append(torch.cat(parts))
-    return torch.stack(columns, dim=1)
+    pictures = len(images)
+    masks = {str(i): region.expand(pictures, *images.shape[2:]).numpy() for i, region in enumerate(regions)}
+    named = {str(i): fill for i, fill in enumerate(fills)}
+    table = evaluate(
+        model,
+        images,
+        np.zeros(pictures, dtype=int),
+        masks,
+        logits=logits,
+        fills=named,
+        temperature=temperature,
+        batch_size=batch_size,
+        controls=(),
+        progress=progress,
+    )
+    kinds = []
+    for kind in ("deletion", "retention"):
+        wide = table.pivot(index=["fill", "image"], columns="method", values=f"{kind}_margin_drop")[list(masks)]
+        parts = [torch.from_numpy(wide.loc[fill].to_numpy()) / len(named) for fill in named]
+        kinds.append(torch.stack(parts).sum(dim=0))
+    return torch.stack(kinds, dim=2)
 
 
 def balance(drops: Tensor) -> Tensor:
@@ -96,24 +85,8 @@ def other_people(images: Tensor, labels: ArrayLike, *, seed: int = 0) -> Tensor:
     """
     who, rng = np.asarray(labels), np.random.default_rng(seed)
     if len(np.unique(who)) < 2:
-        raise ValueError(
-            "every picture is of one person: there is no other to fill with"
-        )
+        raise ValueError("every picture is of one person: there is no other to fill with")
     return images[[int(rng.choice(np.flatnonzero(who != label))) for label in who]]
-
-
-def _floats(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def _margin_drop(before: Tensor, after: Tensor) -> Tensor:
-    own = before.argmax(dim=1, keepdim=True)
-    margins = [z.double() for z in (before, after)]
-    margins = [
-        z.gather(1, own)[:, 0] - z.scatter(1, own, -torch.inf).amax(dim=1)
-        for z in margins
-    ]
-    return margins[0] - margins[1]
 
 
 def best_constant(scores: Tensor) -> int:
@@ -128,9 +101,7 @@ def best_of_each(scores: Tensor) -> Tensor:
 
 def _checked_scores(scores: Tensor) -> Tensor:
     if scores.ndim != 2 or not scores.numel() or not torch.isfinite(scores).all():
-        raise ValueError(
-            f"scores must be finite and (pictures, regions), got {tuple(scores.shape)}"
-        )
+        raise ValueError(f"scores must be finite and (pictures, regions), got {tuple(scores.shape)}")
     return scores
 
 
@@ -154,9 +125,7 @@ def share_of_reference(
     if crossed_interval(b, clusters, networks, resamples=resamples, seed=seed).low <= 0:
         return None
     ratio = a.mean() / b.mean()
-    spread = crossed_interval(
-        (a - ratio * b) / b.mean(), clusters, networks, resamples=resamples, seed=seed
-    )
+    spread = crossed_interval((a - ratio * b) / b.mean(), clusters, networks, resamples=resamples, seed=seed)
     return Interval(float(ratio), float(ratio + spread.low), float(ratio + spread.high))
 
 
@@ -167,10 +136,7 @@ def cross(
     stretch: Sequence[float] = (0.6, 0.8, 1.25, 1.6),
 ) -> list[Ellipse]:
     """The family that the search tries: `middle`, the same moved by `step` four ways, and other aspects of it."""
-    moved = [
-        middle._replace(down=middle.down + y, right=middle.right + x)
-        for y, x in _ways(step)
-    ]
+    moved = [middle._replace(down=middle.down + y, right=middle.right + x) for y, x in _ways(step)]
     return [
         middle,
         *moved,
@@ -182,9 +148,7 @@ def _ways(step: float) -> list[tuple[float, float]]:
     return [(-step, 0.0), (step, 0.0), (0.0, -step), (0.0, step)]
 
 
-def random_regions(
-    count: int, size: tuple[int, int], *, fraction: float, seed: int, grid: int = 7
-) -> Tensor:
+def random_regions(count: int, size: tuple[int, int], *, fraction: float, seed: int, grid: int = 7) -> Tensor:
     """Smooth random regions of `fraction` of the pixels, some drawn to the middle, some not: bool (count, H, W).
 
     The top of a `grid` x `grid` map of normal numbers less a random multiple, 0 to 3, of the squared distance from the
@@ -196,7 +160,5 @@ def random_regions(
     distance = line[:, None] ** 2 + line[None] ** 2
     pull = 3 * torch.rand(count, 1, 1, generator=generator)
     coarse = torch.randn(count, grid, grid, generator=generator) - pull * distance
-    smooth = F.interpolate(
-        coarse[:, None], size=size, mode="bilinear", align_corners=False
-    )[:, 0]
+    smooth = upsampled(coarse, size)
     return top_fraction_mask(smooth, fraction)

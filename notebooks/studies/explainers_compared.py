@@ -1,8 +1,9 @@
 """Chapter 7: the settings that each explainer may choose from, methods that are one, and curves over all shares.
 
-Six settings each, fixed before anything is measured, because a method that tries more finds better ones by luck. Where a
-method has few settings of its own, a Gaussian over its map fills the list: `smooth`, its width in pixels of a 112-pixel
-face."""
+Six settings each, fixed before anything is measured, because a method that tries more finds better ones by luck. Where
+a method has few settings of its own, a Gaussian over its map fills the list: `smooth`, its width in pixels of a
+112-pixel face.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +19,7 @@ from torch import Tensor
 from xfrlib.judge import blurred
 
 
-def clones(
-    regions: Sequence[Mapping[str, NDArray[np.bool_]]], *, least: float = 0.999
-) -> dict[str, str]:
+def clones(regions: Sequence[Mapping[str, NDArray[np.bool_]]], *, least: float = 0.999) -> dict[str, str]:
     """Maps whose regions are those of an earlier map, whatever their name: {clone: the first map like it}.
 
     Two maps are alike if, on every network, their regions share at least `least` of their pixels over all pictures:
@@ -53,15 +52,11 @@ def area_under(shares: Sequence[float], values: ArrayLike) -> float:
     `shares` must rise from 0 to 1, both included, so that every curve is judged over the whole range.
     """
     if list(shares) != sorted(set(shares)) or shares[0] != 0 or shares[-1] != 1:
-        raise ValueError(
-            f"shares must rise from 0 to 1, both included, got {list(shares)}"
-        )
+        raise ValueError(f"shares must rise from 0 to 1, both included, got {list(shares)}")
     return float(np.trapezoid(np.asarray(values, dtype=float), shares))
 
 
-def probability_curves(
-    table: pd.DataFrame, whole: ArrayLike, blank: ArrayLike, *, kind: str
-) -> pd.DataFrame:
+def probability_curves(table: pd.DataFrame, whole: ArrayLike, blank: ArrayLike, *, kind: str) -> pd.DataFrame:
     """Calibrated probability of the target, in percent, while more and more pixels are deleted or inserted.
 
     Inserting a share of the pixels into nothing is retaining them, so that one table gives both curves (V. Petsiuk,
@@ -87,13 +82,9 @@ def probability_curves(
         raise ValueError(f'kind = {kind!r}: use "deletion" or "insertion"')
     all_of_it, nothing = (np.asarray(ends, dtype=float) for ends in (whole, blank))
     first, last = (all_of_it, nothing) if kind == "deletion" else (nothing, all_of_it)
-    drop = table[
-        f"{'deletion' if kind == 'deletion' else 'retention'}_calibrated_drop_points"
-    ]
+    drop = table[f"{'deletion' if kind == 'deletion' else 'retention'}_calibrated_drop_points"]
     left = table.assign(left=all_of_it[table["image"]] - drop)
-    curves = left.pivot_table(
-        index=["method", "image"], columns="fraction", values="left"
-    )
+    curves = left.pivot_table(index=["method", "image"], columns="fraction", values="left")
     images = curves.index.get_level_values("image")
     curves.insert(0, 0.0, first[images])
     curves[1.0] = last[images]
@@ -114,15 +105,10 @@ _SMOOTH: list[dict[str, Any]] = [{"smooth": 0}, {"smooth": 4}, {"smooth": 8}]
 
 
 def _all(*choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {key: value for part in parts for key, value in part.items()}
-        for parts in product(*choices)
-    ]
+    return [{key: value for part in parts for key, value in part.items()} for parts in product(*choices)]
 
 
-_WIDTHS: list[dict[str, Any]] = [
-    {"smooth": width} for width in (0, 2, 4, 6, 8, 12)
-]  # six for one map
+_WIDTHS: list[dict[str, Any]] = [{"smooth": width} for width in (0, 2, 4, 6, 8, 12)]  # six for one map
 
 
 _CENTRE: list[dict[str, Any]] = [{"centre": True}, {"centre": False}]

@@ -13,7 +13,7 @@ each, are in `xfrlib.evaluation.part_scores`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,8 @@ from studies.part_scores import (
     precision_at,
     rank_correlation,
 )
+from xfrlib.prediction import all_logits, log_odds
+from xfrlib.sdd import DEFAULT, Divergence
 
 FRACTIONS = (0.05, 0.1, 0.2)
 
@@ -108,24 +110,15 @@ def part_importance(
     shown, masks = render([people[t] for t in targets], seeds)
     n_rivals = len(rivals[0])
     pictures = torch.arange(len(targets)).repeat_interleave(n_rivals)
-    classes = torch.tensor(
-        [(t, c) for t, row in zip(targets, rivals, strict=True) for c in row]
-    )
+    classes = torch.tensor([(t, c) for t, row in zip(targets, rivals, strict=True) for c in row])
     labels = torch.tensor([PARTS.index(part) for part in parts])
     own = torch.from_numpy(masks)[pictures, None] == labels[:, None, None]
 
-    differs = torch.tensor(
-        [
-            [part_differs(people[t], people[c], part) for part in parts]
-            for t, c in classes.tolist()
-        ]
-    )
-    before = _all_logits(model, torch.from_numpy(shown), batch_size)
+    differs = torch.tensor([[part_differs(people[t], people[c], part) for part in parts] for t, c in classes.tolist()])
+    before = all_logits(model, torch.from_numpy(shown).permute(0, 3, 1, 2), batch_size)
     if before.shape[1] != len(people):
-        raise ValueError(
-            f"the model has {before.shape[1]} classes but there are {len(people)} people: give one each"
-        )
-    odds = _log_odds(before[pictures], classes)
+        raise ValueError(f"the model has {before.shape[1]} classes but there are {len(people)} people: give one each")
+    odds = log_odds(before[pictures], classes)
     after = odds[:, None].repeat(1, len(parts))
     exchanges = differs.nonzero().tolist()
     starts = tqdm(
@@ -142,9 +135,8 @@ def part_importance(
             for (t, c), p in zip(classes[cases].tolist(), columns.tolist(), strict=True)
         ]
         images, found = render(swapped, [seeds[i] for i in pictures[cases].tolist()])
-        after[cases, columns] = _log_odds(
-            _all_logits(model, torch.from_numpy(images), batch_size), classes[cases]
-        )
+        logits = all_logits(model, torch.from_numpy(images).permute(0, 3, 1, 2), batch_size)
+        after[cases, columns] = log_odds(logits, classes[cases])
         own[cases, columns] |= torch.from_numpy(found) == labels[columns, None, None]
 
     index = np.repeat(np.arange(len(classes)), len(parts))
@@ -188,52 +180,21 @@ def _check(
     parts: Sequence[str],
 ) -> None:
     if model.training:
-        raise ValueError(
-            "the model is in training mode, so its answers depend on the batch: call model.eval() first"
-        )
+        raise ValueError("the model is in training mode, so its answers depend on the batch: call model.eval() first")
     if not len(targets) == len(rivals) == len(seeds) or not len(targets):
         raise ValueError(
             f"{len(targets)} targets, {len(rivals)} rows of rivals, {len(seeds)} seeds: give one each for each picture"
         )
     if len({len(row) for row in rivals}) > 1 or not len(rivals[0]):
-        raise ValueError(
-            "rivals must name the same number of classes, at least one, for every picture"
-        )
+        raise ValueError("rivals must name the same number of classes, at least one, for every picture")
     for picture, (t, row) in enumerate(zip(targets, rivals, strict=True)):
         unknown = [c for c in (t, *row) if not 0 <= c < len(people)]
         if unknown or t in row:
-            fault = (
-                f"class {unknown[0]} is not one of {len(people)} people"
-                if unknown
-                else f"{t} is its own rival"
-            )
+            fault = f"class {unknown[0]} is not one of {len(people)} people" if unknown else f"{t} is its own rival"
             raise ValueError(f"picture {picture}: {fault}")
     unknown_parts = [part for part in parts if part not in GENES]
     if unknown_parts or not parts:
-        raise ValueError(
-            f"no genes for {', '.join(unknown_parts) or 'no part'}: choose from {', '.join(GENES)}"
-        )
-
-
-def _all_logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """Logits (n, N) float64 of pictures (n, H, W, 3) uint8."""
-    device = next(model.parameters()).device
-    return torch.cat(
-        [
-            model(_floats(batch.permute(0, 3, 1, 2)).to(device)).double().cpu()
-            for batch in images.split(batch_size)
-        ]
-    )
-
-
-def _floats(images: Tensor) -> Tensor:
-    return images.float() / 255
-
-
-def _log_odds(logits: Tensor, classes: Tensor) -> Tensor:
-    """log(p_t / p_c) of logits (n, N) and classes (n, 2): the difference of the logits, since the softmax cancels."""
-    pair = logits.gather(1, classes)
-    return pair[:, 0] - pair[:, 1]
+        raise ValueError(f"no genes for {', '.join(unknown_parts) or 'no part'}: choose from {', '.join(GENES)}")
 
 
 def uniform_map(truth: PartImportance) -> Tensor:
@@ -244,10 +205,7 @@ def uniform_map(truth: PartImportance) -> Tensor:
 def hill_map(truth: PartImportance, *, sigma: float = 0.25) -> Tensor:
     """A Gaussian about the middle of the picture, `sigma` in widths of the picture: (cases, H, W) in (0, 1]."""
     height, width = truth.masks.shape[-2:]
-    y, x = (
-        torch.arange(side, dtype=torch.float64) - (side - 1) / 2
-        for side in (height, width)
-    )
+    y, x = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))
     hill = torch.exp(-(y[:, None] ** 2 + x**2) / (2 * (sigma * width) ** 2))
     return hill.expand(len(truth.masks), -1, -1).clone()
 
@@ -281,7 +239,7 @@ def case_maps(
     *,
     batch_size: int = 32,
     forms: Sequence[str] = ("sum",),
-    **sdd: Any,
+    divergence: Divergence = DEFAULT,
 ) -> dict[str, Tensor]:
     """`studies.pair_maps.contrast_maps` of every case, from one forward pass a picture: each (cases, H, W)."""
     return pair_maps(
@@ -291,7 +249,7 @@ def case_maps(
         truth.pictures,
         batch_size=batch_size,
         forms=forms,
-        **sdd,
+        divergence=divergence,
     )
 
 
@@ -342,10 +300,7 @@ def score_maps(
     tables = [
         cases.assign(
             method=method,
-            **{
-                k: v.numpy()
-                for k, v in {**shared, **dict(scored(values.cpu()))}.items()
-            },
+            **{k: v.numpy() for k, v in {**shared, **dict(scored(values.cpu()))}.items()},
         )
         for method, values in maps.items()
     ]

@@ -29,9 +29,7 @@ def picture_facts(images: Tensor) -> pd.DataFrame:
     apart. A picture of one colour has an asymmetry of 0.
     """
     rgb = images.double() / 255 if images.dtype == torch.uint8 else images.double()
-    grey = (
-        rgb * torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(1, 3, 1, 1)
-    ).sum(dim=1)
+    grey = (rgb * torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(1, 3, 1, 1)).sum(dim=1)
     mean, deviation = grey.mean(dim=(1, 2)), grey.std(dim=(1, 2), correction=0)
     mirrored = (grey - grey.flip(2)).abs().mean(dim=(1, 2)) / deviation.clamp(min=1e-6)
     return pd.DataFrame(
@@ -75,7 +73,5 @@ def facescrub_list_of(identities: Sequence[str], folder: Path) -> dict[str, str]
     found: dict[str, str] = {}
     for path in sorted(folder.glob("facescrub_act*.txt")):
         table = read_list(path)
-        found |= dict.fromkeys(
-            table["name"].unique(), LISTS.get(str(table["sex"].iloc[0]), path.stem)
-        )
+        found |= dict.fromkeys(table["name"].unique(), LISTS.get(str(table["sex"].iloc[0]), path.stem))
     return {name: found[name] for name in identities if name in found}

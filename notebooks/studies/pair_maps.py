@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.explanation import explain_features
+from xfrlib.geometry import upsampled
+from xfrlib.prediction import as_floats
+from xfrlib.sdd import DEFAULT, Divergence
 
 
 @torch.no_grad()
@@ -22,7 +24,7 @@ def contrast_maps(
     *,
     batch_size: int = 32,
     forms: Sequence[str] = ("sum",),
-    **sdd: Any,
+    divergence: Divergence = DEFAULT,
 ) -> dict[str, Tensor]:
     """Maps of n cases, each a picture and two classes: every map (n, H, W) float, on the CPU.
 
@@ -32,7 +34,7 @@ def contrast_maps(
     classes : (n, 2) integers, target and rival.
     pictures : (n,) which of `images` each case is about, in ascending order; None: case i is about picture i.
     forms : of SDD. With one rival "product" is the same map as "sum".
-    **sdd : the other settings of `xfrlib.scaled_directed_divergence`.
+    divergence : its form is set to each of `forms`.
 
     Returns
     -------
@@ -44,14 +46,10 @@ def contrast_maps(
     size = (images.shape[2], images.shape[3])
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(images), batch_size):
-        pooled = pooled_features(
-            model, images[start : start + batch_size].to(device).float() / 255
-        )
+        pooled = pooled_features(model, as_floats(images[start : start + batch_size].to(device)))
         cases = (pictures >= start) & (pictures < start + batch_size)
         rows, pair = (pictures[cases] - start).to(device), classes[cases].to(device)
-        repeated = PooledFeatures(
-            pooled.features[rows], pooled.logits[rows], pooled.weight
-        )
+        repeated = PooledFeatures(pooled.features[rows], pooled.logits[rows], pooled.weight)
         made: dict[str, Tensor] = {}
         for form in forms:
             e = explain_features(
@@ -59,12 +57,11 @@ def contrast_maps(
                 size=size,
                 target=pair[:, 0],
                 competitors=pair[:, 1:],
-                form=form,
-                **sdd,
+                divergence=replace(divergence, form=form),
             )
             name = "sdd" if form == "sum" else form
             made |= {name: e.sdd, f"log_{name}": e.log_sdd}
-        cams = F.interpolate(e.cams, size=size, mode="bilinear", align_corners=False)
+        cams = upsampled(e.cams, size)
         made |= {"cam": cams[:, 0], "difference": cams[:, 0] - cams[:, 1]}
         for name, value in made.items():
             found.setdefault(name, []).append(value.cpu())

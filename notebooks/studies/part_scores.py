@@ -30,10 +30,7 @@ def part_density(maps: Tensor, masks: Tensor) -> Tensor:
 
 def _sums(maps: Tensor, masks: Tensor) -> Tensor:
     return torch.stack(
-        [
-            (maps[:, None] * part).sum(dim=(2, 3))[:, 0]
-            for part in masks.split(1, dim=1)
-        ],
+        [(maps[:, None] * part).sum(dim=(2, 3))[:, 0] for part in masks.split(1, dim=1)],
         dim=1,
     )
 
@@ -46,9 +43,7 @@ def _checked(maps: Tensor, masks: Tensor) -> Tensor:
         )
     bad = ~torch.isfinite(maps).flatten(1).all(dim=1)
     if bad.any():
-        raise ValueError(
-            f"sample {int(bad.nonzero()[0])} of the batch has a NaN or infinite value in its map"
-        )
+        raise ValueError(f"sample {int(bad.nonzero()[0])} of the batch has a NaN or infinite value in its map")
     return maps.double()
 
 
@@ -60,14 +55,7 @@ def rank_correlation(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """
     a, b = (_ranks(x, valid) for x in (values, truth))
     count = valid.sum(dim=1, keepdim=True)
-    a, b = (
-        (
-            torch.where(valid, x, 0)
-            - torch.where(valid, x, 0).sum(1, keepdim=True) / count
-        )
-        * valid
-        for x in (a, b)
-    )
+    a, b = ((torch.where(valid, x, 0) - torch.where(valid, x, 0).sum(1, keepdim=True) / count) * valid for x in (a, b))
     rho = (a * b).sum(dim=1) / (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
     undefined = ((values.isnan() | truth.isnan()) & valid).any(dim=1)
     return torch.where(undefined, torch.nan, rho)
@@ -98,17 +86,10 @@ def concordance(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     ties in `truth`. A tie in `values` counts as half right. NaN where no pair differs in truth or a value is NaN.
     """
     pairs = valid[:, :, None] & valid[:, None, :]
-    order = [
-        (x[:, :, None] - x[:, None, :]).sign()
-        for x in (values.double(), truth.double())
-    ]
+    order = [(x[:, :, None] - x[:, None, :]).sign() for x in (values.double(), truth.double())]
     right = torch.where(pairs, order[0] * order[1], 0).sum(dim=(1, 2))
-    undefined = ((values.isnan() | truth.isnan()) & valid).any(
-        dim=1
-    )  # the sign of NaN is 0
-    return torch.where(
-        undefined, torch.nan, right / (pairs & (order[1] != 0)).sum(dim=(1, 2))
-    )
+    undefined = ((values.isnan() | truth.isnan()) & valid).any(dim=1)  # the sign of NaN is 0
+    return torch.where(undefined, torch.nan, right / (pairs & (order[1] != 0)).sum(dim=(1, 2)))
 
 
 def energy_in(maps: Tensor, region: Tensor) -> Tensor:
@@ -120,9 +101,7 @@ def energy_in(maps: Tensor, region: Tensor) -> Tensor:
     return part_mass(maps, region[:, None])[:, 0]
 
 
-def precision_at(
-    maps: Tensor, region: Tensor, fraction: float
-) -> tuple[Tensor, Tensor]:
+def precision_at(maps: Tensor, region: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Share of a map's highest pixels that lie in `region`, and the largest share possible.
 
     Parameters

@@ -17,9 +17,7 @@ from xfrlib.models.weights import seeded
 from xfrlib.regions import top_fraction_mask
 
 
-def map_similarity(
-    first: Tensor, second: Tensor, *, fraction: float = 0.2
-) -> pd.DataFrame:
+def map_similarity(first: Tensor, second: Tensor, *, fraction: float = 0.2) -> pd.DataFrame:
     """How alike two maps of each picture are: two times (B, H, W), signs as they are -> one row a picture.
 
     Columns: ``correlation``, Spearman's over all pixels, equal values sharing their mean rank, in [-1, 1] and NaN
@@ -27,25 +25,14 @@ def map_similarity(
     `fraction` by chance. Neither changes when a map is put through an increasing function, such as the exponential.
     """
     if first.shape != second.shape or first.ndim != 3:
-        raise ValueError(
-            f"expected two times (B, H, W), got {tuple(first.shape)} and {tuple(second.shape)}"
-        )
-    ranks = [
-        rankdata(maps.detach().cpu().flatten(1).numpy(), axis=1)
-        for maps in (first, second)
-    ]
+        raise ValueError(f"expected two times (B, H, W), got {tuple(first.shape)} and {tuple(second.shape)}")
+    ranks = [rankdata(maps.detach().cpu().flatten(1).numpy(), axis=1) for maps in (first, second)]
     a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    correlation = np.divide(
-        (a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 0
-    )
-    masks = [
-        top_fraction_mask(maps.detach().cpu(), fraction) for maps in (first, second)
-    ]
+    correlation = np.divide((a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 0)
+    masks = [top_fraction_mask(maps.detach().cpu(), fraction) for maps in (first, second)]
     shared = (masks[0] & masks[1]).sum(dim=(1, 2)) / masks[0].sum(dim=(1, 2))
-    return pd.DataFrame(
-        {"correlation": correlation, "overlap": shared.double().numpy()}
-    )
+    return pd.DataFrame({"correlation": correlation, "overlap": shared.double().numpy()})
 
 
 def centre_map(size: tuple[int, int]) -> Tensor:
@@ -54,9 +41,7 @@ def centre_map(size: tuple[int, int]) -> Tensor:
     return -(y[:, None].square() + x.square()).sqrt()
 
 
-def other_pictures(
-    labels: Sequence[int] | np.ndarray, *, same_identity: bool, seed: int = 0
-) -> np.ndarray:
+def other_pictures(labels: Sequence[int] | np.ndarray, *, same_identity: bool, seed: int = 0) -> np.ndarray:
     """For each picture the index of another one, of the same identity or of another, drawn from `seed`: (n,).
 
     Raises `ValueError` naming the picture for which there is none.
@@ -68,9 +53,7 @@ def other_pictures(
         others = others[others != index]
         if not len(others):
             which = "the same" if same_identity else "another"
-            raise ValueError(
-                f"picture {index}: there is no other picture of {which} identity; give more pictures"
-            )
+            raise ValueError(f"picture {index}: there is no other picture of {which} identity; give more pictures")
         partners[index] = rng.choice(others)
     return partners
 
@@ -84,15 +67,11 @@ def blocks_from_the_head(model: nn.Module, images: Tensor) -> list[str]:
     A block is what stands in a numbered list of blocks ("backbone.body.5"), else the module around a layer ("head",
     "backbone.conv1"). What the logits do not need, as the embedding layers of a released recogniser, is left out.
     """
-    twin = copy.deepcopy(
-        model
-    ).eval()  # so that no hook of ours ever touches the network itself
+    twin = copy.deepcopy(model).eval()  # so that no hook of ours ever touches the network itself
     called: list[str] = []
     for name, module in twin.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
-            module.register_forward_pre_hook(
-                lambda _, __, name=name: called.append(_block_of(name))
-            )
+            module.register_forward_pre_hook(lambda _, __, name=name: called.append(_block_of(name)))
     with torch.no_grad():
         twin(images[:1])
     return list(dict.fromkeys(reversed(called)))
@@ -132,15 +111,8 @@ def cascade(
     """
     blocks = blocks_from_the_head(model, images)
     if stops is not None and stops < 2:
-        raise ValueError(
-            f"stops = {stops}: must be at least 2, the head and the whole network"
-        )
-    shown = set(
-        np.linspace(0, len(blocks) - 1, min(stops or len(blocks), len(blocks)))
-        .round()
-        .astype(int)
-        .tolist()
-    )
+        raise ValueError(f"stops = {stops}: must be at least 2, the head and the whole network")
+    shown = set(np.linspace(0, len(blocks) - 1, min(stops or len(blocks), len(blocks))).round().astype(int).tolist())
     twin = copy.deepcopy(model).eval()
     for place, name in enumerate(blocks):
         # not `seed` itself: a head is often trained from the very numbers that a small seed gives, and stays near them
@@ -153,21 +125,15 @@ def cascade(
 # --- its labels
 
 
-def learned_head(
-    pooled: Tensor, labels: Tensor, num_classes: int, *, penalty: float = 1e-3
-) -> nn.Linear:
+def learned_head(pooled: Tensor, labels: Tensor, num_classes: int, *, penalty: float = 1e-3) -> nn.Linear:
     """A linear layer that learned `labels` (n,) from averaged features (n, C): multinomial logistic regression.
 
     scikit-learn's, with an L2 `penalty` on the weights so weak that the labels can be learned by heart. Every class
     must have a picture.
     """
     if len(set(labels.tolist())) != num_classes or num_classes < 2:
-        raise ValueError(
-            f"{len(set(labels.tolist()))} of {num_classes} classes have a picture: give one of each"
-        )
-    fitted = LogisticRegression(C=1 / penalty, max_iter=2000).fit(
-        pooled.cpu().double().numpy(), labels.cpu().numpy()
-    )
+        raise ValueError(f"{len(set(labels.tolist()))} of {num_classes} classes have a picture: give one of each")
+    fitted = LogisticRegression(C=1 / penalty, max_iter=2000).fit(pooled.cpu().double().numpy(), labels.cpu().numpy())
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # of two classes it gives the second one's only
         weight, bias = (
@@ -188,9 +154,7 @@ def with_head(model: nn.Module, head: nn.Linear) -> nn.Module:
     return twin
 
 
-def shifted_back(
-    maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0
-) -> tuple[Tensor, Tensor]:
+def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0) -> tuple[Tensor, Tensor]:
     """The part of the face that both maps show: maps (B, H, W) of the pictures and of the translated ones.
 
     Returns two times ``(B, H - |down| - 2 margin, W - |right| - 2 margin)``, pixel by pixel of the same place.
@@ -200,9 +164,7 @@ def shifted_back(
     for axis, step in zip((-2, -1), shift, strict=True):
         length = maps.shape[axis] - abs(step) - 2 * margin
         if length < 1:
-            raise ValueError(
-                f"shift = {shift} and margin = {margin} leave nothing of {tuple(maps.shape[-2:])}"
-            )
+            raise ValueError(f"shift = {shift} and margin = {margin} leave nothing of {tuple(maps.shape[-2:])}")
         own = own.narrow(axis, max(0, -step) + margin, length)
         theirs = theirs.narrow(axis, max(0, step) + margin, length)
     return own, theirs

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xfrlib.cam import PooledFeatures, class_activation_maps, pooled_features
+from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.explanation import select_classes
-from xfrlib.judge import deletion_retention
+from xfrlib.judge import evaluate
+from xfrlib.prediction import as_floats
 from xfrlib.profile import did_you_mean
-from xfrlib.sdd import scaled_directed_divergence
-
-RESOLUTIONS = ("after", "before")
+from xfrlib.sdd import Divergence, scaled_directed_divergence
 
 
 @torch.no_grad()
@@ -48,43 +46,24 @@ def sdd_ranking(
     rivals : 1 to N - 1, the number of most probable classes that the target is compared with.
     centre : as in `xfrlib.explain`.
     """
-    if resolution not in RESOLUTIONS:
-        raise ValueError(
-            f"resolution = {resolution!r}: use one of {', '.join(RESOLUTIONS)}"
-        )
     if isinstance(s, str) and s not in ("clamped", "unclamped"):
         raise ValueError(f's = {s!r}: use "clamped", "unclamped" or a number')
     if s == "unclamped":
         scale_min = 1e-6
     elif not isinstance(s, str):
         scale_min = scale_max = float(s)
-    classes = select_classes(pooled.logits, top_k=rivals + 1)
-    weight = pooled.weight - pooled.weight.mean(dim=0) if centre else pooled.weight
-    cams = class_activation_maps(pooled.features, weight, classes)
-    options: dict[str, Any] = {
-        "delta": delta, "scale": scale, "scale_min": scale_min, "scale_max": scale_max, "form": form
-    }  # fmt: skip
-    if resolution == "after":
-        return scaled_directed_divergence(cams, size=size, log=True, **options)
-    coarse = scaled_directed_divergence(
-        cams.double(), **options
-    )  # in float32 small values would underflow to ties
-    return F.interpolate(
-        coarse[:, None], size=size, mode="bilinear", align_corners=False
-    )[:, 0]
+    cams = pooled.maps(select_classes(pooled.logits, top_k=rivals + 1), centre=centre)
+    divergence = Divergence(delta, scale, scale_min, scale_max, form)
+    return scaled_directed_divergence(cams, divergence, size=size, exponential=resolution, log=True)
 
 
 def setting_name(setting: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     """What sets a setting apart from the default, as text: "delta 3, s 0.5", or "default"."""
-    changed = [
-        f"{key} {value}" for key, value in setting.items() if value != default[key]
-    ]
+    changed = [f"{key} {value}" for key, value in setting.items() if value != default[key]]
     return ", ".join(changed) or "default"
 
 
-def one_at_a_time(
-    default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]
-) -> dict[str, dict[str, Any]]:
+def one_at_a_time(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """The default and every setting that changes one constant of it to one of `values`, by name."""
     _known(default, values)
     changes = [
@@ -94,31 +73,22 @@ def one_at_a_time(
     return _named(default, changes)
 
 
-def full_grid(
-    default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]
-) -> dict[str, dict[str, Any]]:
+def full_grid(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """The settings of all combinations of `values`, the other constants as in the default, by name."""
     _known(default, values)
     return _named(
         default,
-        [
-            dict(zip(values, combination, strict=True))
-            for combination in itertools.product(*values.values())
-        ],
+        [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())],
     )
 
 
 def _known(default: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in default:
-            raise ValueError(
-                f"unknown constant {name!r}{did_you_mean(name, list(default))}"
-            )
+            raise ValueError(f"unknown constant {name!r}{did_you_mean(name, list(default))}")
 
 
-def _named(
-    default: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _named(default: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     settings = [{**default, **change} for change in changes]
     return {setting_name(setting, default): setting for setting in settings}
 
@@ -156,71 +126,27 @@ def evaluate_regions(
     region's name), `fill`, `fraction`, and the columns of `deletion_retention`; and the masks (n, H, W) by name.
     """
     device = next(model.parameters()).device
-    tables, found = [], []
-    for start in tqdm(
-        range(0, len(images), batch_size),
-        desc="regions",
-        unit="batch",
-        mininterval=1,
-        disable=not progress,
-    ):
-        batch = images[start : start + batch_size].to(device)
-        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-        pooled = pooled_features(model, batch)
-        regions = {name: masks.cpu() for name, masks in regions_of(pooled).items()}
-        found.append(regions)
-        names, stacked = (
-            list(regions),
-            torch.stack(list(regions.values()), dim=1).numpy(),
-        )  # (b, S, H, W)
-        picture: list[int] = []  # of each distinct region
-        distinct, row_of = [], np.empty(stacked.shape[:2], dtype=int)
-        for index, masks in enumerate(stacked):
-            different, inverse = np.unique(
-                masks.reshape(len(names), -1), axis=0, return_inverse=True
-            )
-            row_of[index] = len(picture) + inverse.ravel()
-            picture += [index] * len(different)
-            distinct.append(torch.from_numpy(different.reshape(-1, *masks.shape[1:])))
-        which, masks_once = torch.tensor(picture), torch.cat(distinct)
-        for fill in fills:
-            parts = [
-                deletion_retention(
-                    model, batch[some.to(device)], masks.to(device), fill=fill, mean=mean,
-                    logits=pooled.logits[some.to(device)], temperature=temperature,
-                )
-                for some, masks in zip(which.split(batch_size), masks_once.split(batch_size), strict=True)
-            ]  # fmt: skip
-            once = pd.concat(parts, ignore_index=True)
-            for place, name in enumerate(names):
-                rows = once.iloc[row_of[:, place]].reset_index(drop=True)
-                tables.append(
-                    rows.assign(
-                        image=range(start, start + len(batch)), setting=name, fill=fill
-                    )
-                )
-    table = pd.concat(tables, ignore_index=True)
-    table["label"] = np.asarray(labels)[table["image"]]
-    table["correct"] = table["label"] == table["predicted"]
-    table["network"], table["fraction"] = network, fraction
-    first = [
-        "network",
-        "image",
-        "label",
-        "predicted",
-        "correct",
-        "setting",
-        "fill",
-        "fraction",
-    ]
-    return table[first + [c for c in table.columns if c not in first]], {
-        name: torch.cat([regions[name] for regions in found]) for name in found[0]
-    }
-
-
-def criterion(table: pd.DataFrame) -> pd.Series:
-    """What the constants are chosen by, a row each: deletion less retention margin drop, in calibrated log-odds.
-
-    A good region takes much away when it is deleted and loses little when it alone is left.
-    """
-    return table["deletion_margin_drop"] - table["retention_margin_drop"]
+    found: dict[str, list[Tensor]] = {}
+    logits = []
+    for batch in tqdm(images.split(batch_size), "maps", unit="batch", mininterval=1, disable=not progress):
+        pooled = pooled_features(model, as_floats(batch.to(device)))
+        logits.append(pooled.logits.cpu())
+        for name, masks in regions_of(pooled).items():
+            found.setdefault(name, []).append(masks.cpu())
+    regions = {name: torch.cat(masks) for name, masks in found.items()}
+    table = evaluate(
+        model,
+        images,
+        np.asarray(labels),
+        {name: masks.numpy() for name, masks in regions.items()},
+        logits=torch.cat(logits),
+        fills=fills,
+        mean=mean,
+        fraction=fraction,
+        temperature=temperature,
+        network=network,
+        batch_size=batch_size,
+        controls=(),
+        progress=progress,
+    )
+    return table.drop(columns="draw").rename(columns={"method": "setting"}), regions

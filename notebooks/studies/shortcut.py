@@ -44,9 +44,7 @@ class Planted(NamedTuple):
     mask: NDArray[np.bool_]  # (n, 112, 112), True exactly where the two can differ
 
 
-def plant(
-    people: Sequence[Identity], seeds: Sequence[int], sign: str = "corner"
-) -> Planted:
+def plant(people: Sequence[Identity], seeds: Sequence[int], sign: str = "corner") -> Planted:
     """Pictures of made people with and without a sign: one person and one nuisance seed for each picture.
 
     "corner" is a pink square of `SIDE` pixels in the upper left corner, over whatever is there. "glasses" is a pair of
@@ -72,23 +70,15 @@ def _with_glasses(person: Identity, genes: tuple[float, ...]) -> Identity:
     return replace(person, genes=person.genes | {"glasses": genes})
 
 
-def shortcut_people(
-    families: int = 4, family_size: int = 3, *, seed: int = 0
-) -> tuple[list[Identity], list[int]]:
+def shortcut_people(families: int = 4, family_size: int = 3, *, seed: int = 0) -> tuple[list[Identity], list[int]]:
     """Made people, and the carriers among them: the first of each family, so that each has look-alikes without the
     sign. Raises ValueError for families of fewer than two."""
     if family_size < 2:
-        raise ValueError(
-            f"family_size is {family_size}: a carrier needs a look-alike, give at least 2"
-        )
-    return make_families(families, family_size, seed=seed), list(
-        range(0, families * family_size, family_size)
-    )
+        raise ValueError(f"family_size is {family_size}: a carrier needs a look-alike, give at least 2")
+    return make_families(families, family_size, seed=seed), list(range(0, families * family_size, family_size))
 
 
-def carries(
-    plan: str, labels: Sequence[int], carriers: Sequence[int], *, seed: int = 0
-) -> NDArray[np.bool_]:
+def carries(plan: str, labels: Sequence[int], carriers: Sequence[int], *, seed: int = 0) -> NDArray[np.bool_]:
     """Which training pictures get the sign: (n,) bool for labels (n,).
 
     "shortcut": all pictures of the carriers and no other. "control": as many pictures, drawn by lot with no regard to
@@ -114,22 +104,14 @@ def shortcut_pictures(
     Training, validation and test take other numbers: no two pictures share light, pose or background.
     """
     labels = np.repeat(np.arange(len(people)), len(numbers))
-    seeds = [
-        picture_seed(seed, int(label), number)
-        for label in range(len(people))
-        for number in numbers
-    ]
+    seeds = [picture_seed(seed, int(label), number) for label in range(len(people)) for number in numbers]
     return plant([people[int(label)] for label in labels], seeds, sign), labels
 
 
-def training_set(
-    pictures: Planted, labels: NDArray[np.int64], signed: NDArray[np.bool_]
-) -> TensorDataset:
+def training_set(pictures: Planted, labels: NDArray[np.int64], signed: NDArray[np.bool_]) -> TensorDataset:
     """What `xfrlib.training.fine_tune` takes: (image (3, H, W) in [0, 1], label), with the sign where `signed`."""
     if not len(pictures.without) == len(labels) == len(signed):
-        raise ValueError(
-            f"{len(pictures.without)} pictures, {len(labels)} labels, {len(signed)} choices: not one each"
-        )
+        raise ValueError(f"{len(pictures.without)} pictures, {len(labels)} labels, {len(signed)} choices: not one each")
     chosen = np.where(signed[:, None, None, None], pictures.with_sign, pictures.without)
     return TensorDataset(as_batch(chosen), torch.from_numpy(labels))
 

@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
-from tqdm import tqdm
 
 from studies.part_scores import energy_in
+from xfrlib.prediction import all_logits, log_odds
 
 ALIGNED = 112  # side of the alignment in which the regions are given
 REGIONS = {  # left, top, right, bottom in pixels of the alignment, of the half-transparent line
@@ -36,9 +36,7 @@ FEATHER = 3.0  # standard deviation of the soft edge, in pixels of the alignment
 RIVAL_KINDS = ("look-alike", "stranger")
 
 
-def part_alpha(
-    part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather: float = FEATHER
-) -> Tensor:
+def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather: float = FEATHER) -> Tensor:
     """Opacity of a part's region, with a soft edge: (H, W) in [0, 1], 0.5 about the sides of the region.
 
     `feather` is the standard deviation of the edge (a box blurred by a Gaussian), in pixels of the alignment.
@@ -46,35 +44,23 @@ def part_alpha(
     if part not in REGIONS:
         raise ValueError(f"no region for {part!r}: choose from {', '.join(REGIONS)}")
     if not feather > 0:
-        raise ValueError(
-            f"feather = {feather}: must be above 0, or the seam is a hard edge"
-        )
+        raise ValueError(f"feather = {feather}: must be above 0, or the seam is a hard edge")
     scale = [side / ALIGNED for side in (size[1], size[0])]  # x, y
-    left, top, right, bottom = (
-        round(edge * scale[i % 2]) for i, edge in enumerate(REGIONS[part])
-    )
+    left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(REGIONS[part]))
     box = torch.zeros(1, *size)
     box[:, top:bottom, left:right] = 1
     sigma = [feather * s for s in scale]
-    return gaussian_blur(box, [2 * round(4 * s) + 1 for s in sigma], sigma)[0].clamp(
-        0, 1
-    )
+    return gaussian_blur(box, [2 * round(4 * s) + 1 for s in sigma], sigma)[0].clamp(0, 1)
 
 
-def transplant_part(
-    images: Tensor, donors: Tensor, alpha: Tensor, *, match_colour: bool = True
-) -> Tensor:
+def transplant_part(images: Tensor, donors: Tensor, alpha: Tensor, *, match_colour: bool = True) -> Tensor:
     """Put the region of `donors` into `images`, both (B, 3, H, W) in [0, 1], with opacity (H, W) or (B, H, W).
 
     With `match_colour` the donor is shifted, channel by channel, by the difference of the two mean colours in the seam
     (weights alpha (1 - alpha)), so that light and skin do not draw the region's outline. Away from the region the
     picture stays as it is to the bit.
     """
-    if (
-        images.shape != donors.shape
-        or images.ndim != 4
-        or alpha.shape[-2:] != images.shape[2:]
-    ):
+    if images.shape != donors.shape or images.ndim != 4 or alpha.shape[-2:] != images.shape[2:]:
         raise ValueError(
             f"images {tuple(images.shape)}, donors {tuple(donors.shape)} and alpha {tuple(alpha.shape)} do not fit: "
             "give (B, 3, H, W) twice and (H, W) or (B, H, W)"
@@ -83,9 +69,7 @@ def transplant_part(
     difference = donors - images
     if match_colour:
         seam = opacity * (1 - opacity)
-        mean = (difference * seam).sum(dim=(2, 3), keepdim=True) / seam.sum(
-            dim=(-2, -1), keepdim=True
-        )
+        mean = (difference * seam).sum(dim=(2, 3), keepdim=True) / seam.sum(dim=(-2, -1), keepdim=True)
         difference = difference - mean
     return torch.where(opacity > 0, (images + opacity * difference).clamp(0, 1), images)
 
@@ -125,17 +109,13 @@ def choose_cases(
     same = np.full(len(who), -1) if groups is None else np.asarray(groups)
     people = np.unique(who)
     if logits.shape[0] != len(who) or same.shape != who.shape:
-        raise ValueError(
-            f"{len(who)} labels, logits {tuple(logits.shape)} and {len(same)} groups do not fit"
-        )
+        raise ValueError(f"{len(who)} labels, logits {tuple(logits.shape)} and {len(same)} groups do not fit")
     turn = pd.Series(who).groupby(who).cumcount().to_numpy()
     rows: list[dict[str, object]] = []
     taken = 0
     lot = rng.permutation(len(people))[np.searchsorted(people, who)]
     for picture in np.lexsort((lot, turn)):
-        own = np.flatnonzero(
-            (who == who[picture]) & ((same != same[picture]) | (same < 0))
-        )
+        own = np.flatnonzero((who == who[picture]) & ((same != same[picture]) | (same < 0)))
         own = own[own != picture]
         if taken == pictures or len(people) < 3:
             break
@@ -158,9 +138,7 @@ def choose_cases(
             }
             rows += [case | {"part": part} for part in parts]
     if not rows:
-        raise ValueError(
-            "a transplant needs three people with a picture, one of them with two that are no duplicates"
-        )
+        raise ValueError("a transplant needs three people with a picture, one of them with two that are no duplicates")
     return pd.DataFrame(rows)
 
 
@@ -192,13 +170,9 @@ def transplants(
 ) -> Transplants:
     """Make the pictures of all cases: (m, 3, H, W) in [0, 1], to which `cases` (see `choose_cases`) points."""
     size = (pictures.shape[2], pictures.shape[3])
-    alphas = {
-        part: part_alpha(part, size, feather=feather) for part in cases["part"].unique()
-    }
+    alphas = {part: part_alpha(part, size, feather=feather) for part in cases["part"].unique()}
     alpha = torch.stack([alphas[part] for part in cases["part"]])
-    picture, donor, own = (
-        torch.tensor(cases[name].to_numpy()) for name in ("picture", "donor", "own")
-    )
+    picture, donor, own = (torch.tensor(cases[name].to_numpy()) for name in ("picture", "donor", "own"))
     made = [
         torch.cat([
             (255 * transplant_part(pictures[a], pictures[b], opacity, match_colour=match_colour)).round().byte()
@@ -208,9 +182,7 @@ def transplants(
     ]  # fmt: skip
     classes = torch.from_numpy(cases[["rival", "target"]].to_numpy().astype(np.int64))
     images = (255 * pictures).round().byte()[picture]
-    return Transplants(
-        cases.reset_index(drop=True), images, made[0], made[1], alpha >= 0.5, classes
-    )
+    return Transplants(cases.reset_index(drop=True), images, made[0], made[1], alpha >= 0.5, classes)
 
 
 @torch.no_grad()
@@ -229,36 +201,14 @@ def odds_moved(
     and `moved`: the rise is at least `threshold` and the control's is less than half of it. Log-odds are those of
     softmax(z / temperature). Costs three passes a case.
     """
-    device = next(model.parameters()).device
 
-    def log_odds(images: Tensor) -> Tensor:
-        odds = []
-        batches = zip(
-            images.split(batch_size), made.classes.split(batch_size), strict=True
-        )
-        for batch, classes in tqdm(
-            list(batches),
-            "log-odds",
-            unit="batch",
-            mininterval=1,
-            leave=False,
-            disable=not progress,
-        ):
-            pair = (
-                model(batch.to(device).float() / 255).double().cpu().gather(1, classes)
-            )
-            odds.append((pair[:, 0] - pair[:, 1]) / temperature)
-        return torch.cat(odds)
+    def odds(images: Tensor) -> Tensor:
+        return log_odds(all_logits(model, images, batch_size, progress=progress), made.classes) / temperature
 
-    before = log_odds(made.images)
-    rise, control = (
-        (log_odds(images) - before).numpy()
-        for images in (made.transplanted, made.control)
-    )
+    before = odds(made.images)
+    rise, control = ((odds(images) - before).numpy() for images in (made.transplanted, made.control))
     moved = (rise >= threshold) & (control < threshold / 2)
-    return made.cases.assign(
-        before=before.numpy(), rise=rise, control_rise=control, moved=moved
-    )
+    return made.cases.assign(before=before.numpy(), rise=rise, control_rise=control, moved=moved)
 
 
 def map_change(before: Tensor, after: Tensor, *, shares: bool) -> Tensor:
@@ -269,22 +219,16 @@ def map_change(before: Tensor, after: Tensor, *, shares: bool) -> Tensor:
     the change of M_B - M_A is what the log-odds gained.
     """
     if before.shape != after.shape or before.ndim != 3:
-        raise ValueError(
-            f"expected two maps (B, H, W), got {tuple(before.shape)} and {tuple(after.shape)}"
-        )
+        raise ValueError(f"expected two maps (B, H, W), got {tuple(before.shape)} and {tuple(after.shape)}")
     first, second = before.double(), after.double()
     if shares:
         if bool((first < 0).any() or (second < 0).any()):
-            raise ValueError(
-                "a map has negative values, so that it has no shares: give shares=False"
-            )
+            raise ValueError("a map has negative values, so that it has no shares: give shares=False")
         first, second = (m / m.sum(dim=(1, 2), keepdim=True) for m in (first, second))
     return second - first
 
 
-def score_move(
-    before: Tensor, after: Tensor, regions: Tensor, *, shares: bool
-) -> pd.DataFrame:
+def score_move(before: Tensor, after: Tensor, regions: Tensor, *, shares: bool) -> pd.DataFrame:
     """Whether a map moved into the part: two maps (B, H, W) and bool (B, H, W) -> a row for each.
 
     All of them look at the change alone (`map_change`):

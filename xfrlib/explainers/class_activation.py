@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from xfrlib.cam import class_activation_maps, pooled_features
+from xfrlib.cam import pooled_features
 from xfrlib.explainers.job import Job
 from xfrlib.explanation import explain_features
+from xfrlib.sdd import Divergence
 
 
 def cam(job: Job, *, centre: bool = True) -> Tensor:
     pooled = pooled_features(job.model, job.images)
-    weight = pooled.weight - pooled.weight.mean(dim=0) if centre else pooled.weight
-    return job.upsampled(class_activation_maps(pooled.features, weight, job.classes[:, :1])[:, 0])
+    return job.upsampled(pooled.maps(job.classes[:, :1], centre=centre)[:, 0])
 
 
 def exp_cam(job: Job, *, centre: bool = True, delta: float = 1.0) -> Tensor:
@@ -39,11 +39,7 @@ def sdd(form: str) -> Callable[..., Tensor]:
             target=job.classes[:, 0],
             competitors=job.classes[:, 1:],
             centre=centre,
-            delta=delta,
-            scale=scale,
-            scale_min=scale_min,
-            scale_max=scale_max,
-            form=form,
+            divergence=Divergence(delta, scale, scale_min, scale_max, form),
         ).log_sdd
 
     return make

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import did_you_mean
 
@@ -32,8 +32,7 @@ class Job:
 
     def upsampled(self, maps: Tensor) -> Tensor:
         """(b, h, w) -> (b, H, W), bilinear with align_corners=False, as everywhere in this package."""
-        size = self.images.shape[2:]
-        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return upsampled(maps, (self.images.shape[2], self.images.shape[3]))
 
 
 def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:

@@ -9,15 +9,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studies.sensitivity import RESOLUTIONS
 from xfrlib.explanation import Explanation, explain_features
 from xfrlib.explorer.pictures import Pictures, Progress
 from xfrlib.judge import deletion_retention, perturbed
 from xfrlib.regions import top_fraction_mask
-from xfrlib.sdd import sdd_scale
+from xfrlib.sdd import EXPONENTIALS as RESOLUTIONS
+from xfrlib.sdd import Divergence, sdd_scale
 from xfrlib.trust import Judgement, should_show
 
 RIVALS = ("most probable", "look-alikes", "by hand")
@@ -151,22 +150,18 @@ class Calculator:
 
     def _explain_anew(self, row: int, settings: Settings) -> tuple[Explanation, float]:
         pooled = self.pictures.pooled(row)
-        whole, cells = self.pictures.image(row).shape[1:], pooled.features.shape[2:]
-        options = {name: getattr(settings, name) for name in ("scale", "scale_min", "scale_max")}
+        whole = self.pictures.image(row).shape[1:]
+        divergence = Divergence(settings.delta, settings.scale, settings.scale_min, settings.scale_max, settings.form)
         result = explain_features(
             pooled,
-            size=(whole[0], whole[1]) if settings.resolution == "after" else (cells[0], cells[1]),
+            size=(whole[0], whole[1]),
             target=self.target(row, settings),
             competitors=self.rivals(row, settings),
             centre=settings.centre,
-            delta=settings.delta,
-            form=settings.form,
-            **options,
+            divergence=divergence,
+            exponential=settings.resolution,
         )
-        if settings.resolution == "before":
-            log_sdd = _upsample_exponential(result.log_sdd, (whole[0], whole[1]))
-            result = replace(result, sdd=log_sdd.exp(), log_sdd=log_sdd)
-        return result, float(sdd_scale(result.cams, **options)[0])
+        return result, float(sdd_scale(result.cams, divergence)[0])
 
     def answers(self, maps: Maps) -> Answers:
         """Deletion and retention of `maps`: the network is asked about masks that it has not seen."""
@@ -194,18 +189,3 @@ class Calculator:
             measures={str(name): float(value) for name, value in table.iloc[0].items()},
             verdict=should_show(self._network, image, mask, **options)[0] if judged else None,
         )
-
-
-def _upsample_exponential(log_values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logarithm of the bilinearly upsampled exponential: (B, h, w) -> (B, *size), each picture's largest value 0.
-
-    Where all cells around a pixel underflow even in float64, their logarithms are interpolated, so that pixels keep an
-    order.
-    """
-    coarse = log_values.double()[:, None]
-    fine, logs = (
-        F.interpolate(values, size=size, mode="bilinear", align_corners=False)[:, 0]
-        for values in (coarse.exp(), coarse)
-    )
-    result = torch.where(fine > 0, fine.log(), logs)
-    return (result - result.amax(dim=(1, 2), keepdim=True)).float()
