@@ -98,7 +98,7 @@ def main() -> None:
         description, weights = pack_classifier(model)
         task = {"description": description, "weights": base64.b64encode(weights).decode(), "repeats": given.repeats}
         task["pixels"] = base64.b64encode(pictures.tobytes()).decode()
-        command = [node, "-e", NODE, str(ROOT / "book" / "_static" / "explore_core.js")]
+        command = [node, "-e", NODE, str(ROOT / "book" / "page" / "explore_core.js")]
         done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=True)
         show("forward pass, node", json.loads(done.stdout), baseline)
     else:

@@ -34,7 +34,7 @@ def lay_out_explorer(folder: Path, *contents: Any) -> Path:
     """The explorer's part of the book as a site of one page, book/explore.html; `contents` are for `write_explorer`."""
     for name in SCRIPTS:
         (folder / "_static").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "book" / "_static" / name, folder / "_static")
+        shutil.copy(ROOT / "book" / "page" / name, folder / "_static")
     write_explorer(folder / "_static" / "explore", *contents)
     markup = (ROOT / "book" / "explore.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'

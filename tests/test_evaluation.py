@@ -12,6 +12,7 @@ from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.judge import blurred, evaluate, fill_picture, perturbed
 from xfrlib.regions import (
     CONTROLS,
+    Draw,
     box,
     control_masks,
     disc,
@@ -70,6 +71,10 @@ def own():
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 
 
+def one_draw(seed, own, picture, labels=LABELS):
+    return Draw(np.random.default_rng(seed), picture, 2509, own, labels)
+
+
 @pytest.mark.parametrize("name", CONTROLS)
 def test_every_control_has_the_exact_count_and_depends_on_its_own_names_alone(own, name):
     def draw(number, indices, seed=0):
@@ -85,7 +90,7 @@ def test_every_control_has_the_exact_count_and_depends_on_its_own_names_alone(ow
 
 def test_box_is_a_square_and_nine_pixels_beside_it():
     for seed in range(20):
-        mask = box(np.random.default_rng(seed), 2509, SIZE)
+        mask = box(one_draw(seed, np.zeros((1, *SIZE), dtype=bool), 0))
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert len(rows) == 50 and len(columns) == 51
         square = mask[rows[0] : rows[0] + 50, columns[0] : columns[0] + 50]
@@ -97,7 +102,7 @@ def test_disc_is_the_nearest_to_the_middle_and_random_maps_are_blobs():
     y, x = np.nonzero(mask)
     radius = np.hypot(y - 55.5, x - 55.5).max()
     assert radius == pytest.approx(np.sqrt(2509 / np.pi), abs=0.5)
-    blob = random_map(np.random.default_rng(0), 2509, SIZE)
+    blob = random_map(one_draw(0, mask[None], 0))
     inside = blob[1:-1, 1:-1] & blob[:-2, 1:-1] & blob[2:, 1:-1] & blob[1:-1, :-2] & blob[1:-1, 2:]
     assert inside.sum() > 0.7 * blob.sum()  # scattered pixels would have almost none
 
@@ -105,23 +110,23 @@ def test_disc_is_the_nearest_to_the_middle_and_random_maps_are_blobs():
 def test_shifted_moves_by_a_quarter_to_three_quarters():
     own = np.zeros((12, 20), dtype=bool)
     own[0, 0] = True
-    places = [np.argwhere(shifted(np.random.default_rng(s), own))[0] for s in range(300)]
+    places = [np.argwhere(shifted(one_draw(s, own[None], 0)))[0] for s in range(300)]
     assert set(np.array(places)[:, 0]) == set(range(3, 10)) and set(np.array(places)[:, 1]) == set(range(5, 16))
 
 
 def test_another_identity_is_never_the_same_one(own):
     for seed in range(50):
-        mask = other_identity(np.random.default_rng(seed), 2, own, LABELS)
+        mask = other_identity(one_draw(seed, own, 2))
         assert any(np.array_equal(mask, own[i]) for i in (3, 4, 5))
     with pytest.raises(ValueError, match="one identity"):
-        other_identity(np.random.default_rng(0), 2, own, np.zeros(6, dtype=int))
+        other_identity(one_draw(0, own, 2, np.zeros(6, dtype=int)))
 
 
 def test_another_picture_is_of_the_same_identity_and_never_the_same_picture(own):
-    drawn = [same_identity(np.random.default_rng(seed), 2, own, LABELS) for seed in range(50)]
+    drawn = [same_identity(one_draw(seed, own, 2)) for seed in range(50)]
     assert {next(i for i in range(6) if np.array_equal(mask, own[i])) for mask in drawn} == {0, 1}
     with pytest.raises(ValueError, match="picture 0 is the only one of its identity"):
-        same_identity(np.random.default_rng(0), 0, own, np.arange(6))
+        same_identity(one_draw(0, own, 0, np.arange(6)))
 
 
 def test_fills_by_hand():
@@ -305,8 +310,12 @@ def test_passes_are_the_stated_minimum(classifier, evaluation):
     passes = []
     classifier.backbone.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     evaluate(classifier, images, labels, regions, batch_size=3, **arguments)
-    maps, random_draws, fixed, fills = 2, 6 * 2, 1, 2
-    assert sum(passes) == 8 * 2 * fills * (maps + random_draws + fixed)
+    drawn = [(name, draw) for name in CONTROLS for draw in range(1 if name == "disc" else 2)]
+    of_maps = {"own": regions["sdd"], "labels": labels, "fraction": 0.2, "seed": 3}
+    masks = [*regions.values(), *(control_masks(*one, list(range(8)), **of_maps).numpy() for one in drawn)]
+    different = sum(len({mask[picture].tobytes() for mask in masks}) for picture in range(8))
+    assert different < 8 * (2 + 6 * 2 + 1)  # two draws of a control may be one, and then share their passes
+    assert sum(passes) == 2 * len(arguments["fills"]) * different
 
 
 def test_only_the_controls_that_are_wanted_and_possible(classifier, evaluation):

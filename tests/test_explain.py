@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from xfrlib import class_activation_maps, explain, scaled_directed_divergence
+from xfrlib.sdd import Divergence
+
+FIVE = Divergence(scale=5.0)
 
 
 def test_the_parts_agree_with_the_functions_they_come_from(classifier, images):
@@ -45,9 +48,15 @@ def test_a_target_and_rivals_by_hand(classifier, images):
 
 
 def test_a_shift_of_all_weight_rows_changes_nothing_unless_maps_are_asked_for_raw(classifier, images):
-    before, raw_before = explain(classifier, images, scale=5.0), explain(classifier, images, scale=5.0, centre=False)
+    before, raw_before = (
+        explain(classifier, images, divergence=Divergence(scale=5.0)),
+        explain(classifier, images, divergence=Divergence(scale=5.0), centre=False),
+    )
     classifier.head.weight.data += torch.randn(6, generator=torch.Generator().manual_seed(1)) * 3
-    after, raw_after = explain(classifier, images, scale=5.0), explain(classifier, images, scale=5.0, centre=False)
+    after, raw_after = (
+        explain(classifier, images, divergence=Divergence(scale=5.0)),
+        explain(classifier, images, divergence=Divergence(scale=5.0), centre=False),
+    )
     torch.testing.assert_close(before.probabilities, after.probabilities, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(before.log_sdd, after.log_sdd, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(raw_before.log_sdd, raw_after.log_sdd, atol=0.1)

@@ -22,7 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from test_site_in_browser import barriers
 
-from explore import PageFace, difference, export_explorer, gentle_delta, pack_faces, write_explorer
+from explore import PageFace, difference, explain_options, export_explorer, gentle_delta, pack_faces, write_explorer
 from madefaces.parts import PARTS
 from madefaces.people import make_families, picture_seed, render
 from network import WEIGHTS_LIMIT, pack_classifier
@@ -33,7 +33,7 @@ from xfrlib.regions import disc, pixel_count
 from xfrlib.trust import _reason, should_show
 
 ROOT = Path(__file__).resolve().parents[1]
-STATIC = ROOT / "book" / "_static"
+STATIC = ROOT / "book" / "page"
 NODE = shutil.which("node")
 SETTINGS: dict[str, Any] = {
     "top_k": 5, "delta": 1.0, "scale": 1.0, "scale_min": 1.0, "scale_max": 50.0, "form": "sum", "centre": True,
@@ -155,11 +155,8 @@ def test_a_difference_holds_the_part_before_and_after(people, faces):
 def test_a_gentle_delta_shows_more_than_a_peak(model, people, faces, images):
     delta = gentle_delta(model, people, faces, SETTINGS)
     assert round(20 * np.log10(delta), 6) % 1 == 0
-    depth = (
-        -explain(model, images, **{k: v for k, v in SETTINGS.items() if k not in ("fraction", "delta")}, delta=delta)
-        .log_sdd.amin(dim=(1, 2))
-        .median()
-    )
+    gentle = explain(model, images, **explain_options(SETTINGS | {"delta": delta}))
+    depth = -gentle.log_sdd.amin(dim=(1, 2)).median()
     assert 2 < depth < 8
 
 
@@ -277,8 +274,8 @@ def in_node(model, requests) -> list[dict[str, Any]]:
 def assert_as_xfrlib(found, model, image, **changes) -> None:
     """Hold one answer to `xfrlib` on the picture (3, 112, 112): logits, maps and what the masks do."""
     settings = SETTINGS | changes
-    fraction = settings.pop("fraction")
-    expected = explain(model, image[None], **settings)
+    fraction = settings["fraction"]
+    expected = explain(model, image[None], **explain_options(settings))
     classes = expected.classes[0].tolist()
     assert found["classes"] == classes
     with torch.no_grad():
@@ -787,8 +784,9 @@ class TestPage:
         state = self.state(page)
         family = {n for n, who in enumerate(people) if who.family == people[target].family} - {target}
         assert set(state["classes"][1:]) == family
-        expected = explain(model, images[:1], target=target, competitors=state["classes"][1:], **{
-            k: v for k, v in self.settings(page).items() if k not in ("fraction", "top_k")})  # fmt: skip
+        expected = explain(
+            model, images[:1], target=target, competitors=state["classes"][1:], **explain_options(self.settings(page))
+        )
         assert relative(state["log"], expected.log_sdd[0].flatten()) < TOLERANCE
         plain = state["drawn"]
         self.element(page, "xe-truth").send_keys(" ")
@@ -816,8 +814,13 @@ class TestPage:
         assert 300 < changed.sum() < 4000 and (self.picture(after)[:, changed] == 0).all()
         target = before["classes"][0]
         assert abs(after["probabilities"][target] - before["probabilities"][target]) > 0.01
-        expected = explain(model, self.picture(after)[None], target=target, competitors=before["classes"][1:], **{
-            k: v for k, v in self.settings(page).items() if k not in ("fraction", "top_k")})  # fmt: skip
+        expected = explain(
+            model,
+            self.picture(after)[None],
+            target=target,
+            competitors=before["classes"][1:],
+            **explain_options(self.settings(page)),
+        )
         assert relative(after["logits"], expected.logits[0]) < TOLERANCE
         assert relative(after["log"], expected.log_sdd[0].flatten()) < TOLERANCE
         assert "painted" in after["table"] and "painted" not in before["table"]

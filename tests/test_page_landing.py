@@ -66,13 +66,13 @@ def test_what_is_written(folder: Path) -> None:
 
 
 def test_the_script_is_small() -> None:
-    assert (ROOT / "book/_static/landing.js").stat().st_size < 5000
+    assert (ROOT / "book/page/landing.js").stat().st_size < 5000
 
 
 @needs_chromium
 def test_the_slider_moves_the_picture(folder: Path) -> None:
     for name in ("landing.js", "landing.css"):
-        shutil.copy(ROOT / "book/_static" / name, folder / "_static")
+        shutil.copy(ROOT / "book/page" / name, folder / "_static")
     markup = (ROOT / "book/index.md").read_text(encoding="utf-8").split("```{raw} html\n")[1].split("```")[0]
     drawn = (folder / "_static" / "landing" / "face.webp").as_uri()
     kinds = ("only-light", "only-dark")

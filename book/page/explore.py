@@ -15,6 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from xfrlib.judge import deletion_retention
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun
+from xfrlib.sdd import Divergence
 
 
 class PageFace(NamedTuple):
@@ -141,8 +143,14 @@ def face_images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
+def explain_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """The explorer's flat settings as `xfrlib.explain` takes them."""
+    options = {name: settings[name] for name in ("top_k", "centre") if name in settings}
+    return options | {"divergence": Divergence(**{field.name: settings[field.name] for field in fields(Divergence)})}
+
+
 def _explain(model: FaceClassifier, images: torch.Tensor, settings: dict[str, Any]) -> Explanation:
-    return explain(model, images, **{key: value for key, value in settings.items() if key != "fraction"})
+    return explain(model, images, **explain_options(settings))
 
 
 def gentle_delta(
