@@ -7,11 +7,13 @@ from xfrlib.models import load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import Profile, load_profile
 from xfrlib.regions import top_fraction_mask
-from xfrlib.sdd import scaled_directed_divergence
+from xfrlib.sdd import Divergence, scaled_directed_divergence
+from xfrlib.trust import should_show
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Divergence",
     "Explanation",
     "FaceClassifier",
     "Profile",
@@ -21,5 +23,6 @@ __all__ = [
     "load_backbone",
     "load_profile",
     "scaled_directed_divergence",
+    "should_show",
     "top_fraction_mask",
 ]
