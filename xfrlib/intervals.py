@@ -21,14 +21,26 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     values: ArrayLike, clusters: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """Mean of `values` (n,) with an interval from resampling whole `clusters` (n,): the identities, not the pictures.
+    """Mean with an interval from resampling whole clusters: the identities, not the pictures.
 
     Pictures of one person are alike, so that resampling pictures would promise too narrow an interval. With few
     clusters the percentile interval is too narrow as well; its level is widened as in T. Hesterberg, "What teachers
     should know about the bootstrap" (2015), section 4.3 ("expanded percentile": a t quantile and the factor
     sqrt(G / (G - 1)) for G clusters).
 
-    Raises `ValueError` for fewer than two clusters, other lengths, or values that are not finite.
+    Parameters
+    ----------
+    values, clusters : array_like
+        (n,) each.
+    resamples, seed : int
+        How many bootstrap resamples, and where they start.
+    confidence : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two clusters, other lengths, or values that are not finite.
     """
     array, result = _cluster_bootstrap(values, clusters, resamples=resamples, seed=seed, confidence=confidence)
     return Interval(float(array.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
@@ -70,14 +82,17 @@ def crossed_interval(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """Mean of `values` (n,) with an interval for other identities *and* other networks of the same recipe.
+    """Mean with an interval for other identities *and* other networks of the same recipe.
 
     Identities (`clusters`) are resampled with the networks as they are, and networks with the identities as they are;
     the two variances of the mean, each times m / (m - 1) for m resampled units, add up, as for two crossed random
     factors (Owen, "The pigeonhole bootstrap", 2007). The interval is that of Student's t with Satterthwaite's degrees
     of freedom, for a percentile of three networks cannot lie outside their range.
 
-    With one network this is `bootstrap_interval`. Raises `ValueError` as that does.
+    Parameters
+    ----------
+    values, clusters, networks : array_like
+        (n,) each. With one network this is `bootstrap_interval`, whose errors it raises and whose options it takes.
     """
     array, groups, nets = np.asarray(values, dtype=float), np.asarray(clusters), np.asarray(networks)
     if nets.shape != array.shape:
@@ -90,18 +105,25 @@ def crossed_interval(
         _, result = _cluster_bootstrap(array, units, resamples=resamples, seed=seed, confidence=confidence)
         variances.append(result.standard_error**2 * m / (m - 1))
         freedom.append(m - 1)
-    total = sum(variances)
-    df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
-    half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(total)
+    deviation, df = _satterthwaite(variances, freedom)
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
     mean = float(array.mean())
-    return Interval(mean, mean - float(half), mean + float(half))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[float, float]:
+    """Standard deviation of a sum of independent estimates of variance, and its degrees of freedom."""
+    total = float(sum(variances))
+    df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
+    return total**0.5, df
 
 
 def sign_flip_test(differences: ArrayLike, clusters: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
     """Two-sided p-value of paired `differences` (n,) having mean zero, when whole `clusters` (n,) change sign.
 
     Under the null the two methods can be exchanged within an identity, so that its sum is as likely with either sign.
-    All signs are tried where there are few identities, else `resamples` of them are drawn.
+    All signs are tried where there are few identities, else `resamples` of them are drawn. Raises `ValueError` for
+    lengths that disagree, or differences that are not finite.
     """
     array, groups = np.asarray(differences, dtype=float), np.asarray(clusters)
     if array.shape != groups.shape or array.ndim != 1 or not np.isfinite(array).all():
@@ -152,15 +174,21 @@ def jackknife(
 
     Parameters
     ----------
-    statistic : takes the rows that are kept, (n,) bool, and returns a number; NaN where those rows do not give one.
-    identities, networks : (n,) each. Without networks, or with a single one, identities alone are left out.
+    statistic : callable
+        Takes the rows that are kept, (n,) bool, and returns a number; NaN where those rows do not give one.
+    identities, networks : array_like
+        (n,) each. Without networks, or with a single one, identities alone are left out.
 
     Returns
     -------
-    An `Estimate`. Interval and p-value are NaN where the statistic does not exist without some unit: a group that
-    consists of one person gives no interval over people.
+    Estimate
+        Interval and p-value are NaN where the statistic does not exist without some unit: a group that consists of one
+        person gives no interval over people.
 
-    Raises `ValueError` for fewer than two identities or lengths that disagree.
+    Raises
+    ------
+    ValueError
+        For fewer than two identities or lengths that disagree.
     """
     groups = np.asarray(identities)
     nets = np.zeros(len(groups)) if networks is None else np.asarray(networks)
@@ -177,14 +205,13 @@ def jackknife(
         without = np.array([statistic(units != name) for name in names])
         variances.append((len(names) - 1) / len(names) * np.square(without - without.mean()).sum())
         freedom.append(len(names) - 1)
-    total = float(sum(variances))
-    if not np.isfinite(total + value):
+    deviation, df = _satterthwaite(variances, freedom)
+    if not np.isfinite(deviation + value):
         return Estimate(value, np.nan, np.nan, np.nan)
-    if total <= 1e-24 * max(value * value, 1):
+    if deviation <= 1e-12 * max(abs(value), 1):
         return Estimate(value, value, value, 0.0 if abs(value) > 1e-12 else 1.0)
-    df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True))
-    half = float(stats.t.ppf((1 + confidence) / 2, df)) * total**0.5
-    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / total**0.5, df)))
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
+    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
 
 
 def mean_of(values: ArrayLike, members: ArrayLike | None = None) -> Callable[[NDArray[np.bool_]], float]:
