@@ -115,7 +115,7 @@ def _satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[
     """Standard deviation of a sum of independent estimates of variance, and its degrees of freedom."""
     total = float(sum(variances))
     df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
-    return total**0.5, df
+    return float(np.sqrt(total)), df
 
 
 def sign_flip_test(differences: ArrayLike, clusters: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
