@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone, load_profile
 from xfrlib.data.faces import prepare_manifest, write_manifest
-from xfrlib.models.saved import save_classifier
+from xfrlib.models.classifier import save_classifier
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages are made as the book makes them
 import make_book

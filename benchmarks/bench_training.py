@@ -17,7 +17,7 @@ from preflight import matrix_rate, training_rate
 from torch.utils.flop_counter import FlopCounterMode
 
 from xfrlib import artifacts
-from xfrlib.models import FaceClassifier, backbone_names, load_backbone
+from xfrlib.models import BACKBONES, FaceClassifier, load_backbone
 from xfrlib.training import Recipe, training_precision
 
 PAPER_PICTURES, PAPER_EPOCHS = 34_099, 20  # training pictures and epochs of arXiv 2505.03837
@@ -26,7 +26,7 @@ PAPER_PICTURES, PAPER_EPOCHS = 34_099, 20  # training pictures and epochs of arX
 def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", nargs="+", default=["slim", "mobilefacenet"], choices=backbone_names())
+    parser.add_argument("--backbones", nargs="+", default=["slim", "mobilefacenet"], choices=BACKBONES)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--classes", type=int, default=530)
     parser.add_argument("--compile", action="store_true")

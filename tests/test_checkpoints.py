@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 from test_models import REFERENCE, filled
 from torch import Tensor
 
-from xfrlib.models import Backbone, FaceClassifier, backbone_names, load_backbone, save_weights
-from xfrlib.models.checkpoints import build_backbone
-from xfrlib.models.saved import load_classifier, save_classifier
+from xfrlib.models import BACKBONES, Backbone, FaceClassifier, load_backbone, save_weights
+from xfrlib.models.classifier import load_classifier, save_classifier
 
 COMMIT = "54f602a0737bd1ee4a4e7e9fd089a485f397fefd"
 HUB = "hub:minchul/cvlface_adaface_ir18_test"
@@ -30,7 +29,7 @@ HUB = "hub:minchul/cvlface_adaface_ir18_test"
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
     """The reference's ir_18 under its own keys."""
-    return {key: filled(key, value.shape) for key, value in build_backbone("ir_18").state_dict().items()}
+    return {key: filled(key, value.shape) for key, value in BACKBONES["ir_18"]().state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -240,10 +239,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def meta(name: str) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(name)
+        return BACKBONES[name]()
 
 
-@pytest.mark.parametrize("name", [name for name in backbone_names() if name != "slim"])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "slim"])
 def test_checkpoint_of_another_backbone_says_which(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     tensors = {key: value for key, value in meta(name).state_dict().items() if "num_batches" not in key}
     monkeypatch.setattr("xfrlib.models.checkpoints._read", lambda path: (tensors, {}))
@@ -269,7 +268,7 @@ def test_checkpoint_with_faults_names_them_and_changes_nothing(tmp_path: Path, s
         "1 missing: input_layer.1.weight",
         "1 unexpected: aligner.weight",
         "input_layer.2.weight (9,) instead of (32,)",
-        f"none of {', '.join(backbone_names())}",
+        f"none of {', '.join(BACKBONES)}",
     ):
         assert part in str(caught.value)
 

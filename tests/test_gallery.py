@@ -24,7 +24,7 @@ import subjects
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone
 from xfrlib.data.faces import prepare_manifest, write_manifest
-from xfrlib.models.saved import save_classifier
+from xfrlib.models.classifier import save_classifier
 from xfrlib.run import NotebookRun, ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]

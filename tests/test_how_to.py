@@ -28,7 +28,7 @@ from xfrlib import profile as profile_module
 from xfrlib.data import faces
 from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
 from xfrlib.models import FaceClassifier, load_backbone
-from xfrlib.models.checkpoints import build_backbone
+from xfrlib.models.backbones import BACKBONES
 from xfrlib.profile import load_profile, project_root
 from xfrlib.run import NotebookRun
 
@@ -180,7 +180,7 @@ def test_own_faces(inside: Path) -> None:
 def test_own_model(inside: Path) -> None:
     """The checkpoint has the layout of AdaFace's own, with made-up numbers in it."""
     (inside / "weights").mkdir()
-    made_up = {key: filled(key, value.shape) for key, value in build_backbone("ir_18").state_dict().items()}
+    made_up = {key: filled(key, value.shape) for key, value in BACKBONES["ir_18"]().state_dict().items()}
     torch.save(lightning(made_up), inside / "weights/adaface_ir18_webface4m.ckpt")
     left = run_page("own_model", inside)
     assert left["similarity"].diagonal().allclose(torch.ones(4))

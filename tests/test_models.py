@@ -5,19 +5,25 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xfrlib.models import Backbone, FaceClassifier, backbone_names, load_backbone, load_weights, save_weights
-from xfrlib.models.iresnet import LAYOUTS, IRBlock, IResNet, IRLayout
-from xfrlib.models.saved import save_classifier
+from xfrlib.models import BACKBONES, Backbone, FaceClassifier, load_backbone, save_weights
+from xfrlib.models.backbones import IRBlock, IResNet
+from xfrlib.models.classifier import save_classifier
 from xfrlib.models.weights import load_tensors
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "backbones.json").read_text())
-TINY = IRLayout((1, 1), (4, 6), stem_stride=2, embedding_size=3)
+TINY: dict[str, Any] = {"stages": {4: 1, 6: 1}, "stem_stride": 2, "embedding_size": 3}
+
+
+def no_mend(_: object) -> str:
+    return ""
 
 
 def filled(key: str, shape: torch.Size) -> Tensor:
@@ -60,7 +66,9 @@ def test_filled_network_equals_reference_of_adaface_or_arcface(name: str) -> Non
     lines = sorted(f"{key} {list(value.shape)}" for key, value in state.items() if "num_batches" not in key)
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == REFERENCE[name]["keys_sha256"]
     assert sum(p.numel() for p in backbone.parameters()) == REFERENCE[name]["parameters"]
-    load_tensors(backbone, {key: filled(key, value.shape) for key, value in state.items()}, source="the fill rule")
+    load_tensors(
+        backbone, {key: filled(key, value.shape) for key, value in state.items()}, source="the fill rule", mend=no_mend
+    )
     assert_outputs(backbone, REFERENCE[name])
 
 
@@ -75,7 +83,7 @@ def test_released_mobilefacenet_equals_reference() -> None:
 
 def test_ir_101_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in IResNet("ir_101", LAYOUTS["ir_101"]).parameters()) == 65_150_912
+        assert sum(p.numel() for p in BACKBONES["ir_101"]().parameters()) == 65_150_912
 
 
 def test_slim_fits_a_web_page() -> None:
@@ -129,7 +137,7 @@ def test_normalisation_belongs_to_the_backbone(name: str, low: float, high: floa
 
 
 def test_bgr_backbone_gives_the_same_map_for_rgb_pictures() -> None:
-    rgb, bgr = IResNet("tiny", TINY).eval(), IResNet("tiny", TINY).eval()
+    rgb, bgr = IResNet("tiny", **TINY).eval(), IResNet("tiny", **TINY).eval()
     bgr.load_state_dict(rgb.state_dict())
     bgr.input_layer[0].weight.data = rgb.input_layer[0].weight.data.flip(1)
     bgr.channel_order = "BGR"
@@ -145,7 +153,7 @@ def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_logits_are_the_mean_of_the_class_maps_plus_bias() -> None:
-    model = FaceClassifier(IResNet("tiny", TINY), 5).eval()
+    model = FaceClassifier(IResNet("tiny", **TINY), 5).eval()
     images = torch.rand(2, 3, 48, 48)
     features = model.features(images)
     maps = torch.einsum("bchw,nc->bnhw", features, model.weight)
@@ -155,7 +163,7 @@ def test_logits_are_the_mean_of_the_class_maps_plus_bias() -> None:
 
 
 def test_every_parameter_but_the_embedding_head_learns() -> None:
-    model = FaceClassifier(IResNet("tiny", TINY), 3)
+    model = FaceClassifier(IResNet("tiny", **TINY), 3)
     model(torch.rand(4, 3, 48, 48)).square().sum().backward()
     without_gradient = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is None}
     assert without_gradient == {"output_layer"}
@@ -164,7 +172,7 @@ def test_every_parameter_but_the_embedding_head_learns() -> None:
 
 def test_a_classifier_needs_two_identities() -> None:
     with pytest.raises(ValueError, match="num_classes is 1"):
-        FaceClassifier(IResNet("tiny", TINY), 1)
+        FaceClassifier(IResNet("tiny", **TINY), 1)
 
 
 def test_slim_has_no_embedding() -> None:
@@ -185,24 +193,25 @@ def test_random_weights_follow_the_seed_and_leave_the_generator_alone() -> None:
 
 def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "classifier.safetensors"
-    model = FaceClassifier(IResNet("tiny", TINY), 3, seed=1)
+    model = FaceClassifier(IResNet("tiny", **TINY), 3, seed=1)
     model.train()(torch.rand(4, 3, 48, 48))  # moves the running statistics
     digest = save_weights(model, path, {"identities": "a b c"})
-    copy = FaceClassifier(IResNet("tiny", TINY), 3, seed=2)
-    assert load_weights(copy, path) == digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    copy = FaceClassifier(IResNet("tiny", **TINY), 3, seed=2)
+    copy.load_state_dict(load_file(path))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in copy.state_dict().items())
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_weights_that_do_not_fit_are_named_and_change_nothing() -> None:
-    model = IResNet("tiny", TINY)
+    model = IResNet("tiny", **TINY)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     tensors = {key: torch.zeros_like(value) for key, value in before.items()}
     del tensors["input_layer.1.weight"]
     tensors["head.kernel"] = torch.zeros(2)
     tensors["input_layer.2.weight"] = torch.zeros(9)
     with pytest.raises(ValueError, match="'tiny'") as caught:
-        load_tensors(model, tensors, source="other.safetensors")
+        load_tensors(model, tensors, source="other.safetensors", mend=no_mend)
     message = str(caught.value)
     assert "1 missing: input_layer.1.weight" in message
     assert "1 unexpected: head.kernel" in message
@@ -212,26 +221,26 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing() -> None:
 
 def test_a_long_list_of_keys_is_cut() -> None:
     with pytest.raises(ValueError, match=r"missing: input_layer\.0\.weight, .*, .* and \d+ more"):
-        load_tensors(IResNet("tiny", TINY), {}, source="empty.safetensors")
+        load_tensors(IResNet("tiny", **TINY), {}, source="empty.safetensors", mend=no_mend)
 
 
 def test_counters_of_batches_may_be_missing() -> None:
-    model = IResNet("tiny", TINY)
+    model = IResNet("tiny", **TINY)
     tensors = {key: value for key, value in model.state_dict().items() if "num_batches_tracked" not in key}
     tensors["input_layer.2.weight"] = torch.full((4,), 7.0)
-    load_tensors(model, tensors, source="file")
+    load_tensors(model, tensors, source="file", mend=no_mend)
     assert model.state_dict()["input_layer.2.weight"].tolist() == [7.0] * 4
 
 
 def test_bad_checkpoints_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"Unknown backbone 'ir_19'.*{backbone_names()[0]}"):
+    with pytest.raises(ValueError, match=f"Unknown backbone 'ir_19'.*{next(iter(BACKBONES))}"):
         load_backbone("ir_19")
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         load_backbone("slim", tmp_path / "gone.safetensors")
     with pytest.raises(FileNotFoundError, match="'mobilefacenet' has no built-in weights"):
         load_backbone("mobilefacenet", "builtin")
     broken = tmp_path / "broken.safetensors"
-    save_weights(IResNet("tiny", TINY), broken)
+    save_weights(IResNet("tiny", **TINY), broken)
     broken.write_bytes(broken.read_bytes()[:-10])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_backbone("slim", broken)

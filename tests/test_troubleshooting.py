@@ -25,7 +25,7 @@ from xfrlib import profile
 from xfrlib.data.faces import scan_faces
 from xfrlib.explainers.job import library_module
 from xfrlib.models import FaceClassifier, load_backbone
-from xfrlib.models.checkpoints import build_backbone
+from xfrlib.models.backbones import BACKBONES
 from xfrlib.profile import load_profile, project_root
 from xfrlib.regions import control_masks
 from xfrlib.run import NotebookRun
@@ -51,7 +51,7 @@ class Place:
 
     def adaface(self, **contents: Any) -> Path:
         path = self.root / "recogniser.ckpt"
-        torch.save(lightning(build_backbone("ir_18").state_dict()) | contents, path)
+        torch.save(lightning(BACKBONES["ir_18"]().state_dict()) | contents, path)
         return path
 
     def without(self, *modules: str) -> None:

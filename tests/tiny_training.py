@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from xfrlib.models import FaceClassifier
-from xfrlib.models.iresnet import IResNet, IRLayout
+from xfrlib.models.backbones import IResNet
 from xfrlib.models.weights import seeded
 from xfrlib.training import FineTuning, fine_tune
 
@@ -53,7 +53,7 @@ class Coloured(Dataset[Row]):
 
 def tiny(seed: int = 0) -> FaceClassifier:
     with seeded(seed):
-        backbone = IResNet("tiny", IRLayout((1,), (4,), embedding_size=3))
+        backbone = IResNet("tiny", {4: 1}, embedding_size=3)
     return FaceClassifier(backbone, 3, seed=seed)
 
 

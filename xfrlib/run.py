@@ -20,8 +20,7 @@ from IPython.display import Markdown
 from xfrlib import artifacts
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
-from xfrlib.models.classifier import FaceClassifier
-from xfrlib.models.saved import load_classifier, save_classifier
+from xfrlib.models.classifier import FaceClassifier, load_classifier, save_classifier
 from xfrlib.profile import data_root, did_you_mean, load_profile
 from xfrlib.sdd import Divergence
 

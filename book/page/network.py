@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xfrlib.models.backbones import IRBlock, IResNet
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.models.iresnet import IRBlock, IResNet
 
 WEIGHTS_LIMIT = 4_000_000  # bytes of the binary file
 _LEVELS = 32767  # a weight is a whole number of 16 bits times the scale of its row

@@ -1,14 +1,10 @@
-"""Checkpoints of released recognisers: found or fetched, read without running what they hold, fitted to a backbone.
-
-AdaFace (github.com/mk-minchul/AdaFace) releases Lightning ``.ckpt`` files, CVLFace (github.com/mk-minchul/CVLface)
-Hugging Face repositories with ``model.safetensors`` and ``pretrained_model/model.yaml``; this package writes plain
-safetensors.
-"""
+"""Checkpoints of released recognisers: found or fetched, read without running what they hold, fitted to a backbone."""
 
 import argparse
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +14,19 @@ import yaml
 from torch import Tensor
 
 from xfrlib.artifacts import file_sha256
-from xfrlib.models.backbone import CHANNEL_ORDERS, Backbone
-from xfrlib.models.iresnet import LAYOUTS, IResNet
-from xfrlib.models.mobilefacenet import MobileFaceNet
-from xfrlib.models.weights import mismatch, read_safetensors
+from xfrlib.models.backbones import BACKBONES, CHANNEL_ORDERS, Backbone
+from xfrlib.models.weights import load_tensors, mismatch, read_safetensors, seeded
 
 PREFIXES = ("model.net.", "model.", "net.", "module.")  # a longer one before the shorter one it begins with
 FOLDER_FILES = ("model.safetensors", "pretrained_model/model.pt", "model.pt")  # as CVLFace lays its repositories out
 
-
-class _Callback:
-    """Stands for Lightning's ModelCheckpoint, so that Lightning need not be installed and none of its code is run."""
-
-
 # What Lightning puts beside AdaFace's tensors and torch does not allow by itself: hyperparameters, the class of the
-# callback as the key of its state (Lightning before 1.6), and NumPy's numbers, such as a metric.
+# callback as the key of its state (Lightning before 1.6; an empty class stands for it, so that none of Lightning's code
+# is run), and NumPy's numbers, such as a metric.
 _NUMPY_SCALAR: Any = np.float64().__reduce__()[0]
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
-    (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (type("ModelCheckpoint", (), {}), "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # NumPy before 2
     (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -44,22 +34,53 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def backbone_names() -> tuple[str, ...]:
-    """Names that load_backbone knows."""
-    return (*LAYOUTS, "mobilefacenet")
+def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int = 0) -> Backbone:
+    """Backbone in evaluation mode: RGB pictures in [0, 1], (B, 3, 112, 112) -> last convolutional map (B, C, 7, 7).
 
+    Channel order and normalisation are the checkpoint's, kept by the backbone and applied by it.
+    ``checkpoint_sha256`` and ``checkpoint_source`` say what was loaded; both are None for random weights.
 
-def build_backbone(name: str) -> Backbone:
-    """Backbone with weights as torch draws them. `name` must be one of backbone_names."""
-    return MobileFaceNet() if name == "mobilefacenet" else IResNet(name, LAYOUTS[name])
+    Parameters
+    ----------
+    name : str
+        "slim", "mobilefacenet", "ir_18", "ir_34", "ir_50" or "ir_101".
+    checkpoint : str or Path, optional
+        "builtin" for the weights that ship with the package (slim only); "hub:<owner>/<repo>[@<revision>]" for a
+        Hugging Face repository; None or "" for random weights; or the path of
 
+        - a Lightning ``.ckpt`` of github.com/mk-minchul/AdaFace: tensors under ``state_dict`` with the prefix
+          ``model.``; the margin head's (``head.…``) are ignored. Takes BGR.
+        - ``model.safetensors`` or ``.pt`` of github.com/mk-minchul/CVLface, or the folder with it: prefix
+          ``model.net.`` or ``net.``; the order is the ``color_space`` of the configuration beside it, RGB without one.
+        - this package's safetensors: plain keys; RGB and the backbone's own normalisation unless the metadata
+          (``channel_order``, ``mean``, ``std``) say otherwise.
+    seed : int
+        Random weights are drawn from it.
 
-def find_checkpoint(name: str, checkpoint: str | Path) -> tuple[Path, str]:
-    """Path and source of a checkpoint: "builtin", "hub:<owner>/<repo>[@<revision>]", a file, or a folder with one.
-
-    The source is "builtin", "hub:<owner>/<repo>@<commit>" or the file's name, never a machine's path.
-    Raises FileNotFoundError where there is none or the hub does not give it, ValueError for a malformed hub name.
+    Raises
+    ------
+    ValueError
+        For an unknown name, a malformed reference to the hub, or a checkpoint that is not whole, would build other
+        types than a checkpoint needs (no code of it is run), or does not fit: then it names keys and shapes at fault
+        and the backbone that they are those of.
+    FileNotFoundError
+        For a missing file or one that the hub does not give.
     """
+    if name not in BACKBONES:
+        raise ValueError(f"Unknown backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
+    path, source = _find(name, checkpoint) if checkpoint else (None, "")
+    with seeded(seed):
+        backbone = BACKBONES[name]()
+    if path is not None:
+        tensors, metadata = _read(path)
+        load_tensors(backbone, tensors, source=path, mend=_fitting)
+        backbone.set_input(metadata, path)
+        backbone.checkpoint_sha256, backbone.checkpoint_source = file_sha256(path), source
+    return backbone.eval()
+
+
+def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
+    """Path of a checkpoint, and its source: "builtin", "hub:<owner>/<repo>@<commit>" or the file's name."""
     if str(checkpoint).startswith("hub:"):
         return _fetch(str(checkpoint))
     if checkpoint == "builtin":
@@ -94,14 +115,10 @@ def _fetch(reference: str) -> tuple[Path, str]:
         commit = path.parent.name if path.parent.parent.name == "snapshots" else revision
         for file in ("pretrained_model/model.yaml", "config.json"):
             known = huggingface_hub.try_to_load_from_cache(repository, file, revision=commit or None)
-            if known is huggingface_hub._CACHED_NO_EXIST:  # so that a repository without it loads offline too
-                continue
-            try:
-                huggingface_hub.hf_hub_download(repository, file, revision=commit or None)
-            except errors.LocalEntryNotFoundError:
-                raise  # Not here and no network: the file may exist and say BGR, so it must not be passed over.
-            except errors.EntryNotFoundError:
-                continue
+            if known is not huggingface_hub._CACHED_NO_EXIST:  # so that a repository without it loads offline too
+                # Not here and no network is an error: the file may exist and say BGR, so it must not be passed over.
+                with suppress(errors.RemoteEntryNotFoundError):
+                    huggingface_hub.hf_hub_download(repository, file, revision=commit or None)
     except Exception as error:  # the hub's own, httpx's and the disk's; all end in the same mend
         reasons = {
             errors.GatedRepoError: "its owner wants you to ask for access first",
@@ -119,12 +136,8 @@ def _fetch(reference: str) -> tuple[Path, str]:
     return path, f"hub:{repository}" + (f"@{commit}" if commit else "")
 
 
-def read_pickled(path: Path) -> dict[str, object]:
-    """The dictionary that torch.save wrote; tensors, plain values and `_HARMLESS` types only, and no code is run.
-
-    Raises FileNotFoundError where there is no such file, ValueError for a file that wants to build anything else (the
-    sentence names it), is not whole, or holds no dictionary.
-    """
+def _read_pickled(path: Path) -> dict[str, object]:
+    """The dictionary that torch.save wrote; tensors, plain values and `_HARMLESS` types only, and no code is run."""
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a file that exists.")
     try:
@@ -146,12 +159,12 @@ def read_pickled(path: Path) -> dict[str, object]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors under the backbone's own keys, and the metadata that says how its input is made. See load_checkpoint."""
+    """Tensors under the backbone's own keys, and the metadata that says how its input is made. See `load_backbone`."""
     lightning, metadata = False, dict[str, str]()
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
     elif path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        found = read_pickled(path)
+        found = _read_pickled(path)
         state = found.get("state_dict", found)
         lightning = state is not found
         if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -163,10 +176,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; give a .safetensors, .ckpt, .pt, .pth or .bin file.")
     prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in tensors)), "")
-    if lightning:
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
     # A key without the prefix stays as it is and is reported as unexpected: nothing is dropped in silence.
-    tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    kept = (item for item in tensors.items() if not (lightning and item[0].startswith("head.")))
+    tensors = {key.removeprefix(prefix): value for key, value in kept}
     adaface = prefix == "model." or (lightning and "net." not in prefix)
     order = None if not prefix or (lightning and adaface) else _colour_space(path)
     # AdaFace's README: "our pretrained model takes the input in BGR color channel". CVLFace's say RGB: model.yaml of
@@ -187,49 +199,24 @@ def _colour_space(path: Path) -> str | None:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} cannot be read, so the channel order is unknown; download it again.") from error
-        config = config if isinstance(config, dict) else {}
-        nested = config.get("conf")
-        order = config.get("color_space") or (nested.get("color_space") if isinstance(nested, dict) else None)
-        if order is not None and order not in CHANNEL_ORDERS:
-            raise ValueError(f"{file}: color_space is {order!r}; a backbone takes RGB or BGR.")
-        if order is not None:
-            return order
+        match config:
+            case {"color_space": str(order)} | {"conf": {"color_space": str(order)}}:
+                if order not in CHANNEL_ORDERS:
+                    raise ValueError(f"{file}: color_space is {order!r}; a backbone takes RGB or BGR.")
+                return order
     return None
 
 
-def _fitting(tensors: dict[str, Tensor]) -> str:
+def _fitting(tensors: Mapping[str, Tensor]) -> str:
     """A sentence that says which backbone the tensors are those of."""
-    for name in backbone_names():
+    for name, build in BACKBONES.items():
         with torch.device("meta"):
-            candidate = build_backbone(name)
+            candidate = build()
+        these = f"These keys and shapes are those of {name!r}"
         if not mismatch(candidate, tensors):
-            return f"These keys and shapes are those of {name!r}: load that backbone."
+            return f"{these}: load that backbone."
         head = {k: v for k, v in candidate.state_dict().items() if k.split(".")[0] in candidate.embedding_layers}
         if head and not head.keys() & tensors.keys() and not mismatch(candidate, {**head, **tensors}):
-            layers = sorted({key.split(".")[0] for key in head})
-            return (
-                f"These keys and shapes are those of {name!r} without its embedding head ({', '.join(layers)}): "
-                "give the checkpoint of the whole recogniser."
-            )
-    return f"They are those of none of {', '.join(backbone_names())}."
-
-
-def load_checkpoint(backbone: Backbone, path: Path, source: str) -> None:
-    """Load `path` into `backbone` with its channel order, normalisation, SHA-256 and source.
-
-    - AdaFace's Lightning ``.ckpt``: tensors under ``state_dict`` with the prefix ``model.``; the margin head's
-      (``head.kernel``, ``head.t``, ``head.batch_mean``, ``head.batch_std``) are ignored. Takes BGR.
-    - CVLFace's ``model.safetensors`` or ``.pt``: prefix ``model.net.`` or ``net.``; the order is the ``color_space`` of
-      the configuration beside it, RGB without one.
-    - This package's safetensors: plain keys; RGB and the backbone's own normalisation unless the metadata
-      (``channel_order``, ``mean``, ``std``) say otherwise.
-
-    Raises FileNotFoundError for a missing file; ValueError for one that is not whole, would build other types than a
-    checkpoint needs, or does not fit: then it names keys and shapes at fault and the backbone that they are those of.
-    """
-    tensors, metadata = _read(path)
-    if fault := mismatch(backbone, tensors):
-        raise ValueError(f"{path} does not fit {backbone.name!r}: {fault}. {_fitting(tensors)}")
-    backbone.set_input(metadata, path)
-    backbone.load_state_dict(tensors, strict=False)
-    backbone.checkpoint_sha256, backbone.checkpoint_source = file_sha256(path), source
+            layers = ", ".join(sorted({key.split(".")[0] for key in head}))
+            return f"{these} without its embedding head ({layers}): give the checkpoint of the whole recogniser."
+    return f"They are those of none of {', '.join(BACKBONES)}."

@@ -1,19 +1,35 @@
-"""The identity classifier whose class activation maps are exact: feature map, average pooling, one linear layer."""
+"""The identity classifier whose class activation maps are exact (feature map, average pooling, one linear layer).
 
+As one file it is its weights, what its backbone is and takes, and the identities that it knows.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from xfrlib.models.backbone import Backbone
-from xfrlib.models.weights import seeded
+from xfrlib.models.backbones import Backbone
+from xfrlib.models.checkpoints import load_backbone
+from xfrlib.models.weights import load_tensors, read_safetensors, save_weights, seeded
 
 
 class FaceClassifier(nn.Module):
     """Backbone map, global average pooling, one linear layer with bias (Zhou et al. 2016, CVPR, section 2).
 
-    The head is drawn from ``seed``. What the backbone has for embeddings only takes no part in the logits; its
-    parameters are frozen here, so that no optimiser changes them and no distributed run waits for their gradients.
+    What the backbone has for embeddings only takes no part in the logits; its parameters are frozen here, so that no
+    optimiser changes them and no distributed run waits for their gradients.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Pictures to a last convolutional map of ``out_channels`` channels.
+    num_classes : int
+        Number of identities N, at least 2.
+    seed : int
+        The head is drawn from it.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, *, seed: int = 0) -> None:
@@ -23,11 +39,9 @@ class FaceClassifier(nn.Module):
         self.backbone = backbone
         with seeded(seed):
             self.head = nn.Linear(cast(int, backbone.out_channels), num_classes)
-        if isinstance(backbone, Backbone):
-            for name in backbone.embedding_layers:
-                layer = getattr(backbone, name)
-                if layer is not None:
-                    layer.requires_grad_(False)
+        for name in getattr(backbone, "embedding_layers", ()):
+            if (layer := getattr(backbone, name)) is not None:
+                layer.requires_grad_(False)
 
     @property
     def weight(self) -> Tensor:
@@ -51,3 +65,27 @@ class FaceClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> logits (B, N)."""
         return self.head(torch.mean(self.features(images), dim=(2, 3)))
+
+
+def save_classifier(path: str | Path, model: FaceClassifier, identities: Sequence[str]) -> str:
+    """Write `model` with the names of its classes, in order of their index; returns the file's SHA-256."""
+    if len(identities) != model.num_classes:
+        raise ValueError(f"{len(identities)} names for {model.num_classes} classes")
+    backbone = cast(Backbone, model.backbone)
+    names = {"backbone": backbone.name, "identities": json.dumps(list(identities))}
+    return save_weights(model, path, {**names, **backbone.input_metadata()})
+
+
+def load_classifier(path: str | Path) -> FaceClassifier:
+    """Read what `save_classifier` wrote: channel order, normalisation and origin of the backbone come back with it.
+
+    Raises `ValueError` for a file without its names.
+    """
+    tensors, metadata = read_safetensors(Path(path))
+    if not {"backbone", "identities"} <= metadata.keys():
+        raise ValueError(f"{path} is no classifier of this package: it does not name its backbone and its identities")
+    backbone = load_backbone(metadata["backbone"])
+    backbone.set_input(metadata, path)
+    model = FaceClassifier(backbone, len(json.loads(metadata["identities"])))
+    load_tensors(model, tensors, source=path, mend=lambda _: "Choose the model it was made for.")
+    return model.eval()

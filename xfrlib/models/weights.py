@@ -1,7 +1,7 @@
 """Reading and writing weights: safetensors only, every key and shape checked, the SHA-256 of the file kept."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,52 +44,44 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _some(keys: list[str]) -> str:
-    """The first few keys, and how many more there are."""
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return ", ".join(keys[:_NAMED]) + more
-
-
 def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     """The first few missing, unexpected and wrongly shaped keys in words; empty where ``tensors`` fit ``model``.
 
     Only ``num_batches_tracked`` may be missing: it counts batches, and no result depends on it.
     """
     expected = model.state_dict()
-    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in tensors if key not in expected]
-    misshaped = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "of the wrong shape": misshaped}
-    return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
+    faults = {
+        "missing": [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in tensors if key not in expected],
+        "of the wrong shape": [
+            f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in tensors and tensors[key].shape != value.shape
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {kind}: {', '.join(keys[:_NAMED])}"
+        + (f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
+        for kind, keys in faults.items()
+        if keys
+    )
 
 
-def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+def load_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path, mend: Callable[[Mapping[str, Tensor]], str]
+) -> None:
     """Copy ``tensors`` into ``model``; keys and shapes must agree exactly, see `mismatch`.
 
-    Raises ValueError that names the first few missing, unexpected and wrongly shaped keys; the model is then unchanged.
+    Raises ValueError that names the first few keys at fault and ends in ``mend(tensors)``; the model is then unchanged.
     """
     if fault := mismatch(model, tensors):
         name = getattr(model, "name", type(model).__name__)
-        raise ValueError(f"{source} does not fit {name!r}: {fault}. Choose the model it was made for.")
+        raise ValueError(f"{source} does not fit {name!r}: {fault}. {mend(tensors)}")
     model.load_state_dict(dict(tensors), strict=False)
 
 
-def load_weights(model: nn.Module, path: str | Path) -> str:
-    """Load a safetensors file into ``model`` and return the file's SHA-256. Errors: read_safetensors, load_tensors."""
-    path = Path(path)
-    load_tensors(model, read_safetensors(path)[0], source=str(path))
-    return file_sha256(path)
-
-
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
-    """Write ``model``'s state to a safetensors file, whole or not at all, and return its SHA-256.
-
-    Equal weights and metadata give equal files.
-    """
+    """Write the state of `model` as safetensors, whole or not at all. Returns its SHA-256, equal for equal input."""
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with write_atomic(path) as temporary:
