@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from xfrlib import artifacts
@@ -21,7 +20,7 @@ from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import CONTROLS
 from xfrlib.run import NotebookRun, command_line_run
-from xfrlib.training.loop import _Run
+from xfrlib.training.loop import Learner, make_accelerator
 from xfrlib.training.recipe import Recipe
 
 _MAPS = 2  # SDD and CAM: what notebook 06 holds against the controls
@@ -48,15 +47,15 @@ def training_rate(
     seconds: float = 3.0,
 ) -> float:  # fmt: skip
     """Pictures a second of whole training steps of `fine_tune` on random pictures in memory; the weights change."""
-    run = _Run(model, recipe, Accelerator(cpu=device.type == "cpu", mixed_precision="no"), compile=compile)
-    run.learning_mode()
+    learner = Learner(model, recipe, make_accelerator(device), compile=compile)
+    learner.learning_mode()
     size = batch_size or recipe.batch_size
     parts = torch.rand(size, 3, 112, 112).chunk(recipe.accumulation)
     labels = torch.arange(size) % model.num_classes
 
     def step() -> None:
         for number, part in enumerate(parts, start=1):
-            run.part(part, labels[: len(part)], size, last=number == len(parts))
+            learner.part(part, labels[: len(part)], size, last=number == len(parts))
 
     return size * _rate(step, device, seconds)
 

@@ -4,17 +4,7 @@ One code path for a CPU, a GPU, several GPUs and several machines: `fine_tune` i
 ``accelerate launch -m xfrlib.training --profile <name>``.
 """
 
-from xfrlib.prediction import accuracy, predict
 from xfrlib.training.loop import FineTuning, fine_tune
-from xfrlib.training.options import fine_tuning_options
-from xfrlib.training.recipe import Recipe, training_precision
+from xfrlib.training.recipe import Recipe, fine_tuning_options, training_precision
 
-__all__ = [
-    "FineTuning",
-    "Recipe",
-    "accuracy",
-    "fine_tune",
-    "fine_tuning_options",
-    "predict",
-    "training_precision",
-]
+__all__ = ["FineTuning", "Recipe", "fine_tune", "fine_tuning_options", "training_precision"]

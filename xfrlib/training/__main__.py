@@ -6,21 +6,22 @@ accelerate launch -m xfrlib.training --profile paper
 
 from __future__ import annotations
 
-from accelerate import PartialState
-
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import command_line_run
-from xfrlib.training import fine_tune, fine_tuning_options
-from xfrlib.training.options import NOTEBOOK
+from xfrlib.training.loop import fine_tune, make_accelerator
+from xfrlib.training.recipe import fine_tuning_options
+
+NOTEBOOK = "02_fine_tuning"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
     run = command_line_run(NOTEBOOK, __doc__, arguments)
+    accelerator = make_accelerator(run.device)  # first: what is not installed is named before any work
     train, validation = run.dataset("train"), run.dataset("validation")
     model = FaceClassifier(run.backbone(), train.num_classes, seed=run.profile.seed)
     tuning = fine_tune(model, train, validation, **fine_tuning_options(run))
-    if PartialState().is_main_process:
+    if accelerator.is_main_process:
         print(
             f"{len(tuning.history)} epochs on {tuning.processes} x {tuning.device} in {tuning.precision}; "
             f"best is epoch {tuning.best_epoch}: validation accuracy {tuning.best_validation_accuracy:.2%}. "

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from xfrlib.models.weights import seeded
 from xfrlib.profile import AUGMENTATIONS
 
-Change = Callable[[Tensor], Tensor]
 # "photometric": what cameras and crops vary. Each strength is ours; the paper does not say whether it augments at all.
-_CHANGES: dict[str, tuple[Change, ...]] = {
+_CHANGES: dict[str, tuple[nn.Module, ...]] = {
     "none": (),
     "flip": (v2.RandomHorizontalFlip(),),
     "photometric": (
@@ -44,8 +42,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         index, seed = key
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             image, label = self.dataset[index][:2]
             for change in self.changes:
                 image = change(image)

@@ -6,17 +6,15 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,7 +27,12 @@ from xfrlib.prediction import predict
 from xfrlib.training.augmentation import Augmented
 from xfrlib.training.recipe import Recipe, Steps, training_precision
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from accelerate import Accelerator
+
 _LOG = logging.getLogger(__name__)
+_STATEFUL = ("model", "optimiser", "schedule")  # of a Learner
 
 
 @dataclass
@@ -53,6 +56,18 @@ class FineTuning:
     note: str
 
 
+def make_accelerator(device: torch.device | str | None) -> Accelerator:
+    """What divides the work among processes, on their GPUs; on the CPU for device "cpu" and where there is no GPU.
+
+    Raises ImportError that says what to install where a package that only training needs is missing.
+    """
+    try:
+        accelerate, _ = import_module("accelerate"), import_module("pandas")
+    except ImportError as error:
+        raise ImportError(f'fine-tuning needs {error.name}: pip install "xfrlib[train]"') from error
+    return accelerate.Accelerator(cpu=device is not None and torch.device(device).type == "cpu", mixed_precision="no")
+
+
 def fine_tune(
     model: FaceClassifier,
     train: Dataset[Any],
@@ -71,98 +86,101 @@ def fine_tune(
 ) -> FineTuning:
     """Fine-tune the classifier; it is left on its device with the best weights, in evaluation mode.
 
-    Under ``accelerate launch`` every process calls this with the same arguments and the work is divided among them;
-    else one device does it all. The code is the same.
+    Best is the highest validation accuracy; among equals the lowest validation loss, then the earlier epoch. Under
+    ``accelerate launch`` every process calls this with the same arguments and the work is divided among them; else one
+    device does it all. The code is the same. torch's global generators are put back at the end.
 
-    train, validation: data sets of (image (3, H, W) RGB in [0, 1], label, ...).
-    Best: highest validation accuracy; among equals the lowest validation loss, then the earlier epoch.
-    device: "cpu", or None for what Accelerate finds: the process's GPU, else the CPU.
-    num_workers: processes that read and change pictures beside each training process; no result depends on it.
-    compile: put the network through torch.compile first, which takes a minute and pays on a GPU.
-    checkpoint: written after each epoch, whole or not at all. A later call continues from it where recipe, initial
-        weights, sizes of the data and ``fingerprint`` (whatever else the result depends on) are the same. Where one
-        differs, it says so, sets the file aside as ``<name>.other`` and starts anew. ``epochs`` may be raised: the
-        epochs already done are kept. On a CPU, with the same number of threads and processes, the continued run ends
-        with the weights of an unbroken one, bit for bit, wherever it was killed.
-    log: CSV of the history, rewritten after each epoch; tensorboard: folder for the same numbers as TensorBoard reads
-        them.
-    after_epoch: called in every process with each new row of the history, once the checkpoint is written.
+    Parameters
+    ----------
+    model : FaceClassifier
+        It is changed.
+    train, validation : Dataset
+        Items are (image (3, H, W) RGB in [0, 1], label, ...).
+    device : torch.device or str, optional
+        "cpu", or None for what Accelerate finds: the process's GPU, else the CPU.
+    num_workers : int
+        Processes that read and change pictures beside each training process; no result depends on it.
+    compile : bool
+        Put the network through torch.compile first, which takes a minute and pays on a GPU.
+    checkpoint : Path, optional
+        Written after each epoch, whole or not at all. A later call continues from it where recipe, initial weights,
+        sizes of the data and fingerprint are the same. Where one differs, it says so, sets the file aside as
+        ``<name>.other`` and starts anew. epochs may be raised: the epochs already done are kept. On a CPU, with the
+        same number of threads and processes, the continued run ends with the weights of an unbroken one, bit for bit,
+        wherever it was killed.
+    log, tensorboard : Path, optional
+        CSV of the history, rewritten after each epoch; folder for the same numbers as TensorBoard reads them.
+    fingerprint : str
+        Whatever else the result depends on.
+    progress : bool
+        Show a bar.
+    after_epoch : callable, optional
+        Called in every process with each new row of the history, once the checkpoint is written.
+    **recipe
+        Fields of `Recipe`.
 
-    recipe: fields of `Recipe`.
-        batch_size: pictures of one step of the weights, over all processes. accumulation: parts that a process puts
-            through the network one after the other, to save memory. Only BatchNorm, which sees a part at a time, tells
-            the difference between processes, parts and a whole batch: between epochs its statistics are averaged over
-            processes, and with freeze="batchnorm" the losses agree.
-        learning_rate: of every parameter, or of the head only where backbone_learning_rate is given; both are
-            multiplied by lr_gamma after every lr_step epochs. The paper does not give batch_size, weight_decay and
-            augmentation: these are ours.
-        freeze: "nothing"; "batchnorm": its statistics stay as they are; "backbone": only the head learns.
-        augmentation: a name of `xfrlib.profile.AUGMENTATIONS`.
-        precision: "fp32", "bf16", or "auto" for bf16 where the device has it.
-        seed: with the epoch, it decides the order of the pictures and every random change of them. torch's global
-            generators are put back at the end.
-
-    Raises ValueError for impossible settings, empty data or a single identity; TypeError for an unknown setting;
-    FloatingPointError, naming epoch, batch and learning rate, when the loss is not finite.
-    Source: recipe of arXiv 2505.03837 (AdamW 0.005, 20 epochs, StepLR 10 / 0.1).
+    Raises
+    ------
+    ValueError
+        For impossible settings, empty data or a single identity.
+    FloatingPointError
+        When the loss is not finite, naming epoch, batch and learning rate.
     """
     chosen = Recipe(**recipe)
     pictures = Augmented(train, chosen.augmentation)
-    _check_data(model, train, validation)
-    accelerator = Accelerator(cpu=device is not None and torch.device(device).type == "cpu", mixed_precision="no")
-    if len(pictures) < 2 * accelerator.num_processes:
-        raise ValueError(
-            f"train has {len(pictures)} picture(s); each of {accelerator.num_processes} process(es) needs 2."
-        )
-    progress &= accelerator.is_main_process
-    settings = _settings(model, chosen, (len(pictures), _length(validation)), fingerprint)
-    run = _Run(model, chosen, accelerator, compile=compile)
-    note = run.restore(checkpoint, settings) if checkpoint is not None else ""
+    accelerator = make_accelerator(device)
+    main, process, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    sizes = len(pictures), len(validation)  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
+    _check_data(model, sizes, {"train": train, "validation": validation}, processes)
+    settings = _settings(model, chosen, sizes, fingerprint)
+    learner = Learner(model, chosen, accelerator, compile=compile)
+    note = learner.restore(checkpoint, settings) if checkpoint is not None else ""
     if note:
-        _say(note, progress)
-    resumed_from = len(run.history)
+        (tqdm.write if progress and main else _LOG.info)(note)
+    done, epochs = len(learner.history), chosen.epochs
 
-    steps = Steps(len(pictures), chosen, accelerator.process_index, accelerator.num_processes)
+    steps = Steps(len(pictures), chosen, process, processes)
     gpu = accelerator.device.type == "cuda"
     workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": gpu, "persistent_workers": num_workers > 0}
     loader = DataLoader(pictures, batch_sampler=steps, **workers)
-    own = range(accelerator.process_index, _length(validation), accelerator.num_processes)
-    held_out = DataLoader(Subset(validation, own), max(chosen.batch_size // accelerator.num_processes, 1), **workers)
+    own = Subset(validation, range(process, sizes[1], processes))
+    held_out = DataLoader(own, max(chosen.batch_size // processes, 1), **workers)
+    batches = {"total": epochs * steps.per_epoch, "initial": done * steps.per_epoch, "unit": "batch"}
     with (
-        _TensorBoard(tensorboard if accelerator.is_main_process else None, resumed_from, chosen.epochs) as board,
+        _tensorboard(tensorboard if main and done < epochs else None, done) as board,
         # smoothing=0: the mean rate since the start, validation included, so that the time left is that of the run.
-        tqdm(
-            total=chosen.epochs * steps.per_epoch, initial=resumed_from * steps.per_epoch, desc="fine-tuning",
-            unit="batch", smoothing=0, mininterval=1, disable=not progress,
-        ) as bar,
+        tqdm(desc="fine-tuning", **batches, smoothing=0, mininterval=1, disable=not (progress and main)) as bar,
         torch.random.fork_rng(devices=[accelerator.device] if gpu else []),
-    ):  # fmt: skip
-        for epoch in range(resumed_from + 1, chosen.epochs + 1):
+    ):
+        for epoch in range(done + 1, epochs + 1):
             started = perf_counter()
             steps.begin(epoch)
             torch.manual_seed(epoch)  # for what a network itself may draw
-            row = run.train_epoch(loader, steps, epoch, bar) | run.validate(held_out)
-            run.close_epoch({"epoch": epoch} | row | {"seconds": round(perf_counter() - started, 3)})
+            row = learner.train_epoch(loader, steps, epoch, bar) | learner.validate(held_out)
+            row |= {"seconds": round(perf_counter() - started, 3)}
+            learner.close_epoch({"epoch": epoch} | row)
             bar.set_postfix_str(f"epoch {epoch}: validation accuracy {row['validation_accuracy']:.1%}")
-            if accelerator.is_main_process:
+            if main:
                 if checkpoint is not None:
-                    run.save(checkpoint, settings)
-                _write_log(log, run.history)
-                board.add(run.history[-1])
+                    learner.save(checkpoint, settings)
+                learner.write_log(log)
+                if board is not None:
+                    for name, value in row.items():
+                        board.add_scalar(name, value, epoch)
+                    board.flush()
             accelerator.wait_for_everyone()
             if after_epoch is not None:
-                after_epoch(dict(run.history[-1]))
-    if accelerator.is_main_process:
-        _write_log(log, run.history)  # the log is there even if nothing was left to train
-    run.finish()
-    best = run.best
+                after_epoch(dict(learner.history[-1]))
+    if main:
+        learner.write_log(log)  # the log is there even if nothing was left to train
+    learner.finish()
+    best, history = learner.best, learner.table()
     return FineTuning(
-        pd.DataFrame(run.history), int(best["epoch"]), best["validation_accuracy"], **run.how,
-        resumed_from=resumed_from, note=note,
-    )  # fmt: skip
+        history, int(best["epoch"]), best["validation_accuracy"], **learner.how, resumed_from=done, note=note
+    )
 
 
-class _Run:
+class Learner:
     """Model, optimiser, schedule, history and best weights of one fine-tuning, in one process."""
 
     def __init__(self, model: FaceClassifier, recipe: Recipe, accelerator: Accelerator, *, compile: bool) -> None:
@@ -171,8 +189,8 @@ class _Run:
         # channels_last is the layout of GPU convolutions; training with it on a CPU crashes in torch 2.15.
         self.format = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         self.model = model.to(self.device, memory_format=self.format)  # type: ignore[call-overload]
-        frozen = list(model.backbone.parameters()) if recipe.freeze == "backbone" else []
-        self.frozen_here = [parameter for parameter in frozen if parameter.requires_grad]
+        learning = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+        self.frozen_here = learning if recipe.freeze == "backbone" else []
         for parameter in self.frozen_here:
             parameter.requires_grad_(False)
         self.how = {
@@ -181,11 +199,10 @@ class _Run:
             "processes": accelerator.num_processes,
         }
         rate = recipe.learning_rate if recipe.backbone_learning_rate is None else recipe.backbone_learning_rate
-        groups: list[dict[str, Any]] = [
-            {"params": list(model.head.parameters()), "lr": recipe.learning_rate},
-            {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": rate},
-        ]
-        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=recipe.weight_decay)
+        groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": recipe.learning_rate}]
+        if recipe.freeze != "backbone":
+            groups.append({"params": learning, "lr": rate})
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser, recipe.lr_step, recipe.lr_gamma)
         # Weights are shared: what the prepared network learns is the model's.
         self.network: nn.Module = accelerator.prepare_model(torch.compile(self.model) if compile else self.model)
@@ -200,10 +217,9 @@ class _Run:
     def learning_mode(self) -> None:
         """Training mode, but for what is frozen."""
         self.network.train()
+        frozen = {"nothing": (), "batchnorm": (_BatchNorm,), "backbone": (nn.Module,)}[self.recipe.freeze]
         for module in self.model.backbone.modules():
-            if self.recipe.freeze == "backbone" or (
-                self.recipe.freeze == "batchnorm" and isinstance(module, _BatchNorm)
-            ):
+            if isinstance(module, frozen):
                 module.eval()
 
     def part(self, images: Tensor, labels: Tensor, total: int, *, last: bool) -> tuple[Tensor, Tensor]:
@@ -280,107 +296,82 @@ class _Run:
         for parameter in self.frozen_here:
             parameter.requires_grad_(True)
 
+    def table(self) -> pd.DataFrame:
+        """The history, a row for each epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history)
+
+    def write_log(self, path: Path | None) -> None:
+        """The history as CSV, if there is a path for it and any of it."""
+        if path is not None and self.history:
+            with write_atomic(path) as part:
+                self.table().to_csv(part, index=False)
+
     def save(self, path: Path, settings: dict[str, Any]) -> None:
         """Write all that the next epoch depends on; random numbers and data order follow from seed and epoch."""
-        state = {
-            "settings": settings,
-            "how": self.how,
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "best": self.best_state,
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        state = {"settings": settings, "how": self.how, "history": self.history, "best": self.best_state}
         with write_atomic(path) as part:
-            torch.save(state, part)
+            torch.save(state | {name: getattr(self, name).state_dict() for name in _STATEFUL}, part)
 
     def restore(self, path: Path, settings: dict[str, Any]) -> str:
         """Take over the state in ``path`` if it is of the same run. Returns a sentence that says what was done.
 
         All processes of one machine and of several read the same file, so that ``path`` must lie on a shared disk.
         """
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main:
             remove_leftovers(path)
-        found = [path.exists()]
-        broadcast_object_list(found)  # the main process's view counts
-        if not found[0]:
+        found = torch.tensor([float(main and path.exists())])  # the main process's view counts
+        if not any(self._over_processes(found)):
             return ""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             other, history = state["settings"], state["history"]
         except Exception as error:
             raise ValueError(f"The checkpoint {path} cannot be read ({error}). Delete it to start anew.") from error
+        done, wanted = len(history), self.recipe.epochs
         differs = [key for key in settings if other.get(key) != settings[key]]
-        reason = ""
-        if differs:
+        if differs or done > wanted:
             reason = f"is of another run ({', '.join(differs)} differ)"
-        elif len(history) > self.recipe.epochs:
-            reason = f"holds {len(history)} epochs, {self.recipe.epochs} are wanted"
-        if reason:
+            if not differs:
+                reason = f"holds {done} epochs, {wanted} are wanted"
             aside = path.with_name(f"{path.name}.other")
             self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
+            if main:
                 path.replace(aside)
             return f"{path.name} {reason}: fine-tuning starts anew, and the file is kept as {aside.name}."
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.history, self.best_state = history, state["best"]
-        if len(history) == self.recipe.epochs:
-            self.how = state["how"]
-            return f"{path.name} holds all {self.recipe.epochs} epochs: nothing to train."
-        changed = ", ".join(f"{key} {state['how'][key]} before, {value} now" for key, value in self.how.items()
-                            if state["how"][key] != value)  # fmt: skip
-        return f"{path.name} holds {len(history)} of {self.recipe.epochs} epochs: fine-tuning continues" + (
-            f" ({changed})." if changed else "."
-        )
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.history, self.best_state, before = history, state["best"], state["how"]
+        if done == wanted:
+            self.how = before
+            return f"{path.name} holds all {wanted} epochs: nothing to train."
+        changed = [f"{key} {before[key]} before, {now} now" for key, now in self.how.items() if before[key] != now]
+        so = f" ({', '.join(changed)})" if changed else ""
+        return f"{path.name} holds {done} of {wanted} epochs: fine-tuning continues{so}."
 
 
-class _TensorBoard:
-    """Writes rows of the history for TensorBoard; without a folder, or with nothing left to train, it does nothing."""
+def _tensorboard(folder: Path | None, done: int) -> Any:
+    """What writes for TensorBoard; nothing without a folder."""
+    if folder is None:
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
-    def __init__(self, folder: Path | None, done: int, epochs: int) -> None:
-        self.folder = folder if done < epochs else None
-        self.done = done
-
-    def __enter__(self) -> _TensorBoard:
-        if self.folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
-
-            # purge_step hides what a killed run wrote of an epoch that is now done again.
-            self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        return self
-
-    def add(self, row: dict[str, float]) -> None:
-        if self.folder is not None:
-            for name, value in row.items():
-                if name != "epoch":
-                    self.writer.add_scalar(name, value, int(row["epoch"]))
-            self.writer.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder is not None:
-            self.writer.close()
+    return SummaryWriter(folder, purge_step=done + 1)  # hides what a killed run wrote of an epoch now done again
 
 
-def _length(dataset: Dataset[Any] | Sequence[Any]) -> int:
-    return len(dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
-
-
-def _check_data(model: FaceClassifier, train: Dataset[Any], validation: Dataset[Any]) -> None:
+def _check_data(model: FaceClassifier, sizes: tuple[int, int], sets: dict[str, Dataset[Any]], processes: int) -> None:
     """Sizes, and labels where the data set has a ``table`` of them: finding out later costs an epoch."""
-    if _length(train) < 2:
-        raise ValueError(f"train has {_length(train)} picture(s); at least 2 are needed.")
-    if _length(validation) < 1:
+    if sizes[0] < 2 * processes:
+        raise ValueError(f"train has {sizes[0]} picture(s); each of {processes} process(es) needs 2.")
+    if sizes[1] < 1:
         raise ValueError("validation has no picture; without one the best epoch cannot be chosen.")
-    for name, dataset in (("train", train), ("validation", validation)):
-        table = getattr(dataset, "table", None)
-        if table is None or "label" not in table:
-            continue
-        labels = set(table["label"])
-        if name == "train" and len(labels) < 2:
+    for name, dataset in sets.items():
+        labels = set(getattr(dataset, "table", {}).get("label", ()))
+        if name == "train" and len(labels) == 1:
             raise ValueError("train holds pictures of a single identity; a classifier needs at least 2.")
-        if min(labels) < 0 or max(labels) >= model.num_classes:
+        if labels and not 0 <= min(labels) <= max(labels) < model.num_classes:
             raise ValueError(
                 f"{name} has labels from {min(labels)} to {max(labels)}, but the model has {model.num_classes} classes "
                 f"(0 to {model.num_classes - 1}). Build FaceClassifier with the number of identities of the data."
@@ -393,23 +384,6 @@ def _settings(model: FaceClassifier, recipe: Recipe, sizes: tuple[int, int], fin
     for key, value in model.state_dict().items():
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    chosen = {key: value for key, value in asdict(recipe).items() if key != "epochs"}
-    return chosen | {
-        "initial_weights": digest.hexdigest(),
-        "pictures": json.dumps(sizes),
-        "fingerprint": fingerprint,
-    }
-
-
-def _write_log(path: Path | None, history: list[dict[str, float]]) -> None:
-    if path is not None and history:
-        with write_atomic(path) as part:
-            pd.DataFrame(history).to_csv(part, index=False)
-
-
-def _say(text: str, progress: bool) -> None:
-    """To the reader where a progress bar is shown, else to the log."""
-    if progress:
-        tqdm.write(text)
-    else:
-        _LOG.info(text)
+    chosen = asdict(recipe) | {"initial_weights": digest.hexdigest(), "pictures": json.dumps(sizes)}
+    del chosen["epochs"]
+    return chosen | {"fingerprint": fingerprint}

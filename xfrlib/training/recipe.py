@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from xfrlib.profile import FREEZES, PRECISIONS
+import xfrlib.models
+from xfrlib import artifacts
+from xfrlib.data.faces import data_hash, read_manifest
+from xfrlib.profile import PRECISIONS, Profile
+
+if TYPE_CHECKING:
+    from xfrlib.run import NotebookRun
 
 
 def training_precision(precision: str, device: torch.device | str) -> str:
@@ -28,7 +34,38 @@ def training_precision(precision: str, device: torch.device | str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of `fine_tune` that decide what is learnt, checked."""
+    """The settings of `fine_tune` that decide what is learnt: the fields of a profile, within the profile's limits.
+
+    Source: arXiv 2505.03837 (AdamW 0.005, 20 epochs, StepLR 10 / 0.1). The paper does not give batch_size,
+    weight_decay and augmentation: these are ours.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training pictures.
+    batch_size : int
+        Pictures of one step of the weights, over all processes.
+    learning_rate : float
+        Of every parameter, or of the head only where backbone_learning_rate is given.
+    weight_decay : float
+        Of AdamW.
+    lr_step, lr_gamma : int, float
+        After every lr_step epochs the learning rates are multiplied by lr_gamma.
+    backbone_learning_rate : float, optional
+        Of the backbone, where it is not the head's.
+    accumulation : int
+        Parts that a process puts through the network one after the other, to save memory. Only BatchNorm, which sees a
+        part at a time, tells the difference between processes, parts and a whole batch: between epochs its statistics
+        are averaged over processes, and with freeze="batchnorm" the losses agree.
+    freeze : {"nothing", "batchnorm", "backbone"}
+        BatchNorm's statistics stay as they are; or only the head learns.
+    augmentation : {"none", "flip", "photometric"}
+        How training pictures are changed at random, see `xfrlib.training.augmentation`.
+    precision : {"auto", "fp32", "bf16"}
+        See `training_precision`.
+    seed : int
+        With the epoch, it decides the order of the pictures and every random change of them.
+    """
 
     epochs: int = 20
     batch_size: int = 64
@@ -44,17 +81,27 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("lr_step", 1), ("accumulation", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        for name in ("learning_rate", "lr_gamma", "backbone_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} is {value}; it must be above 0 and finite.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}; it must be at least 0 and finite.")
-        if self.freeze not in FREEZES:
-            raise ValueError(f"freeze is {self.freeze!r}; choose one of {', '.join(FREEZES)}.")
+        Profile(name="recipe", title="recipe", dataset="synthetic", **vars(self))  # refuses what is no setting
+
+
+def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
+    """All options of `fine_tune` for a profile: its recipe, and where checkpoint and metrics are written.
+
+    The fingerprint covers the data and the code that the weights depend on, so that a checkpoint of other pictures or
+    of an older program is never taken for this run's.
+    """
+    manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
+    code = [*Path(__file__).parent.glob("*.py"), *Path(xfrlib.models.__file__).parent.glob("*.py")]
+    return {
+        **{field.name: getattr(run.profile, field.name) for field in fields(Recipe)},
+        "device": run.device,
+        "num_workers": run.profile.num_workers,
+        "compile": run.profile.compile,
+        "checkpoint": run.output("checkpoint.pt"),
+        "log": run.output("training_log.csv"),
+        "tensorboard": run.output("tensorboard"),
+        "fingerprint": artifacts.fingerprint(data_hash(manifest), *sorted(code)),
+    }
 
 
 class Share(NamedTuple):
@@ -82,7 +129,8 @@ class Steps:
 
     def begin(self, epoch: int) -> None:
         """Draw the order of an epoch, a function of the recipe's seed and the epoch alone."""
-        generator = torch.Generator().manual_seed(_epoch_seed(self.recipe.seed, epoch))
+        digest = hashlib.sha256(f"{self.recipe.seed} {epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
         order = torch.randperm(self.pictures, generator=generator)
         seeds = torch.randint(2**62, (self.pictures,), generator=generator)
         keys = list(zip(order.tolist(), seeds.tolist(), strict=True))
@@ -106,7 +154,3 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.shares)
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:6], "big")
