@@ -163,9 +163,9 @@ class InvertedResidual(nn.Sequential):
     """Widen by 1x1, filter by depthwise 3x3, narrow by 1x1; the input is added where the shapes agree."""
 
     def __init__(self, in_channels: int, middle: int, channels: int, stride: int) -> None:
-        widen = _unit(in_channels, middle)
-        filtering = _unit(middle, middle, 3, stride, padding=1, groups=middle)
-        super().__init__(OrderedDict(sep=widen, dw=filtering, proj=_unit(middle, channels, linear=True)))
+        depthwise = _unit(middle, middle, 3, stride, padding=1, groups=middle)
+        parts = OrderedDict(sep=_unit(in_channels, middle), dw=depthwise, proj=_unit(middle, channels, linear=True))
+        super().__init__(parts)
         self.residual = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class FaceClassifier(nn.Module):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2 identities.")
-        self.backbone = backbone
+        self.backbone, self.num_classes = backbone, num_classes
         with seeded(seed):
             self.head = nn.Linear(cast(int, backbone.out_channels), num_classes)
         for name in getattr(backbone, "embedding_layers", ()):
@@ -52,11 +52,6 @@ class FaceClassifier(nn.Module):
     def bias(self) -> Tensor:
         """Biases of the linear layer, (N,)."""
         return self.head.bias
-
-    @property
-    def num_classes(self) -> int:
-        """Number of identities N."""
-        return self.head.out_features
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> last convolutional map (B, C, h, w)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -88,12 +87,10 @@ def fine_tune(
 
     Best is the highest validation accuracy; among equals the lowest validation loss, then the earlier epoch. Under
     ``accelerate launch`` every process calls this with the same arguments and the work is divided among them; else one
-    device does it all. The code is the same. torch's global generators are put back at the end.
+    device does it all. torch's global generators are put back at the end.
 
     Parameters
     ----------
-    model : FaceClassifier
-        It is changed.
     train, validation : Dataset
         Items are (image (3, H, W) RGB in [0, 1], label, ...).
     device : torch.device or str, optional
@@ -104,16 +101,12 @@ def fine_tune(
         Put the network through torch.compile first, which takes a minute and pays on a GPU.
     checkpoint : Path, optional
         Written after each epoch, whole or not at all. A later call continues from it where recipe, initial weights,
-        sizes of the data and fingerprint are the same. Where one differs, it says so, sets the file aside as
-        ``<name>.other`` and starts anew. epochs may be raised: the epochs already done are kept. On a CPU, with the
-        same number of threads and processes, the continued run ends with the weights of an unbroken one, bit for bit,
-        wherever it was killed.
+        sizes of the data and ``fingerprint`` (whatever else the result depends on) are the same. Where one differs, it
+        says so, sets the file aside as ``<name>.other`` and starts anew. epochs may be raised: those already done are
+        kept. On a CPU, with the same number of threads and processes, the continued run ends with the weights of an
+        unbroken one, bit for bit, wherever it was killed.
     log, tensorboard : Path, optional
         CSV of the history, rewritten after each epoch; folder for the same numbers as TensorBoard reads them.
-    fingerprint : str
-        Whatever else the result depends on.
-    progress : bool
-        Show a bar.
     after_epoch : callable, optional
         Called in every process with each new row of the history, once the checkpoint is written.
     **recipe
@@ -121,8 +114,8 @@ def fine_tune(
 
     Raises
     ------
-    ValueError
-        For impossible settings, empty data or a single identity.
+    ValueError, TypeError
+        For impossible settings, empty data or a single identity; for an unknown setting.
     FloatingPointError
         When the loss is not finite, naming epoch, batch and learning rate.
     """
@@ -130,13 +123,14 @@ def fine_tune(
     pictures = Augmented(train, chosen.augmentation)
     accelerator = make_accelerator(device)
     main, process, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    hidden = not (progress and main)
     sizes = len(pictures), len(validation)  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
     _check_data(model, sizes, {"train": train, "validation": validation}, processes)
     settings = _settings(model, chosen, sizes, fingerprint)
     learner = Learner(model, chosen, accelerator, compile=compile)
     note = learner.restore(checkpoint, settings) if checkpoint is not None else ""
     if note:
-        (tqdm.write if progress and main else _LOG.info)(note)
+        (_LOG.info if hidden else tqdm.write)(note)
     done, epochs = len(learner.history), chosen.epochs
 
     steps = Steps(len(pictures), chosen, process, processes)
@@ -145,11 +139,13 @@ def fine_tune(
     loader = DataLoader(pictures, batch_sampler=steps, **workers)
     own = Subset(validation, range(process, sizes[1], processes))
     held_out = DataLoader(own, max(chosen.batch_size // processes, 1), **workers)
-    batches = {"total": epochs * steps.per_epoch, "initial": done * steps.per_epoch, "unit": "batch"}
+    total, initial = epochs * steps.per_epoch, done * steps.per_epoch
     with (
         _tensorboard(tensorboard if main and done < epochs else None, done) as board,
         # smoothing=0: the mean rate since the start, validation included, so that the time left is that of the run.
-        tqdm(desc="fine-tuning", **batches, smoothing=0, mininterval=1, disable=not (progress and main)) as bar,
+        tqdm(
+            None, "fine-tuning", total, unit="batch", initial=initial, smoothing=0, mininterval=1, disable=hidden
+        ) as bar,
         torch.random.fork_rng(devices=[accelerator.device] if gpu else []),
     ):
         for epoch in range(done + 1, epochs + 1):
@@ -193,15 +189,11 @@ class Learner:
         self.frozen_here = learning if recipe.freeze == "backbone" else []
         for parameter in self.frozen_here:
             parameter.requires_grad_(False)
-        self.how = {
-            "device": device_name(self.device),
-            "precision": training_precision(recipe.precision, self.device),
-            "processes": accelerator.num_processes,
-        }
-        rate = recipe.learning_rate if recipe.backbone_learning_rate is None else recipe.backbone_learning_rate
+        precision = training_precision(recipe.precision, self.device)
+        self.how = {"device": device_name(self.device), "precision": precision, "processes": accelerator.num_processes}
         groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": recipe.learning_rate}]
-        if recipe.freeze != "backbone":
-            groups.append({"params": learning, "lr": rate})
+        if learning and not self.frozen_here:
+            groups.append({"params": learning, "lr": recipe.backbone_learning_rate or recipe.learning_rate})
         self.optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser, recipe.lr_step, recipe.lr_gamma)
         # Weights are shared: what the prepared network learns is the model's.
@@ -222,8 +214,8 @@ class Learner:
             if isinstance(module, frozen):
                 module.eval()
 
-    def part(self, images: Tensor, labels: Tensor, total: int, *, last: bool) -> tuple[Tensor, Tensor]:
-        """Gradients of one share of a step over `total` pictures, and the step after the last; (summed loss, logits).
+    def part(self, images: Tensor, labels: Tensor, total: int, *, last: bool) -> Tensor:
+        """Gradients of one share of a step over `total` pictures, and the step after the last; loss, right, seen.
 
         DistributedDataParallel averages gradients over processes, so that the factor makes the step's mean exact
         even where the shares are of unequal size.
@@ -239,39 +231,38 @@ class Learner:
         if last:
             self.optimiser.step()
             self.optimiser.zero_grad()
-        return loss.detach(), logits.detach()
+        right = (logits.argmax(1) == labels).sum()
+        return torch.tensor([loss.item(), right, len(labels)], dtype=torch.float64)
 
     def train_epoch(self, loader: DataLoader[Any], steps: Steps, epoch: int, bar: Any) -> dict[str, float]:
         """One pass over the training pictures."""
         self.learning_mode()
         rate = self.optimiser.param_groups[0]["lr"]
-        sums = torch.zeros(3, dtype=torch.float64)  # loss, right, seen
+        sums = torch.zeros(3, dtype=torch.float64)
         number = 1
         for share, (images, labels) in zip(steps.shares, loader, strict=True):
-            loss, logits = self.part(images, labels, share.total, last=share.last)
-            if not math.isfinite(loss.item()):
+            sums += self.part(images, labels, share.total, last=share.last)
+            if not sums[0].isfinite():
                 raise FloatingPointError(
-                    f"The loss is {loss.item()} in epoch {epoch}, batch {number}, at learning rate {rate:g}. "
+                    f"The loss is {sums[0]} in epoch {epoch}, batch {number}, at learning rate {rate:g}. "
                     "Lower learning_rate by a factor of 10, or set precision='fp32'; pictures must lie in [0, 1]."
                 )
-            right = (logits.argmax(1).cpu() == labels).sum()
-            sums += torch.tensor([loss.item(), right, len(labels)], dtype=torch.float64)
             number += share.last
             bar.update(share.last)
         self.schedule.step()
         self._average_buffers()
-        loss_sum, right_sum, seen = self._over_processes(sums)
-        return {"learning_rate": rate, "train_loss": loss_sum / seen, "train_accuracy": right_sum / seen}
+        loss, right, seen = self._over_processes(sums)
+        return {"learning_rate": rate, "train_loss": loss / seen, "train_accuracy": right / seen}
 
     def validate(self, loader: DataLoader[Any]) -> dict[str, float]:
         """Loss and accuracy on the validation pictures, in float32."""
         sums = torch.zeros(3, dtype=torch.float64)
         if len(loader):  # more processes than validation pictures leave some without any
             logits, labels = predict(self.model, loader, self.device)
-            loss = functional.cross_entropy(logits.double(), labels, reduction="sum")
-            sums += torch.tensor([loss, (logits.argmax(1) == labels).sum(), len(labels)], dtype=torch.float64)
-        loss_sum, right, seen = self._over_processes(sums)
-        return {"validation_loss": loss_sum / seen, "validation_accuracy": right / seen}
+            cost = functional.cross_entropy(logits.double(), labels, reduction="sum")
+            sums += torch.tensor([cost, (logits.argmax(1) == labels).sum(), len(labels)], dtype=torch.float64)
+        loss, right, seen = self._over_processes(sums)
+        return {"validation_loss": loss / seen, "validation_accuracy": right / seen}
 
     def _over_processes(self, sums: Tensor) -> list[float]:
         return self.accelerator.reduce(sums.to(self.device), "sum").tolist()
@@ -315,10 +306,7 @@ class Learner:
             torch.save(state | {name: getattr(self, name).state_dict() for name in _STATEFUL}, part)
 
     def restore(self, path: Path, settings: dict[str, Any]) -> str:
-        """Take over the state in ``path`` if it is of the same run. Returns a sentence that says what was done.
-
-        All processes of one machine and of several read the same file, so that ``path`` must lie on a shared disk.
-        """
+        """Take over the state in ``path``, which all processes read, if it is of this run; says what was done."""
         main = self.accelerator.is_main_process
         if main:
             remove_leftovers(path)
@@ -380,10 +368,9 @@ def _check_data(model: FaceClassifier, sizes: tuple[int, int], sets: dict[str, D
 
 def _settings(model: FaceClassifier, recipe: Recipe, sizes: tuple[int, int], fingerprint: str) -> dict[str, Any]:
     """Everything that decides the weights after a given epoch; ``epochs`` is not among it."""
-    digest = hashlib.sha256()
+    weights = hashlib.sha256()
     for key, value in model.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    chosen = asdict(recipe) | {"initial_weights": digest.hexdigest(), "pictures": json.dumps(sizes)}
-    del chosen["epochs"]
-    return chosen | {"fingerprint": fingerprint}
+        weights.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    chosen = {key: value for key, value in asdict(recipe).items() if key != "epochs"}
+    facts = {"initial_weights": weights.hexdigest(), "pictures": json.dumps(sizes), "fingerprint": fingerprint}
+    return chosen | facts

@@ -34,37 +34,13 @@ def training_precision(precision: str, device: torch.device | str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of `fine_tune` that decide what is learnt: the fields of a profile, within the profile's limits.
+    """The settings of `fine_tune` that decide what is learnt: fields of `Profile`, which says what they mean.
 
-    Source: arXiv 2505.03837 (AdamW 0.005, 20 epochs, StepLR 10 / 0.1). The paper does not give batch_size,
-    weight_decay and augmentation: these are ours.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes over the training pictures.
-    batch_size : int
-        Pictures of one step of the weights, over all processes.
-    learning_rate : float
-        Of every parameter, or of the head only where backbone_learning_rate is given.
-    weight_decay : float
-        Of AdamW.
-    lr_step, lr_gamma : int, float
-        After every lr_step epochs the learning rates are multiplied by lr_gamma.
-    backbone_learning_rate : float, optional
-        Of the backbone, where it is not the head's.
-    accumulation : int
-        Parts that a process puts through the network one after the other, to save memory. Only BatchNorm, which sees a
-        part at a time, tells the difference between processes, parts and a whole batch: between epochs its statistics
-        are averaged over processes, and with freeze="batchnorm" the losses agree.
-    freeze : {"nothing", "batchnorm", "backbone"}
-        BatchNorm's statistics stay as they are; or only the head learns.
-    augmentation : {"none", "flip", "photometric"}
-        How training pictures are changed at random, see `xfrlib.training.augmentation`.
-    precision : {"auto", "fp32", "bf16"}
-        See `training_precision`.
-    seed : int
-        With the epoch, it decides the order of the pictures and every random change of them.
+    The paper (arXiv 2505.03837) gives AdamW at 0.005, 20 epochs and StepLR 10 / 0.1; batch_size, weight_decay and
+    augmentation are ours. batch_size is that of a step over all processes. Only BatchNorm, which sees one of the
+    accumulation's parts at a time, tells the difference between processes, parts and a whole batch: between epochs its
+    statistics are averaged over processes, and with freeze="batchnorm" the losses agree. With the epoch, seed decides
+    the order of the pictures and every random change of them.
     """
 
     epochs: int = 20
@@ -81,7 +57,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Profile(name="recipe", title="recipe", dataset="synthetic", **vars(self))  # refuses what is no setting
+        Profile(name="recipe", title="recipe", dataset="synthetic", **vars(self))  # has the limits
 
 
 def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
@@ -92,11 +68,10 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     """
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
     code = [*Path(__file__).parent.glob("*.py"), *Path(xfrlib.models.__file__).parent.glob("*.py")]
+    settings = [*(field.name for field in fields(Recipe)), "num_workers", "compile"]
     return {
-        **{field.name: getattr(run.profile, field.name) for field in fields(Recipe)},
+        **{name: getattr(run.profile, name) for name in settings},
         "device": run.device,
-        "num_workers": run.profile.num_workers,
-        "compile": run.profile.compile,
         "checkpoint": run.output("checkpoint.pt"),
         "log": run.output("training_log.csv"),
         "tensorboard": run.output("tensorboard"),
@@ -105,14 +80,11 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
 
 
 class Share(NamedTuple):
-    """Pictures that one process puts through the network at once: `keys` of (index, seed) into an `Augmented` set.
+    """Pictures that one process puts through the network at once."""
 
-    total: pictures of the whole step, over all shares of all processes; last: the weights move after this one.
-    """
-
-    keys: list[tuple[int, int]]
-    total: int
-    last: bool
+    keys: list[tuple[int, int]]  # (index, seed) into an `Augmented` set
+    total: int  # pictures of the whole step, over all shares of all processes
+    last: bool  # the weights move after this one
 
 
 class Steps:
