@@ -38,33 +38,20 @@ def launched(*command: str, build: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize("pictures", [1, 7, 8, 9, 23])
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_distributed_steps_are_those_of_one_process(pictures: int, accumulation: int) -> None:
-    recipe = Recipe(batch_size=8, accumulation=accumulation, seed=4)
+def test_distributed_steps_are_those_of_one_process(pictures: int) -> None:
+    recipe = Recipe(batch_size=8, seed=4)
     alone, *shared = (Steps(pictures, recipe, i, n) for i, n in ((0, 1), (0, 3), (1, 3), (2, 3)))
     for steps in (alone, *shared):
         steps.begin(2)
-        assert all(len(share.keys) >= 2 for share in steps.shares), "BatchNorm needs two pictures"
-        assert sum(share.last for share in steps.shares) == steps.per_epoch
-        assert list(steps) == [share.keys for share in steps.shares] and len(steps) == len(steps.shares)
+        assert all(len(share) >= 2 for share in steps), "BatchNorm needs two pictures"
+        assert len(list(steps)) == len(steps)
+    assert [len(share) for share in alone] == alone.sizes
 
-    def by_step(steps: Steps) -> list[tuple[int, set[tuple[int, int]]]]:
-        found: list[tuple[int, set[tuple[int, int]]]] = []
-        keys: list[tuple[int, int]] = []
-        for share in steps.shares:
-            keys += share.keys
-            if share.last:
-                assert len(set(keys)) == len(keys)
-                found.append((share.total, set(keys)))
-                keys = []
-        return found
-
-    for step, parts in enumerate(zip(*map(by_step, shared), strict=True)):
-        total, keys = by_step(alone)[step]
-        assert {part[0] for part in parts} == {total} == {len(keys)} == {sum(len(part[1]) for part in parts)}
-        assert set.union(*(part[1] for part in parts)) == keys
+    for whole, size, parts in zip(alone, shared[0].sizes, zip(*shared, strict=True), strict=False):
+        assert size == len(whole) == len(set(whole)) == sum(map(len, parts))
+        assert set.union(*map(set, parts)) == set(whole)
     left_out = pictures % 8 if pictures % 8 < 2 else 0
-    assert sum(total for total, _ in by_step(alone)) == pictures - left_out
+    assert sum(alone.sizes) == pictures - left_out
 
 
 def test_the_order_is_drawn_by_seed_and_epoch() -> None:

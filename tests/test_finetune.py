@@ -320,7 +320,10 @@ def test_accumulation_changes_nothing_but_batchnorms_statistics() -> None:
     for freeze in ("nothing", "batchnorm"):
         for parts in (1, 3):
             settings = QUICK | {"batch_size": 7, "accumulation": parts, "freeze": freeze, "epochs": 2}
-            run = fine_tune(tiny(), Coloured(14), Coloured(3), **settings)
+            model, seen = tiny(), set()
+            model.backbone.register_forward_hook(lambda m, _, out, seen=seen: seen.add((m.training, len(out))))
+            run = fine_tune(model, Coloured(14), Coloured(3), **settings)
+            assert {size for training, size in seen if training} == ({7} if parts == 1 else {2, 3})
             losses[freeze, parts] = run.history["train_loss"].tolist()
     assert losses["batchnorm", 3] == pytest.approx(losses["batchnorm", 1], abs=1e-4)
     assert losses["nothing", 3] != pytest.approx(losses["nothing", 1], abs=1e-4)

@@ -50,14 +50,8 @@ def training_rate(
     learner = Learner(model, recipe, make_accelerator(device), compile=compile)
     learner.learning_mode()
     size = batch_size or recipe.batch_size
-    parts = torch.rand(size, 3, 112, 112).chunk(recipe.accumulation)
-    labels = torch.arange(size) % model.num_classes
-
-    def step() -> None:
-        for number, part in enumerate(parts, start=1):
-            learner.part(part, labels[: len(part)], size, last=number == len(parts))
-
-    return size * _rate(step, device, seconds)
+    images, labels = torch.rand(size, 3, 112, 112), torch.arange(size) % model.num_classes
+    return size * _rate(lambda: learner.step(images, labels, size), device, seconds)
 
 
 @torch.no_grad()

@@ -156,7 +156,7 @@ def _unit(
     """Convolution without bias, batch normalisation, PReLU (left out where the unit is linear)."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     activation = nn.Identity() if linear else nn.PReLU(outputs)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs, eps=1e-3), prelu=activation))
+    return nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=nn.BatchNorm2d(outputs, eps=1e-3), prelu=activation))
 
 
 class InvertedResidual(nn.Sequential):
@@ -164,8 +164,8 @@ class InvertedResidual(nn.Sequential):
 
     def __init__(self, in_channels: int, middle: int, channels: int, stride: int) -> None:
         depthwise = _unit(middle, middle, 3, stride, padding=1, groups=middle)
-        parts = OrderedDict(sep=_unit(in_channels, middle), dw=depthwise, proj=_unit(middle, channels, linear=True))
-        super().__init__(parts)
+        narrow = _unit(middle, channels, linear=True)
+        super().__init__(OrderedDict[str, nn.Module](sep=_unit(in_channels, middle), dw=depthwise, proj=narrow))
         self.residual = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:

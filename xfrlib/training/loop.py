@@ -38,21 +38,18 @@ _STATEFUL = ("model", "optimiser", "schedule")  # of a Learner
 class FineTuning:
     """What a fine-tuning gave. Accuracies lie in [0, 1]; epochs count from 1.
 
-    history: one row per epoch: epoch, learning_rate (the head's), train_loss, train_accuracy (both over the epoch, in
-        training mode), validation_loss, validation_accuracy, seconds.
-    resumed_from: epochs that were found done in the checkpoint; 0 for a run from the start.
-    device, precision, processes: of the last epoch trained. precision is "bf16" or "fp32", what the training steps
-        used; evaluation is always fp32.
+    A row of the history is an epoch: epoch, learning_rate (the head's), train_loss, train_accuracy (both over the
+    epoch, in training mode), validation_loss, validation_accuracy, seconds.
     """
 
     history: pd.DataFrame
     best_epoch: int
     best_validation_accuracy: float
-    device: str
-    precision: str
+    device: str  # this and the next two: of the last epoch trained
+    precision: str  # "bf16" or "fp32", what the training steps used; evaluation is always fp32
     processes: int
-    resumed_from: int
-    note: str
+    resumed_from: int  # epochs that were found done in the checkpoint; 0 for a run from the start
+    note: str  # what was done with the checkpoint
 
 
 def make_accelerator(device: torch.device | str | None) -> Accelerator:
@@ -139,7 +136,7 @@ def fine_tune(
     loader = DataLoader(pictures, batch_sampler=steps, **workers)
     own = Subset(validation, range(process, sizes[1], processes))
     held_out = DataLoader(own, max(chosen.batch_size // processes, 1), **workers)
-    total, initial = epochs * steps.per_epoch, done * steps.per_epoch
+    total, initial = epochs * len(steps), done * len(steps)
     with (
         _tensorboard(tensorboard if main and done < epochs else None, done) as board,
         # smoothing=0: the mean rate since the start, validation included, so that the time left is that of the run.
@@ -214,43 +211,44 @@ class Learner:
             if isinstance(module, frozen):
                 module.eval()
 
-    def part(self, images: Tensor, labels: Tensor, total: int, *, last: bool) -> Tensor:
-        """Gradients of one share of a step over `total` pictures, and the step after the last; loss, right, seen.
-
-        DistributedDataParallel averages gradients over processes, so that the factor makes the step's mean exact
-        even where the shares are of unequal size.
-        """
-        images = images.to(self.device, non_blocking=True, memory_format=self.format)
-        labels = labels.to(self.device, non_blocking=True)
+    def step(self, images: Tensor, labels: Tensor, total: int) -> Tensor:
+        """One step of the weights with this process's share of its `total` pictures; sums of loss, right and seen."""
+        sums = torch.zeros(3, dtype=torch.float64)
+        parts = min(self.recipe.accumulation, len(labels) // 2)  # BatchNorm needs two pictures
         bf16 = self.how["precision"] == "bf16"
-        with nullcontext() if last else self.accelerator.no_sync(self.network):
-            with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
-                logits = self.network(images)
-            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            self.accelerator.backward(loss * (self.accelerator.num_processes / total))
-        if last:
-            self.optimiser.step()
-            self.optimiser.zero_grad()
-        right = (logits.argmax(1) == labels).sum()
-        return torch.tensor([loss.item(), right, len(labels)], dtype=torch.float64)
+        for i in range(parts):
+            pictures = images[i::parts].to(self.device, non_blocking=True, memory_format=self.format)
+            truth = labels[i::parts].to(self.device, non_blocking=True)
+            with nullcontext() if i == parts - 1 else self.accelerator.no_sync(self.network):
+                with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
+                    logits = self.network(pictures)
+                loss = functional.cross_entropy(logits.float(), truth, reduction="sum")
+                # DistributedDataParallel averages over processes; the factor makes the mean exact for unequal shares.
+                self.accelerator.backward(loss * (self.accelerator.num_processes / total))
+            right = (logits.argmax(1) == truth).sum()
+            sums += torch.tensor([loss.item(), right, len(truth)], dtype=torch.float64)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return sums
 
     def train_epoch(self, loader: DataLoader[Any], steps: Steps, epoch: int, bar: Any) -> dict[str, float]:
         """One pass over the training pictures."""
         self.learning_mode()
         rate = self.optimiser.param_groups[0]["lr"]
         sums = torch.zeros(3, dtype=torch.float64)
-        number = 1
-        for share, (images, labels) in zip(steps.shares, loader, strict=True):
-            sums += self.part(images, labels, share.total, last=share.last)
+        for number, (size, (images, labels)) in enumerate(zip(steps.sizes, loader, strict=True), start=1):
+            sums += self.step(images, labels, size)
             if not sums[0].isfinite():
                 raise FloatingPointError(
                     f"The loss is {sums[0]} in epoch {epoch}, batch {number}, at learning rate {rate:g}. "
                     "Lower learning_rate by a factor of 10, or set precision='fp32'; pictures must lie in [0, 1]."
                 )
-            number += share.last
-            bar.update(share.last)
+            bar.update()
         self.schedule.step()
-        self._average_buffers()
+        if self.accelerator.num_processes > 1:
+            for buffer in self.model.buffers():  # BatchNorm's statistics, which each process gathers from its own share
+                if buffer.is_floating_point():
+                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
         loss, right, seen = self._over_processes(sums)
         return {"learning_rate": rate, "train_loss": loss / seen, "train_accuracy": right / seen}
 
@@ -266,13 +264,6 @@ class Learner:
 
     def _over_processes(self, sums: Tensor) -> list[float]:
         return self.accelerator.reduce(sums.to(self.device), "sum").tolist()
-
-    def _average_buffers(self) -> None:
-        """BatchNorm's running statistics, which each process gathers from its own share."""
-        if self.accelerator.num_processes > 1:
-            for buffer in self.model.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     def close_epoch(self, row: dict[str, float]) -> None:
         """Add a row to the history, and keep the weights if it is the best."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -79,25 +80,20 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     }
 
 
-class Share(NamedTuple):
-    """Pictures that one process puts through the network at once."""
-
-    keys: list[tuple[int, int]]  # (index, seed) into an `Augmented` set
-    total: int  # pictures of the whole step, over all shares of all processes
-    last: bool  # the weights move after this one
-
-
 class Steps:
-    """The order of the training pictures, `begin` by `begin`: a batch sampler of one process's shares of every step.
+    """The order of the training pictures, `begin` by `begin`: a batch sampler of one process's share of every step.
 
     The steps are those of one process with the whole batch. A last batch with fewer than two pictures for each process
     is left out of the epoch, because one picture gives BatchNorm poor statistics or none; the order is drawn anew each
-    epoch, so that it is another one each time.
+    epoch, so that it is another one each time. A share is a list of keys (index, seed) into an `Augmented` set.
     """
 
     def __init__(self, pictures: int, recipe: Recipe, process: int = 0, processes: int = 1) -> None:
         self.pictures, self.recipe, self.process, self.processes = pictures, recipe, process, processes
-        self.shares: list[Share] = []
+        whole, rest = divmod(pictures, recipe.batch_size)
+        sizes = [recipe.batch_size] * whole + [rest]
+        self.sizes = [size for size in sizes if size >= 2 * processes]  # of each step, over all processes
+        self.shares: list[list[tuple[int, int]]] = []
 
     def begin(self, epoch: int) -> None:
         """Draw the order of an epoch, a function of the recipe's seed and the epoch alone."""
@@ -105,24 +101,11 @@ class Steps:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
         order = torch.randperm(self.pictures, generator=generator)
         seeds = torch.randint(2**62, (self.pictures,), generator=generator)
-        keys = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        self.shares = []
-        for start in range(0, self.pictures, self.recipe.batch_size):
-            step = keys[start : start + self.recipe.batch_size]
-            own = step[self.process :: self.processes]
-            parts = min(self.recipe.accumulation, len(own) // 2)
-            if len(step) >= 2 * self.processes:
-                self.shares += [Share(own[i::parts], len(step), i == parts - 1) for i in range(parts)]
-
-    @property
-    def per_epoch(self) -> int:
-        """How often the weights move in an epoch."""
-        whole, rest = divmod(self.pictures, self.recipe.batch_size)
-        return whole + (rest >= 2 * self.processes)
+        keys = iter(zip(order.tolist(), seeds.tolist(), strict=True))
+        self.shares = [list(islice(keys, size))[self.process :: self.processes] for size in self.sizes]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The keys of each share: what a DataLoader asks of a batch sampler."""
-        return (share.keys for share in self.shares)
+        return iter(self.shares)
 
     def __len__(self) -> int:
-        return len(self.shares)
+        return len(self.sizes)
