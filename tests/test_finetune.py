@@ -1,6 +1,8 @@
 """Fine-tuning: the recipe against a plain loop, resuming bit for bit, the best weights, and what stops a run."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -409,3 +411,13 @@ def test_each_augmentation_is_a_function_of_its_seed() -> None:
         assert all(changed[1, seed][1] == 1 for seed in range(3))
     with pytest.raises(ValueError, match=r"augmentation is 'flop'.*flip"):
         Augmented(data, "flop")
+
+
+def test_what_only_training_needs_is_named_when_it_starts_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, xfrlib.training.__main__; sys.exit('accelerate' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    for package in ("accelerate", "pandas"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ImportError, match=rf'needs {package}: pip install "xfrlib\[train\]"'):
+                fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK)

@@ -125,13 +125,8 @@ class IResNet(Backbone):
                 inputs = width
         self.output_layer: nn.Sequential | None = None
         if embedding_size is not None:
-            self.output_layer = nn.Sequential(
-                nn.BatchNorm2d(inputs),
-                nn.Dropout(0.4),
-                nn.Flatten(),
-                nn.Linear(inputs * 7 * 7, embedding_size),
-                nn.BatchNorm1d(embedding_size, affine=False),
-            )
+            layers = [nn.BatchNorm2d(inputs), nn.Dropout(0.4), nn.Flatten(), nn.Linear(inputs * 7 * 7, embedding_size)]
+            self.output_layer = nn.Sequential(*layers, nn.BatchNorm1d(embedding_size, affine=False))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
