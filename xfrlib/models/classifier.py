@@ -72,7 +72,7 @@ def save_classifier(path: str | Path, model: FaceClassifier, identities: Sequenc
 
 
 def load_classifier(path: str | Path) -> FaceClassifier:
-    """Read what `save_classifier` wrote, the backbone's input and origin with it; ValueError for a file without names."""
+    """Read what `save_classifier` wrote, input and origin of the backbone too; ValueError for a file without names."""
     tensors, metadata = read_safetensors(Path(path))
     if not {"backbone", "identities"} <= metadata.keys():
         raise ValueError(f"{path} is no classifier of this package: it does not name its backbone and its identities")

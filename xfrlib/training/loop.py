@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from accelerate import Accelerator
 
-_LOG = logging.getLogger(__name__)
 _STATEFUL = ("model", "optimiser", "schedule")  # of a Learner
 
 
@@ -126,8 +124,8 @@ def fine_tune(
     settings = _settings(model, chosen, sizes, fingerprint)
     learner = Learner(model, chosen, accelerator, compile=compile)
     note = learner.restore(checkpoint, settings) if checkpoint is not None else ""
-    if note:
-        (_LOG.info if hidden else tqdm.write)(note)
+    if note and not hidden:
+        tqdm.write(note)
     done, epochs = len(learner.history), chosen.epochs
 
     steps = Steps(len(pictures), chosen, process, processes)
