@@ -354,7 +354,7 @@ def test_hub_checkpoint_is_downloaded_with_its_configuration(
     def download(repository: str, file: str, *, revision: str | None = None) -> str:
         asked.append((repository, file, revision))
         if not (folder / file).is_file():
-            raise errors.EntryNotFoundError("404")
+            raise errors.RemoteEntryNotFoundError("404", response=RESPONSE)
         return str(folder / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIG
 def start(folder: Path, **options: Any) -> multiprocessing.Process:
     """A process of its own, from a server that has torch loaded already."""
     context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xfrlib.training"])
+    context.set_forkserver_preload(["xfrlib.training", "accelerate", "pandas"])
     folder.mkdir(exist_ok=True)
     process = context.Process(target=train, args=(folder,), kwargs=options)
     process.start()
