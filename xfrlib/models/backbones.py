@@ -158,9 +158,10 @@ class InvertedResidual(nn.Sequential):
     """Widen by 1x1, filter by depthwise 3x3, narrow by 1x1; the input is added where the shapes agree."""
 
     def __init__(self, in_channels: int, middle: int, channels: int, stride: int) -> None:
-        depthwise = _unit(middle, middle, 3, stride, padding=1, groups=middle)
-        narrow = _unit(middle, channels, linear=True)
-        super().__init__(OrderedDict[str, nn.Module](sep=_unit(in_channels, middle), dw=depthwise, proj=narrow))
+        parts = OrderedDict[str, nn.Module](sep=_unit(in_channels, middle))  # in the order in which weights are drawn
+        parts["dw"] = _unit(middle, middle, 3, stride, padding=1, groups=middle)
+        parts["proj"] = _unit(middle, channels, linear=True)
+        super().__init__(parts)
         self.residual = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:
