@@ -65,7 +65,7 @@ class Answers:
 
 
 class Remembered(nn.Module):
-    """A network that answers from memory what it was asked before: N numbers are kept of every batch."""
+    """A network that answers from memory what it was asked before, wherever it computes: from and to the CPU."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -74,9 +74,9 @@ class Remembered(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, N)."""
-        key = hashlib.blake2b(images.cpu().numpy().tobytes(), digest_size=16).digest()
+        key = hashlib.blake2b(images.numpy().tobytes(), digest_size=16).digest()
         if key not in self._answers:
-            self._answers[key] = self.model(images)
+            self._answers[key] = self.model(images.to(next(self.model.parameters()).device)).cpu()
         return self._answers[key]
 
 
@@ -101,7 +101,7 @@ class Calculator:
         if not 2 <= settings.top_k <= len(self.pictures.names):
             raise ValueError(f"top_k = {settings.top_k}: must be between 2 and {len(self.pictures.names)}")
         alike = settings.rivals == "look-alikes"
-        order = self.pictures.look_alikes(target) if alike else self.pictures.by_score(row)
+        order = self.pictures.look_alikes(target) if alike else [k for k, _ in self.pictures.ranking(row)]
         return [target, *(label for label in order if label != target)][: settings.top_k]
 
     def maps(self, row: int, settings: Settings) -> Maps:
@@ -121,20 +121,18 @@ class Calculator:
 
     def answers(self, maps: Maps) -> Answers:
         """Deletion and retention of `maps`: the network is asked about masks that it has not seen."""
-        network, device = self._network, self.pictures.device
+        image, mask, logits = self.pictures.image(maps.row)[None], maps.mask, maps.explanation.logits
+        self._network.training = self.pictures.model.training
         fill: Any = {"fill": maps.settings.fill, "mean": self.mean}
-        network.training = self.pictures.model.training
-        image, mask = self.pictures.image(maps.row)[None].to(device), maps.mask.to(device)
-        before = maps.explanation.logits.to(device)
-        options = {**fill, "logits": before, "temperature": self.temperature}
-        measures = deletion_retention(network, image, mask, **options).iloc[0]
+        options = {**fill, "logits": logits, "temperature": self.temperature}
+        measures = deletion_retention(self._network, image, mask, **options).iloc[0]
         removed = {"deletion": mask, "retention": ~mask}
-        pictures = {kind: perturbed(image, pixels, **fill) for kind, pixels in removed.items()}
-        logits = {"picture": before, **{kind: network(picture) for kind, picture in pictures.items()}}
+        pictures = {kind: perturbed(image, pixels, **fill)[0] for kind, pixels in removed.items()}
+        said = {"picture": logits, **{kind: self._network(picture[None]) for kind, picture in pictures.items()}}
         judged = maps.classes[0] == self.pictures.predicted(maps.row)[0]
         return Answers(
-            pictures={kind: picture[0].cpu() for kind, picture in pictures.items()},
-            chances={kind: values[0].double().softmax(dim=0).cpu() for kind, values in logits.items()},
+            pictures,
+            chances={kind: values[0].double().softmax(dim=0) for kind, values in said.items()},
             measures={str(name): float(value) for name, value in measures.items()},
-            verdict=should_show(network, image, mask, **options)[0] if judged else None,
+            verdict=should_show(self._network, image, mask, **options)[0] if judged else None,
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from threading import Lock
@@ -111,7 +112,7 @@ class Explorer(widgets.VBox):
         self.side = _control(widgets.ToggleButtons, "controls set", options=["A", "B"], layout={"display": "none"})
         self.save = widgets.Button(description="save figure and numbers", layout={"width": "auto"})
         for name in (*_AS_SET, "target", "chosen"):
-            self._answer(getattr(self, name), lambda value, name=name: self._change(name, value))
+            self._answer(getattr(self, name), partial(self._change, name))
         self._answer(self.compare, self._split)
         self._answer(self.side, lambda _: self._load())
         self.save.on_click(self._save)
@@ -122,7 +123,7 @@ class Explorer(widgets.VBox):
         )
         return widgets.HBox([widgets.VBox(column) for column in columns], layout=WRAPPED)
 
-    def _answer(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
+    def _answer(self, control: widgets.Widget, act: Callable[[Any], Any]) -> None:
         """Call `act` with what the control is set to, unless it is changed in silence."""
         control.observe(lambda change: self._silence.locked() or act(change.new), "value")
 
@@ -167,15 +168,10 @@ class Explorer(widgets.VBox):
 
     # --- which settings
 
-    @property
-    def active(self) -> int:
-        """The side that the controls set: 0 for A, 1 for B."""
-        return int(len(self.sides) > 1 and self.side.value == "B")
-
     def _change(self, name: str, value: Any) -> None:
         """Set what the control `name` says, and redraw."""
-        before = self.sides[self.active]
-        changes = {name: None if (name, value) == ("target", PREDICTED) else value}
+        before = self.sides[self.side.index]
+        changes: dict[str, Any] = {name: None if (name, value) == ("target", PREDICTED) else value}
         if name == "chosen":
             changes["rivals"] = "by hand"
         elif (name, value) == ("rivals", "by hand"):  # begins with those marked
@@ -184,12 +180,12 @@ class Explorer(widgets.VBox):
             target = self.pictures.predicted(self.row)[0] if value == PREDICTED else value
             chosen = tuple(label for label in before.chosen if label != target)
             changes |= {"chosen": chosen, "rivals": "by hand" if chosen else RIVALS[0]}
-        self.sides[self.active] = replace(before, **changes)
+        self.sides[self.side.index] = replace(before, **changes)
         self._draw()
 
     def _split(self, two: bool) -> None:
         """From one setting to two that are alike at first, or back to the one that the controls set."""
-        self.sides = [self.sides[0]] * 2 if two else [self.sides[self.active]]
+        self.sides = [self.sides[0]] * 2 if two else [self.sides[self.side.index]]
         self.side.layout.display = "" if two else "none"
         self._tiles.children = self.tiles[: len(self.sides)]
         with self._silence:
@@ -198,16 +194,15 @@ class Explorer(widgets.VBox):
 
     def _load(self) -> None:
         """Let the controls show the settings of the active side, and offer the classes, the most probable first."""
-        settings, names = self.sides[self.active], self.pictures.names
+        settings, names = self.sides[self.side.index], self.pictures.names
         with self._silence:
             for name in _AS_SET:
                 getattr(self, name).value = getattr(settings, name)
             target, *rivals = self.calculator.classes(self.row, settings)
             if [self.row, target] != self._offered:  # else the lists stay, and whoever is in them with the keyboard
-                chances = self.pictures.logits(self.row).double().softmax(dim=0)
-                order = self.pictures.by_score(self.row)
-                options = [(f"{names[label]}, {percent(chances[label])}", label) for label in order]
-                self.target.options = [(f"predicted: {names[order[0]]}", PREDICTED), *options]
+                ranking = self.pictures.ranking(self.row)
+                options = [(f"{names[label]}, {percent(chance)}", label) for label, chance in ranking]
+                self.target.options = [(f"predicted: {names[ranking[0][0]]}", PREDICTED), *options]
                 self.chosen.options = [option for option in options if option[1] != target]
                 self._offered = [self.row, target]
             self.target.value = PREDICTED if settings.target is None else settings.target

@@ -19,6 +19,7 @@ from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.look_alikes import embeddings, look_alikes
 from xfrlib.plots import Array, as_pictures
 
+Range = tuple[float, float]
 OUTCOMES = ("all", "right", "wrong")
 _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
 _LEAST_SIDE = 32  # pixels: what `scan_faces` asks of a picture, too
@@ -74,11 +75,6 @@ class Pictures:
                 "the names of the classes in their order"
             )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
-
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -89,10 +85,6 @@ class Pictures:
     def seen(self, row: int) -> bool:
         """Whether the network has answered picture `row`, so that its prediction is known at once."""
         return row in self._logits
-
-    def logits(self, row: int) -> Tensor:
-        """(N,) logits of picture `row`; the network runs if it has not yet."""
-        return self._logits[row] if self.seen(row) else self.pooled(row).logits[0]
 
     def pooled(self, row: int) -> PooledFeatures:
         """Features and logits of picture `row` as a batch of one, on the CPU; the network runs if it has not yet."""
@@ -109,7 +101,7 @@ class Pictures:
 
     def _run(self, rows: Sequence[int]) -> None:
         images = torch.stack([self.image(row) for row in rows])
-        self._keep(rows, pooled_features(self.model, images.to(self.device)))
+        self._keep(rows, pooled_features(self.model, images.to(next(self.model.parameters()).device)))
 
     def _keep(self, rows: Sequence[int], found: PooledFeatures) -> None:
         """Logits and embeddings are kept of every picture, feature maps of the last ones that fit into the memory."""
@@ -120,14 +112,15 @@ class Pictures:
             if len(self._features) > most:
                 del self._features[next(iter(self._features))]
 
-    def by_score(self, row: int) -> list[int]:
-        """All classes, the most probable for picture `row` first."""
-        return self.logits(row).argsort(descending=True, stable=True).tolist()
+    def ranking(self, row: int) -> list[tuple[int, float]]:
+        """All classes with their probabilities for picture `row`, the most probable first."""
+        logits = self._logits[row] if self.seen(row) else self.pooled(row).logits[0]
+        chances, labels = logits.double().softmax(dim=0).sort(descending=True, stable=True)
+        return list(zip(labels.tolist(), chances.tolist(), strict=True))
 
     def predicted(self, row: int) -> tuple[int, float]:
         """The predicted class of picture `row` and its probability."""
-        chances = self.logits(row).double().softmax(dim=0)
-        return int(chances.argmax()), float(chances.max())
+        return self.ranking(row)[0]
 
     def title(self, row: int) -> str:
         """What picture `row` is called: the person and the file."""
@@ -140,12 +133,7 @@ class Pictures:
         return self.names[label] if label >= 0 else folder.replace("_", " ") or "unknown"
 
     def matching(
-        self,
-        *,
-        name: str = "",
-        outcome: str = "all",
-        confidence: tuple[float, float] = (0, 1),
-        subject: int | None = None,
+        self, *, name: str = "", outcome: str = "all", confidence: Range = (0, 1), subject: int | None = None
     ) -> list[int]:
         """The pictures that pass all filters; for `outcome` and `confidence` the network has to see all of them.
 

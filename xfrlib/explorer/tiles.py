@@ -70,22 +70,16 @@ class Tiles(widgets.VBox):
         self.tiles["sdd"].show(tint(image, heat, colours), "SDD map\n0 to its maximum", alternative)
         size = f"mask\n{percent(mask.float().mean())} of pixels"
         self.tiles["mask"].show(mask.expand(3, -1, -1), size, size)
-        cams, colours = (
-            upsampled(maps.explanation.cams[0], self.pictures.size),
-            ScalarMappable(Normalize(-high, high), DIVERGING),
-        )
+        cams = upsampled(maps.explanation.cams[0], self.pictures.size)
+        colours = ScalarMappable(Normalize(-high, high), DIVERGING)
         for i, (cam, name, chance) in enumerate(zip(cams, names, chances, strict=True)):
             role = f"rival {i}" if i else "target"
+            caption = f"CAM, {role}\n{name}, {percent(chance)}"
             alternative = f"Class activation map of {name}, {role}, strongest at the {place_of_peak(cam)}"
-            self.tiles[f"cam {i}"].show(
-                tint(image, cam, colours), f"CAM, {role}\n{name}, {percent(chance)}", alternative
-            )
+            self.tiles[f"cam {i}"].show(tint(image, cam, colours), caption, alternative)
         self._cams.children = [self.tiles[f"cam {i}"] for i in range(len(names))]
-        scales = ((CAM_UNIT, f"−{high:.3g}", DIVERGING, f"{high:.3g}"), (SDD_UNIT, "0", SEQUENTIAL, "1"))
-        self._legend.value = "".join(
-            f"<div style='line-height:1.6;white-space:nowrap'>{unit}: {low} {_strip(colour_map)} {top}</div>"
-            for unit, low, colour_map, top in scales
-        )
+        signed = _colours(CAM_UNIT, DIVERGING, f"−{high:.3g}", f"{high:.3g}")
+        self._legend.value = signed + _colours(SDD_UNIT, SEQUENTIAL, "0", "1")
 
     def show_answers(self, maps: Maps, answers: Answers) -> None:
         """Draw what the network says of the masked pictures."""
@@ -95,29 +89,23 @@ class Tiles(widgets.VBox):
             says = percent(answers.chances[kind][target]) + ("" if best == target else f", says {names[best]}")
             alternative = f"The picture after {kind}: {names[target]} {says}"
             self.tiles[name].show(answers.pictures[kind], f"{name}\n{says}", alternative)
-        self.table.value = self._probabilities(maps, answers)
+        self.table.value = _probabilities(names, maps.classes, answers.chances)
         says, verdict = "No verdict: it judges maps of the predicted person.", answers.verdict
         if verdict is not None:
             says = f"{'✓' if verdict.show else '✗'} {verdict.reason}"
         self.verdict.value = f"<p style='line-height:1.4;max-width:48em'>{escape(says)}</p>"
 
-    def _probabilities(self, maps: Maps, answers: Answers) -> str:
-        """A table: the classes compared, and whoever is predicted, by what the network was shown."""
-        rivals = dict.fromkeys(maps.classes, "rival")
-        winners = [int(chances.argmax()) for chances in answers.chances.values()]
-        roles = dict.fromkeys(winners, "other") | rivals | {maps.classes[0]: "target"}
-        labels = dict.fromkeys([*maps.classes, *winners])
-        cells = [
-            [
-                f"<b>{percent(chances[label])}</b> ●" if label == winner else percent(chances[label])
-                for chances, winner in zip(answers.chances.values(), winners, strict=True)
-            ]
-            for label in labels
-        ]
-        index = [f"{escape(self.pictures.names[label])} ({roles[label]})" for label in labels]
-        columns = pd.Index(["picture", "after deletion", "after retention"], name="class")
-        table = pd.DataFrame(cells, index, columns)
-        return f"{_TABLE_STYLE}{table.to_html(classes='xfr-table', border=0, escape=False)}● predicted"
+
+def _probabilities(names: list[str], compared: list[int], chances: dict[str, Tensor]) -> str:
+    """A table: the classes compared, and whoever is predicted, by what the network was shown."""
+    values = pd.DataFrame({kind: chance.numpy() for kind, chance in chances.items()})
+    labels = list(dict.fromkeys([*compared, *values.idxmax()]))
+    roles = ["target"] + ["rival"] * (len(compared) - 1) + ["other"] * len(labels)
+    text = values.loc[labels].map(percent)
+    text = text.mask(values == values.max(), "<b>" + text + "</b> ●")
+    text.index = pd.Index([f"{escape(names[k])} ({role})" for k, role in zip(labels, roles, strict=False)])
+    text.columns = pd.Index(["picture", "after deletion", "after retention"], name="class")
+    return f"{_TABLE_STYLE}{text.to_html(classes='xfr-table', border=0, escape=False)}● predicted"
 
 
 def place_of_peak(values: Tensor) -> str:
@@ -128,8 +116,9 @@ def place_of_peak(values: Tensor) -> str:
     return row if row == column else f"{row} {column}"
 
 
-def _strip(colour_map: str) -> str:
-    """A colour map as a strip of HTML."""
-    stops = ", ".join(to_hex(colour) for colour in mpl.colormaps[colour_map](np.linspace(0, 1, 6)))
+def _colours(unit: str, name: str, low: str, high: str) -> str:
+    """A colour map as a strip of HTML, with the values at its ends."""
+    stops = ", ".join(to_hex(colour) for colour in mpl.colormaps[name](np.linspace(0, 1, 6)))
     style = f"display:inline-block;width:6em;height:.8em;background:linear-gradient(to right, {stops})"
-    return f"<span style='{style}' role='img' aria-label='colours from low to high'></span>"
+    strip = f"<span style='{style}' role='img' aria-label='colours from low to high'></span>"
+    return f"<div style='line-height:1.6;white-space:nowrap'>{unit}: {low} {strip} {high}</div>"
