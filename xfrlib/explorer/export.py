@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,18 @@ from xfrlib.plots import percent
 Shown = Sequence[tuple[Maps, Answers]]
 
 
-def save(folder: Path, pictures: Pictures, shown: Shown, provenance: Mapping[str, Any]) -> list[Path]:
+def save(folder: Path, pictures: Pictures, shown: Shown, provenance: dict[str, Any]) -> list[Path]:
     """Write figure (PNG) and numbers (JSON) of what is shown; returns both paths.
 
     The names of the files follow from picture and settings: to save again replaces them.
     """
     row = shown[0][0].row
-    origin = {"commit": artifacts.commit(), **artifacts.environment(), **pictures.provenance(row), **provenance}
     numbers = {
         "picture": pictures.paths[row],
         "person": pictures.person(row),
         "predicted": pictures.names[pictures.predicted(row)[0]],
         "settings": [setting_numbers(pictures.names, maps, answers) for maps, answers in shown],
-        "provenance": origin,
+        "provenance": artifacts.environment() | {"commit": artifacts.commit()} | pictures.provenance(row) | provenance,
     }
     plain = re.sub(r"[^\w-]+", "_", pictures.title(row).rpartition(".")[0])[:80]
     key = artifacts.fingerprint(pictures.paths[row], *(asdict(maps.settings) for maps, _ in shown))

@@ -245,7 +245,7 @@ class Explorer(widgets.VBox):
         with self._report("drawing the figure"):
             if not self.shown:
                 raise ValueError("there is nothing to save yet")
-            paths = save(self.folder, self.pictures, self.shown, self.provenance())
+            paths = save(self.folder, self.pictures, self.shown, dict(self.provenance()))
             self._say(f"saved {' and '.join(map(str, paths))}")
 
     def _say(self, sentence: str) -> None:

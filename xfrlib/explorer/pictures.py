@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
@@ -33,8 +34,7 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None) -> 
     """
     table = scan_faces(folder)
     names = list(identities or sorted(set(table.loc[table["status"] == "used", "identity"])))
-    places = {name: label for label, name in enumerate(names)}
-    labels = [places.get(name, -1) for name in table["identity"]]
+    labels = pd.Categorical(table["identity"], names).codes  # -1 for others
     dataset = FaceDataset(folder, table.assign(split="test", label=labels), "test")
     dataset.identities, dataset.num_classes = names, len(names)
     return dataset
@@ -61,8 +61,6 @@ class Pictures:
         self._features: dict[int, Tensor] = {}
         self._logits: dict[int, Tensor] = {}
         self._embeddings: dict[int, Tensor] = {}
-        height, width = dataset[0][0].shape[1:]
-        self.size = height, width
         self.image = lru_cache(maxsize=256)(self._read)
         self.look_alikes = lru_cache(maxsize=None)(self._look_alikes)
         if pooled is None:
@@ -77,6 +75,11 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every picture."""
+        return self.image(0).shape[1], self.image(0).shape[2]
 
     def _read(self, row: int) -> Tensor:
         """Picture `row`, (3, H, W) in [0, 1], on the CPU: called through `image`, which remembers."""
@@ -170,17 +173,18 @@ class Pictures:
         height, width = self.size
         try:
             picture, _, _ = decode_image(data)
+            if min(picture.size) < _LEAST_SIDE:
+                size = f"{picture.width} x {picture.height} pixels"
+                raise FaceImageError(f"{size}, at least {_LEAST_SIDE} each way are needed")
         except FaceImageError as error:
             raise FaceImageError(f"{name}: {error}") from error
-        if min(picture.size) < _LEAST_SIDE:
-            size = f"{picture.width} x {picture.height} pixels"
-            raise FaceImageError(f"{name}: {size}, at least {_LEAST_SIDE} each way are needed")
         fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BICUBIC)
         row = len(self)
         self._added[row] = torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255
         self.paths.append(name)
         self.labels.append(-1)
-        self.cropped |= {row} if picture.size != (width, height) else set()
+        if picture.size != (width, height):
+            self.cropped.add(row)
         return row
 
     def _look_alikes(self, target: int) -> tuple[int, ...]:
@@ -191,8 +195,8 @@ class Pictures:
         if target not in self.labels:
             raise ValueError(f"there is no picture of {self.names[target]} here, so its look-alikes are not known")
         self.run_all("looking for look-alikes")
-        found = torch.stack([self._embeddings[row] for row in range(len(self))])
-        return tuple(look_alikes(found, self.labels, target))
+        found = [self._embeddings[row] for row in range(len(self))]
+        return tuple(look_alikes(torch.stack(found), self.labels, target))
 
     def provenance(self, row: int) -> dict[str, str]:
         """Hashes of the model's weights and of the pixels that it was given."""
