@@ -34,7 +34,7 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None) -> 
     """
     table = scan_faces(folder)
     names = list(identities or sorted(set(table.loc[table["status"] == "used", "identity"])))
-    labels = pd.Categorical(table["identity"], names).codes  # -1 for others
+    labels = pd.Index(names).get_indexer(table["identity"])  # -1 for others
     dataset = FaceDataset(folder, table.assign(split="test", label=labels), "test")
     dataset.identities, dataset.num_classes = names, len(names)
     return dataset
