@@ -20,11 +20,11 @@ from xfrlib.artifacts import commit
 from xfrlib.cam import pooled_features
 from xfrlib.data.images import FaceImageError
 from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
-from xfrlib.explorer.maps import _upsample_exponential
-from xfrlib.explorer.panel import colour_table, place_of_peak, tint
+from xfrlib.explorer.panel import CROPPED
 from xfrlib.explorer.thumbnails import Thumbnails
-from xfrlib.explorer.view import CROPPED
-from xfrlib.plots import SEQUENTIAL
+from xfrlib.explorer.tiles import place_of_peak
+from xfrlib.look_alikes import look_alikes
+from xfrlib.sdd import Divergence
 from xfrlib.trust import should_show
 
 DISC = 2  # passes of the disc that a region has to beat
@@ -65,7 +65,7 @@ def panel(classifier, seen, tmp_path):
 
 
 def tile(panel, name, side=0):
-    return bytes(panel.panels[side].tiles[name].value)
+    return bytes(panel.tiles[side].tiles[name].image.value)
 
 
 def encoded(size, kind="PNG", mode="RGB"):
@@ -106,8 +106,10 @@ def test_a_filter_asks_the_network_once_about_each_picture(pictures, seen):
     pictures.pooled(3)
     pictures.matching(name="person")
     assert sum(seen) == 2  # the first, and number 3: a name needs no network
-    pictures.matching(outcome="wrong", progress=lambda *done: said.append(done))
-    assert sum(seen) == 8 and said == [(0, 6)]
+    pictures.say = said.append
+    pictures.matching(outcome="wrong")
+    assert sum(seen) == 8
+    assert said == ["looking for pictures: asking the network about every picture, 0 of 6 …"]
     pictures.matching(outcome="right", confidence=(0.5, 1.0))
     for row in range(8):
         pictures.pooled(row)
@@ -137,36 +139,25 @@ def test_features_beyond_the_memory_are_made_again_but_predictions_stay(pictures
     torch.testing.assert_close(pictures.pooled(0).features, expected.features)
 
 
-def test_look_alikes_are_those_of_the_nearest_mean_embedding(pictures, seen):
-    corners = {0: [3.0, 0], 1: [2, 1], 2: [0, 2], 3: [-5, -3]}  # the mean is 0
-    pictures.run_all()
-    for row, label in enumerate(pictures.labels):
-        offset = 0.5 if row % 2 else -0.5  # the two pictures of a person lie about her corner
-        pictures._embeddings[row] = torch.tensor(corners[label]) + offset + torch.tensor([10.0, -7])
-    assert pictures.look_alikes(0) == [1, 2, 3]
-    assert pictures.look_alikes(2) == [1, 0, 3]
-    with pytest.raises(ValueError, match="there is no picture of person 5 here"):
-        pictures.look_alikes(5)
-
-
 def test_look_alikes_are_computed_once_for_each_target(pictures, seen, monkeypatch):
     with pytest.raises(ValueError, match="there is no picture of person 5 here"):
         pictures.look_alikes(5)
     assert sum(seen) == 1  # what cannot be answered asks nothing
-    targets, said, by_likeness = [], [], pictures._by_likeness
-    monkeypatch.setattr(pictures, "_by_likeness", lambda target: targets.append(target) or by_likeness(target))
-    first = pictures.look_alikes(1, progress=lambda *done: said.append(done))
-    pictures.look_alikes(2).clear()
-    assert pictures.look_alikes(1) == first and len(pictures.look_alikes(2)) == 3
-    assert targets == [1, 2] and said == [(0, 7)] and sum(seen) == 8
-    pictures.add("own.png", encoded((40, 40)))
-    assert pictures.look_alikes(1) == first and targets == [1, 2, 1]
+    targets, pictures.say = [], (said := []).append
+    monkeypatch.setattr(
+        "xfrlib.explorer.pictures.look_alikes", lambda *given: targets.append(given[-1]) or look_alikes(*given)
+    )
+    first = pictures.look_alikes(1)
+    assert list(first) == look_alikes(embeddings_of(pictures), pictures.labels, 1) and len(pictures.look_alikes(2)) == 3
+    assert pictures.look_alikes(1) == first and targets == [1, 2]
+    assert said == ["looking for look-alikes: asking the network about every picture, 0 of 7 …"] and sum(seen) == 8
+    pictures.add("own.png", encoded((40, 40)))  # of nobody who is known: it changes nothing
+    assert pictures.look_alikes(1) == first and sum(seen) == 8
 
 
-def test_embeddings_are_averaged_feature_maps_of_length_one(pictures, classifier):
-    pictures.run_all()
-    expected = F.normalize(classifier.features(pictures.dataset.images).mean(dim=(2, 3)), dim=1)
-    torch.testing.assert_close(torch.stack([pictures._embeddings[row] for row in range(8)]), expected)
+def embeddings_of(pictures):
+    features = pictures.model.features(pictures.dataset.images)
+    return F.normalize(features.mean(dim=(2, 3)), dim=1).detach()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +221,7 @@ def test_maps_are_those_of_explain_and_answers_those_of_the_package(calculator, 
     settings = Settings(top_k=4, delta=0.7, scale=3.0, form="product", fraction=0.3, fill="grey")
     image = calculator.pictures.dataset.images[2:3]
     maps = calculator.maps(2, settings)
-    expected = explain(classifier, image, top_k=4, delta=0.7, scale=3.0, form="product")
+    expected = explain(classifier, image, top_k=4, divergence=Divergence(0.7, 3.0, form="product"))
     torch.testing.assert_close(maps.explanation.sdd, expected.sdd)
     assert maps.classes == expected.classes[0].tolist()
     assert torch.equal(maps.mask, top_fraction_mask(expected.log_sdd, 0.3))
@@ -260,19 +251,18 @@ def test_only_what_changed_is_computed(calculator, seen):
     assert ask(fraction=0.5) == 2 + DISC
     assert ask() == ask(fraction=0.5) == 0
     assert ask(top_k=2) == 2  # another region; the disc is the same
-    assert ask(target=(calculator.target(1, Settings()) + 1) % 7) == 2  # no verdict on another target
+    assert ask(target=(calculator.pictures.predicted(1)[0] + 1) % 7) == 2  # no verdict on another target
     calculator.pictures.model.train()
     with pytest.raises(ValueError, match="training mode"):
         ask(fraction=0.45)
 
 
 def test_rivals_are_chosen_by_rule_or_by_hand(calculator):
-    logits = calculator.pictures.logits(0)
-    first, second, third = logits.argsort(descending=True)[:3].tolist()
-    assert calculator.rivals(0, Settings(top_k=3)) == [second, third]
-    assert calculator.rivals(0, Settings(top_k=2, target=second)) == [first]
+    first, second, third = (label for label, _ in calculator.pictures.ranking(0)[:3])
+    assert calculator.classes(0, Settings(top_k=3)) == [first, second, third]
+    assert calculator.classes(0, Settings(top_k=2, target=second)) == [second, first]
     alike = Settings(top_k=3, rivals="look-alikes", target=1)
-    assert calculator.rivals(0, alike) == calculator.pictures.look_alikes(1)[:2]
+    assert calculator.classes(0, alike) == [1, *calculator.pictures.look_alikes(1)[:2]]
     assert calculator.maps(0, Settings(rivals="by hand", chosen=(third,))).classes == [first, third]
     for settings, said in (
         (Settings(rivals="by hand"), "no rival is chosen"),
@@ -290,34 +280,15 @@ def test_the_exponential_before_the_upsampling(calculator):
     coarse = explain(calculator.pictures.model, calculator.pictures.image(0)[None], top_k=3)
     small = scaled_directed_divergence(coarse.cams)
     large = F.interpolate(small[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(before.explanation.sdd, large / large.max(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(before.explanation.sdd.float(), large / large.max(), rtol=1e-4, atol=1e-6)
     assert not torch.equal(before.mask, calculator.maps(0, Settings(top_k=3)).mask)
-
-
-def test_where_the_exponential_underflows_pixels_keep_an_order():
-    log_values = torch.tensor([[[0.0, -3000], [-5000, -9000]]])
-    large = _upsample_exponential(log_values, (8, 8))
-    assert torch.isfinite(large).all() and float(large.max()) == 0
-    assert large[0, 0, 0] > large[0, 0, 7] > large[0, 7, 0] > large[0, 7, 7]
-
-
-def test_the_live_tint_is_that_of_the_figures():
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    from xfrlib import plots
-
-    rng = np.random.default_rng(0)
-    picture, values = rng.random((9, 7, 3), np.float32), rng.random((9, 7), np.float32)
-    expected = plots.tint(picture, values, ScalarMappable(Normalize(0, 1), SEQUENTIAL))
-    np.testing.assert_allclose(tint(picture, values, colour_table(SEQUENTIAL), 0, 1), expected, atol=0.02)
 
 
 @pytest.mark.parametrize(
     ("place", "words"), [((0, 0), "top left"), ((4, 4), "middle"), ((8, 4), "bottom middle"), ((4, 8), "middle right")]
 )
 def test_a_peak_is_told_in_words(place, words):
-    values = np.zeros((9, 9), np.float32)
+    values = torch.zeros(9, 9)
     values[place] = 1
     assert place_of_peak(values) == words
 
@@ -326,16 +297,16 @@ def test_a_peak_is_told_in_words(place, words):
 
 
 def test_the_first_picture_is_explained_at_once(panel, classifier):
-    expected = explain(classifier, panel.pictures.dataset.images[:1], top_k=3, delta=0.5)
+    expected = explain(classifier, panel.pictures.dataset.images[:1], top_k=3, divergence=Divergence(0.5))
     maps, answers = panel.shown[0]
     torch.testing.assert_close(maps.explanation.sdd, expected.sdd)
     assert set(panel.chosen.value) == set(expected.classes[0, 1:].tolist())
     names = ["picture", "sdd", "mask", "deleted", "retained", "cam 0", "cam 1", "cam 2"]
-    assert list(panel.panels[0].tiles) == names
+    assert list(panel.tiles[0].tiles) == names
     assert all(tile(panel, name).startswith(b"\x89PNG") for name in names)
-    assert all(panel.panels[0].tiles[name].tooltip for name in names)
+    assert all(panel.tiles[0].tiles[name].image.tooltip for name in names)
     assert answers.measures["probability"] == pytest.approx(float(expected.probabilities[0, 0]), rel=1e-5)
-    assert answers.verdict.reason.split(":")[0] in panel.panels[0].verdict.value
+    assert answers.verdict.reason.split(":")[0] in panel.tiles[0].verdict.value
     assert "Predicted: person" in panel.status.value
 
 
@@ -390,10 +361,10 @@ def test_thumbnails_come_in_pages(pictures):
     pressed = []
     thumbnails = Thumbnails(pictures, pressed.append)
     thumbnails.show(list(range(8)) * 4, 0)  # 32 places
-    assert thumbnails.earlier.disabled and "1 to 12 of 32" in thumbnails._look.value
+    assert thumbnails.earlier.disabled and "1 to 12 of 32" in thumbnails.sheet.value
     for _ in range(2):
         thumbnails.later.click()
-    assert thumbnails.later.disabled and "25 to 32 of 32" in thumbnails._look.value
+    assert thumbnails.later.disabled and "25 to 32 of 32" in thumbnails.sheet.value
     assert sum(button.layout.display != "none" for button in thumbnails.buttons) == 8
     thumbnails.buttons[3].click()
     assert pressed == [3]
@@ -428,7 +399,7 @@ def test_target_and_rivals_by_hand_until_another_picture(panel):
     panel.target.value = rival
     assert panel.shown[0][0].classes == [rival, other]
     assert rival not in [label for _, label in panel.chosen.options]
-    assert "No verdict" in panel.panels[0].verdict.value
+    assert "No verdict" in panel.tiles[0].verdict.value
     panel.target.value = other
     assert panel.rivals.value == "most probable" and len(panel.shown[0][0].classes) == 3
     panel.picture.value = 3
@@ -437,12 +408,12 @@ def test_target_and_rivals_by_hand_until_another_picture(panel):
         and panel.target.label.startswith("predicted")
         and panel.rivals.value == "most probable"
     )
-    assert panel.shown[0][0].classes[0] == panel.shown[0][0].predicted
+    assert panel.shown[0][0].classes[0] == panel.pictures.predicted(3)[0]
 
 
 def test_two_settings_side_by_side(panel):
     panel.compare.value = True
-    assert len(panel._panels.children) == 2 and tile(panel, "sdd", 0) == tile(panel, "sdd", 1)
+    assert len(panel._tiles.children) == 2 and tile(panel, "sdd", 0) == tile(panel, "sdd", 1)
     panel.delta.value = 5.0
     assert [side.delta for side in panel.sides] == [0.5, 5.0] and tile(panel, "sdd", 0) != tile(panel, "sdd", 1)
     panel.side.value = "A"
@@ -454,7 +425,7 @@ def test_two_settings_side_by_side(panel):
     assert f"B&#x27;s mask covers {share:.0f} % of A" in panel.status.value
     panel.side.value = "B"
     panel.compare.value = False
-    assert len(panel._panels.children) == 1 and panel.sides[0].delta == 5.0 == panel.delta.value
+    assert len(panel._tiles.children) == 1 and panel.sides[0].delta == 5.0 == panel.delta.value
 
 
 def test_an_own_picture_is_shown(panel):
@@ -503,9 +474,9 @@ def test_names_are_shown_as_text_not_as_markup(classifier):
     faces = Faces()
     faces.identities = ["<b>bold</b>"] * 7
     panel = explorer(classifier, faces, top_k=2)
-    shown = panel.panels[0]
-    assert "<b>bold" not in panel.status.value + shown.captions["picture"].value + shown.table.value
-    assert "&lt;b&gt;bold" in shown.captions["picture"].value and "&lt;b&gt;bold" in shown.table.value
+    shown = panel.tiles[0]
+    assert "<b>bold" not in panel.status.value + shown.tiles["picture"].caption.value + shown.table.value
+    assert "&lt;b&gt;bold" in shown.tiles["picture"].caption.value and "&lt;b&gt;bold" in shown.table.value
 
 
 def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):

@@ -1,38 +1,41 @@
-"""Who looks like whom to a network."""
+"""Which people look most like one another to a network: those whose mean embeddings point the same way."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from torch import nn
-
-from xfrlib.data.faces import FaceDataset
-from xfrlib.run import NotebookRun
-
-# --- who is compared
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
-def _made_people(run: NotebookRun) -> dict[str, Any]:
-    """Family and differing parts of each made person; empty for photographs."""
-    if run.profile.dataset != "synthetic":
-        return {}
-    record = run.read_json("faces_families.json", "01_data_preparation")
-    return {person["name"]: person for person in record["identities"]}
+def embeddings(features: Tensor) -> Tensor:
+    """The average of feature maps (B, C, h, w) over positions, scaled to length 1: (B, C)."""
+    return F.normalize(features.mean(dim=(2, 3)), dim=1)
 
 
-def look_alikes(run: NotebookRun, model: nn.Module, test: FaceDataset, label: int) -> list[int]:
-    """The labels of those to tell a person from: the rest of the family, or the most like by embedding.
+def look_alikes(embeddings: Tensor, labels: Sequence[int], target: int) -> list[int]:
+    """The people of `labels` but `target`, those most like `target` first: by the cosine of mean embeddings.
 
-    On photographs, and for a made person without family, these are the ``top_k - 1`` people whose mean embedding has
-    the largest cosine with the person's, over the first four test pictures of each.
+    The mean over people is subtracted first. The rows of the output weight would not do in place of mean embeddings:
+    training turns those of look-alikes away from each other.
+
+    Parameters
+    ----------
+    embeddings : (n, C) float
+        Of n pictures, each of length 1.
+    labels : n integers
+        Who is in each picture; a negative number is nobody of interest.
+    target : int
+        One of `labels`.
+
+    Returns
+    -------
+    list of int
     """
-    people = _made_people(run)
-    family = [people[name]["family"] for name in test.identities] if people else []
-    siblings = [other for other, own in enumerate(family) if own == family[label] and other != label]
-    if siblings:
-        return siblings
-    from xfrlib.explorer.pictures import Pictures  # brings widgets with it
-
-    few = FaceDataset(test.root, test.table.groupby("label").head(4), "test")
-    few.identities, few.num_classes = test.identities, test.num_classes
-    return Pictures(model, few).look_alikes(label)[: run.profile.top_k - 1]
+    own = torch.as_tensor(labels)
+    people = own[own >= 0].unique()
+    means = torch.stack([embeddings[own == label].mean(dim=0) for label in people])
+    means = F.normalize(means - means.mean(dim=0), dim=1)
+    order = (means @ means[people == target][0]).argsort(descending=True, stable=True)
+    return [label for label in people[order].tolist() if label != target]

@@ -26,11 +26,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
+from xfrlib.cam import pooled_features
 from xfrlib.data.faces import FaceDataset, read_manifest
-from xfrlib.look_alikes import _made_people
+from xfrlib.look_alikes import embeddings, look_alikes
 from xfrlib.run import NotebookRun, ParameterError
 
 NOTEBOOK = "gallery/subject"
@@ -99,7 +101,7 @@ def subjects_of(run: NotebookRun) -> list[Subject]:
     used = (
         table[table["status"] == "used"].drop_duplicates("label").sort_values("label")
     )
-    identities, people = used["identity"].tolist(), _made_people(run)
+    identities, people = used["identity"].tolist(), made_people(run)
     families = [people[name]["family"] for name in identities] if people else None
     return choose_subjects(identities, families, run.profile.gallery_subjects)
 
@@ -143,6 +145,48 @@ def papermill_command(
     return shlex.join([*words, *(word for one in given for word in one)])
 
 
+# --- who is compared
+
+
+def made_people(run: NotebookRun) -> dict[str, Any]:
+    """Family and differing parts of each made person; empty for photographs."""
+    if run.profile.dataset != "synthetic":
+        return {}
+    record = run.read_json("faces_families.json", "01_data_preparation")
+    return {person["name"]: person for person in record["identities"]}
+
+
+@torch.no_grad()
+def rivals_of(
+    run: NotebookRun, model: nn.Module, test: FaceDataset, label: int
+) -> list[int]:
+    """The labels of those to tell a person from: the rest of the family, or the most like by embedding.
+
+    On photographs, and for a made person without family, these are the ``top_k - 1`` people whose mean embedding has
+    the largest cosine with the person's, over the first four test pictures of each.
+    """
+    people = made_people(run)
+    family = [people[name]["family"] for name in test.identities] if people else []
+    siblings = [
+        k for k, own in enumerate(family) if own == family[label] and k != label
+    ]
+    if siblings:
+        return siblings
+    device, few = (
+        next(model.parameters()).device,
+        FaceDataset(test.root, test.table.groupby("label").head(4), "test"),
+    )
+    found = torch.cat(
+        [
+            embeddings(pooled_features(model, images.to(device)).features).cpu()
+            for images, _, _ in DataLoader(few, batch_size=32)
+        ]
+    )
+    return look_alikes(found, few.table["label"].tolist(), label)[
+        : run.profile.top_k - 1
+    ]
+
+
 @torch.no_grad()
 def sample_faces(
     model: nn.Module, train: FaceDataset, labels: Sequence[int]
@@ -172,7 +216,7 @@ def known_parts(
     run: NotebookRun, dataset: FaceDataset, rows: Sequence[int]
 ) -> KnownParts | None:
     """The parts of some pictures, all of members of one family; None for photographs."""
-    people = _made_people(run)
+    people = made_people(run)
     if not people:
         return None
     names = tuple(run.read_json("faces_families.json", "01_data_preparation")["parts"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from xfrlib.plots import percent
 Shown = Sequence[tuple[Maps, Answers]]
 
 
-def save(folder: Path, pictures: Pictures, shown: Shown, provenance: Mapping[str, Any] | None = None) -> list[Path]:
+def save(folder: Path, pictures: Pictures, shown: Shown, provenance: dict[str, Any]) -> list[Path]:
     """Write figure (PNG) and numbers (JSON) of what is shown; returns both paths.
 
     The names of the files follow from picture and settings: to save again replaces them.
@@ -27,40 +27,32 @@ def save(folder: Path, pictures: Pictures, shown: Shown, provenance: Mapping[str
     numbers = {
         "picture": pictures.paths[row],
         "person": pictures.person(row),
-        "predicted": pictures.names[shown[0][0].predicted],
-        "settings": [setting_numbers(pictures, maps, answers) for maps, answers in shown],
-        "provenance": {
-            "commit": artifacts.commit(),
-            **artifacts.environment(),
-            **pictures.provenance(row),
-            **(provenance or {}),
-        },
+        "predicted": pictures.names[pictures.predicted(row)[0]],
+        "settings": [setting_numbers(pictures.names, maps, answers) for maps, answers in shown],
+        "provenance": artifacts.environment() | {"commit": artifacts.commit()} | pictures.provenance(row) | provenance,
     }
     plain = re.sub(r"[^\w-]+", "_", pictures.title(row).rpartition(".")[0])[:80]
     key = artifacts.fingerprint(pictures.paths[row], *(asdict(maps.settings) for maps, _ in shown))
-    path = folder / f"{plain}-{key[:8]}"
-    with artifacts.write_atomic(path.with_name(f"{path.name}.png")) as part:
+    paths = [folder / f"{plain}-{key[:8]}{suffix}" for suffix in (".png", ".json")]
+    with artifacts.write_atomic(paths[0]) as part:
         plots.save(figure(pictures, shown), part, "png")
-    artifacts.write_json(path.with_name(f"{path.name}.json"), numbers)
-    return [path.with_name(path.name + suffix) for suffix in (".png", ".json")]
+    artifacts.write_json(paths[1], numbers)
+    return paths
 
 
-def setting_numbers(pictures: Pictures, maps: Maps, answers: Answers) -> dict[str, Any]:
-    """The numbers of one setting as plain JSON values."""
-    classes = {
-        pictures.names[label]: {kind: float(chances[label]) for kind, chances in answers.chances.items()}
-        for label in maps.classes
-    }
+def setting_numbers(names: Sequence[str], maps: Maps, answers: Answers) -> dict[str, Any]:
+    """The numbers of one setting as plain JSON values; `names` are those of all classes."""
+    chances, compared = answers.chances, maps.classes
     return {
         **asdict(maps.settings),
-        "target": pictures.names[maps.classes[0]],
-        "chosen": [pictures.names[label] for label in maps.settings.chosen],
+        "target": names[compared[0]],
+        "chosen": [names[label] for label in maps.settings.chosen],
         "scale_used": maps.scale,
         "mask_pixels": int(maps.mask.sum()),
-        "probabilities": classes,
-        "predicted": {kind: pictures.names[int(chances.argmax())] for kind, chances in answers.chances.items()},
+        "probabilities": {names[k]: {kind: float(p[k]) for kind, p in chances.items()} for k in compared},
+        "predicted": {kind: names[int(values.argmax())] for kind, values in chances.items()},
         "deletion_retention": answers.measures,
-        "verdict": None if answers.verdict is None else answers.verdict._asdict(),
+        "verdict": answers.verdict and answers.verdict._asdict(),
     }
 
 
@@ -69,14 +61,13 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
     columns = max(5, *(len(maps.classes) for maps, _ in shown))
     size = (plots.WIDTH, len(shown) * (2 * plots.WIDTH / columns + 1.2) + 0.6)
     result, axes = plots.picture_grid(2 * len(shown), columns, size)
-    high = max(float(maps.explanation.cams.abs().max()) for maps, _ in shown) or 1.0
-    for i, (maps, answers) in enumerate(shown):
+    high = max(float(maps.explanation.cams.abs().max()) for maps, _ in shown)
+    for above, below, first, (maps, answers) in zip(axes[::2], axes[1::2], "AB", shown, strict=False):
         image, sure = pictures.image(maps.row), maps.explanation.probabilities[0]
         names = [pictures.names[label] for label in maps.classes]
-        first = f"{'AB'[i]}: " if len(shown) > 1 else ""
-        above, below = axes[2 * i], axes[2 * i + 1]
-        plots.show(above[0], image, f"{first}{names[0]}\n{percent(sure[0])}")
-        heat = plots.overlay(above[1], image, maps.explanation.sdd[0], limits=(0, 1), title=f"SDD\n{describe(maps)}")
+        title = f"{first}: {names[0]}" if len(shown) > 1 else names[0]
+        plots.show(above[0], image, f"{title}\n{percent(sure[0])}")
+        heat = plots.overlay(above[1], image, maps.explanation.sdd[0], limits=(0, 1), title=f"SDD\n{maps}")
         plots.outline(above[1], maps.mask[0])
         mask = maps.mask.float()
         plots.show(above[2], mask.expand(3, -1, -1), f"mask\n{percent(mask.mean())} of pixels")
@@ -88,9 +79,3 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
     plots.colour_bar(result, drawn, axes[:, : columns - 2], plots.CAM_UNIT)
     plots.colour_bar(result, heat, axes[:, columns - 2 :], plots.SDD_UNIT)
     return result
-
-
-def describe(maps: Maps) -> str:
-    """The settings of a map, short."""
-    s = maps.settings
-    return f"{s.form.replace('_', ' ')}, δ {s.delta:.3g}, s {maps.scale:.3g}"
