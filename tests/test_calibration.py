@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from xfrlib.trust import expected_calibration_error, fit_temperature
+from studies.calibration import expected_calibration_error
+from xfrlib.trust import fit_temperature
 
 
 def drawn(scale: float, n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
