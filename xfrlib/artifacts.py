@@ -18,11 +18,15 @@ import torch
 from xfrlib.profile import project_root
 
 
-class MissingArtifactError(FileNotFoundError):
-    """An artefact of an earlier notebook is not there; the message says which notebook to run."""
+class SentenceError(Exception):
+    """An error whose sentence says the mend: IPython shows it alone, without a stack that helps nobody."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a stack that helps nobody
+    def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
+
+
+class MissingArtifactError(SentenceError, FileNotFoundError):
+    """An artefact of an earlier notebook is not there; the message says which notebook to run."""
 
 
 def build_root() -> Path:
