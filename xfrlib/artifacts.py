@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from xfrlib.profile import project_root
+from xfrlib.profile import INSTALLED, project_root
 
 
 class SentenceError(Exception):
@@ -79,24 +79,21 @@ def file_sha256(path: Path) -> str:
 
 def fingerprint(*parts: Any) -> str:
     """A short hash of settings (anything JSON can hold) and of the content of files (given as `Path`)."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(
-            file_sha256(part).encode() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode()
-        )
-    return digest.hexdigest()[:16]
+    texts = [file_sha256(part) if isinstance(part, Path) else json.dumps(part, sort_keys=True) for part in parts]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 
 def commit() -> str:
     """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
+    if INSTALLED.is_dir():  # git would name the commit of whatever the current folder belongs to
+        return "unknown"
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
-            cwd=project_root(), capture_output=True, text=True, check=True, timeout=20,
-        )  # fmt: skip
+        return subprocess.check_output(
+            command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.strip()
 
 
 def default_device() -> torch.device:
@@ -111,7 +108,6 @@ def device_name(device: torch.device) -> str:
 
 def environment() -> dict[str, str]:
     """Device, Python and the versions that a number can depend on."""
-    versions = {
-        p: importlib.metadata.version(p) for p in ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
-    }
+    packages = ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
     return {"device": device_name(default_device()), "python": platform.python_version(), **versions}
