@@ -87,13 +87,12 @@ def commit() -> str:
     """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
     if INSTALLED.is_dir():  # git would name the commit of whatever the current folder belongs to
         return "unknown"
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
+    command = "git describe --always --abbrev=12 --dirty=+changes --exclude=*".split()
     try:
-        return subprocess.check_output(
-            command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20
-        ).strip()
+        said = subprocess.check_output(command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+    return said.strip()
 
 
 def default_device() -> torch.device:

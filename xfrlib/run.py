@@ -59,8 +59,8 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
     namespace["_xfrlib_started"] = True
     profile = namespace["profile"]
     try:
-        fields = load_profile(profile).as_dict()
-        changes = {name: namespace[name] for name in known if name in fields and namespace[name] is not None}
+        settings = load_profile(profile).as_dict()
+        changes = {name: namespace[name] for name in known if name in settings and namespace[name] is not None}
         return NotebookRun(notebook, profile, changes, namespace["data_root"], namespace["run_name"])
     except (ValueError, FileNotFoundError) as error:
         raise ParameterError(str(error)) from error
