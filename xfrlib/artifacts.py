@@ -87,7 +87,7 @@ def commit() -> str:
     """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
     if INSTALLED.is_dir():  # git would name the commit of whatever the current folder belongs to
         return "unknown"
-    command = "git describe --always --abbrev=12 --dirty=+changes --exclude=*".split()
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
     try:
         said = subprocess.check_output(command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
