@@ -3,8 +3,8 @@
 import importlib.metadata
 import json
 import sys
-from importlib.abc import MetaPathFinder
-from typing import Any
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any, ClassVar
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -26,35 +26,35 @@ def hard() -> set[str]:
     return found
 
 
-class Absent(MetaPathFinder):
-    """Makes every package of another distribution look as if it were not installed, and notes who is asked for."""
+class HardOnly(PathFinder):
+    """Finds no package of another distribution, as where it is not installed, and notes which ones are asked for."""
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        there = hard()
-        providers = importlib.metadata.packages_distributions()
-        self.names = {
-            module for module, names in providers.items() if not there & {canonicalize_name(name) for name in names}
-        }
+    absent: ClassVar[set[str]] = set()
+    asked: ClassVar[list[str]] = []
 
-    def find_spec(self, name: str, *_: Any) -> None:
-        if name in self.names:
-            self.asked.append(name)
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    @classmethod
+    def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname in cls.absent:
+            cls.asked.append(fullname)
+            return None
+        return super().find_spec(fullname, path, target)
 
 
 if __name__ == "__main__":
-    absent = Absent()
-    sys.meta_path.insert(0, absent)
+    there = hard()
+    for module, names in importlib.metadata.packages_distributions().items():
+        if not there & {canonicalize_name(name) for name in names}:
+            HardOnly.absent.add(module)
+    sys.meta_path[sys.meta_path.index(PathFinder)] = HardOnly
 
     import torch
     import torchvision  # noqa: F401
 
-    before, absent.asked = set(sys.modules), []
+    before, HardOnly.asked = set(sys.modules), []
     import xfrlib
 
     new = {module.partition(".")[0] for module in set(sys.modules) - before}
-    loaded, asked = sorted(new & {"pandas", "pyarrow", "PIL"}), absent.asked
+    told: dict[str, Any] = {"loaded": sorted(new & {"pandas", "pyarrow", "PIL"}), "asked": [*HardOnly.asked]}
     model = xfrlib.FaceClassifier(xfrlib.load_backbone("slim"), 3)
     pictures = torch.rand(2, 3, 112, 112)
     masks = xfrlib.top_fraction_mask(xfrlib.explain(model, pictures, top_k=3).log_sdd, 0.2)
@@ -65,12 +65,6 @@ if __name__ == "__main__":
     from xfrlib.profile import data_root
 
     faces, _ = render(make_families(1, 2, seed=0), [0, 1])
-    told = {
-        "absent": sorted(absent.names),
-        "loaded": loaded,
-        "asked": asked,
-        "xfrlib": xfrlib.__file__,
-        "rows": len(drops),
-    }
+    told |= {"absent": sorted(HardOnly.absent), "xfrlib": xfrlib.__file__, "rows": len(drops)}
     told |= {"faces": len(faces), "profile": xfrlib.load_profile("quick").name, "commit": commit()}
     print(json.dumps(told | {"data": str(data_root()), "build": str(build_root())}))
