@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
     new = {module.partition(".")[0] for module in set(sys.modules) - before}
     told: dict[str, Any] = {"loaded": sorted(new & {"pandas", "pyarrow", "PIL"}), "asked": [*HardOnly.asked]}
-    model = xfrlib.FaceClassifier(xfrlib.load_backbone("slim"), 3)
+    model = xfrlib.FaceClassifier(xfrlib.load_backbone("slim"), 3).eval()
     pictures = torch.rand(2, 3, 112, 112)
     masks = xfrlib.top_fraction_mask(xfrlib.explain(model, pictures, top_k=3).log_sdd, 0.2)
     drops = xfrlib.deletion_retention(model, pictures, masks)
