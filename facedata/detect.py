@@ -116,7 +116,7 @@ class YuNet:
         try:
             import cv2
         except ImportError as error:
-            raise ImportError("finding faces needs OpenCV: pip install 'xfrlib[detect]', or give the points") from error
+            raise ImportError("finding faces needs OpenCV: pip install 'xfrlib[photos]', or give the points") from error
         if not hasattr(self._own, "network"):
             model, level = str(self._model_file()), cv2.utils.logging.getLogLevel()
             cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of its default target

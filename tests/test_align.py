@@ -362,7 +362,7 @@ def test_the_model_comes_from_the_hub_by_name_and_is_fetched_once(
 
 def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(ImportError, match=r"xfrlib\[detect\]"):
+    with pytest.raises(ImportError, match=r"xfrlib\[photos\]"):
         YuNet()(np.zeros((64, 64, 3), np.uint8))
 
 

@@ -15,8 +15,8 @@ from xfrlib.explainers.job import draw_seed, explained_output
 from xfrlib.explainers.rise import rise_masks
 from xfrlib.explainers.surrogates import superpixels
 
-pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[baselines]'")
-pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[baselines]'")
+pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[explainers]'")
+pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[explainers]'")
 
 SMALL = {  # budgets that keep the tests short
     "rise": {"masks": 30, "cells": 4},
@@ -200,7 +200,7 @@ def test_another_kind_of_network_is_refused(images, classes):
 
 def test_a_missing_library_names_the_extra(monkeypatch, classifier, images, classes):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ImportError, match=r"needs captum: pip install 'xfrlib\[baselines\]'"):
+    with pytest.raises(ImportError, match=r"needs captum: pip install 'xfrlib\[explainers\]'"):
         run("saliency", classifier, images, classes)
 
 

@@ -22,6 +22,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"]] + [
     Requirement(text) for name, group in PROJECT["optional-dependencies"].items() if name != "all" for text in group
 ]
+# Where the project's code is.
+FOLDERS = (
+    *("xfrlib", "facedata", "madefaces", "notebooks/studies", "notebooks/gallery", "book/page", "book/_ext"),
+    *("tools", "scripts", "benchmarks", "tests"),
+)
+# The extras beside the hard dependencies that a part of the code may count on. `installed.py` runs the rest without.
+EXTRAS = {
+    "xfrlib/data": ["train"],
+    "xfrlib/models": ["train"],
+    "xfrlib/training": ["train"],
+    "xfrlib/explainers": ["explainers"],
+    "facedata": ["photos"],
+    "madefaces": [],
+    "notebooks/studies": ["book"],
+}
 
 
 def pins() -> dict[str, Version]:
@@ -76,7 +91,7 @@ def test_the_extra_all_names_every_other_extra() -> None:
 def imported_modules() -> dict[str, str]:
     """Top-level modules that the project's code imports, each with a file that does."""
     found: dict[str, str] = {}
-    for folder in ("xfrlib", "tools", "book/_ext", "scripts", "benchmarks", "tests"):
+    for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
             collect(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)), found)
     for path in (ROOT / "notebooks").rglob("*.ipynb"):
@@ -99,12 +114,7 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     declared = {canonicalize_name(r.name) for r in DIRECT} | {PROJECT["name"]}
     # come with a declared package and are part of what it is
     declared |= {"cycler", "docutils", "packaging", "pydata-sphinx-theme"}
-    own = {
-        path.stem
-        for folder in ("tests", "tools", "book/_ext", "scripts", "benchmarks")
-        for path in (ROOT / folder).glob("*.py")
-    }
-    own |= {"scripts", "benchmarks", "tests", "tools", "xfrlib"}
+    own = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")} | set(FOLDERS) | {"studies"}
     for module, where in imported_modules().items():
         if module in own or module in sys.stdlib_module_names:
             continue
@@ -112,6 +122,25 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
         assert offered & declared, (
             f"{where} imports {module} ({offered or 'not installed'}), which pyproject.toml does not declare"
         )
+
+
+@pytest.mark.parametrize("folder", EXTRAS)
+def test_a_part_imports_only_what_its_extras_install(folder: str) -> None:
+    providers = importlib.metadata.packages_distributions()
+    groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in EXTRAS[folder])]
+    installed = {canonicalize_name(Requirement(text).name) for group in groups for text in group}
+    found: dict[str, str] = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        collect(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)), found)
+    for module in found.keys() - {*sys.stdlib_module_names, "xfrlib", "facedata", "madefaces", "studies"}:
+        assert installed & {canonicalize_name(name) for name in providers[module]}, f"{found[module]}: {module}"
+
+
+def test_an_error_names_an_extra_that_there_is() -> None:
+    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path != Path(__file__)]
+    texts = [path.read_text(encoding="utf-8") for path in [*paths, *(ROOT / "book").rglob("*.md"), ROOT / "README.md"]]
+    named = {extra for text in texts for extra in re.findall(r"xfrlib\\?\[(\w+)", text)}
+    assert {"photos", "explainers"} <= named <= set(PROJECT["optional-dependencies"])
 
 
 def test_the_repository_has_one_address() -> None:

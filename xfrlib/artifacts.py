@@ -15,14 +15,18 @@ from typing import Any
 
 import torch
 
-from xfrlib.profile import project_root
+from xfrlib.profile import INSTALLED, project_root
 
 
-class MissingArtifactError(FileNotFoundError):
-    """An artefact of an earlier notebook is not there; the message says which notebook to run."""
+class SentenceError(Exception):
+    """An error whose sentence says the mend: IPython shows it alone, without a stack that helps nobody."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a stack that helps nobody
+    def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
+
+
+class MissingArtifactError(SentenceError, FileNotFoundError):
+    """An artefact of an earlier notebook is not there; the message says which notebook to run."""
 
 
 def build_root() -> Path:
@@ -75,24 +79,20 @@ def file_sha256(path: Path) -> str:
 
 def fingerprint(*parts: Any) -> str:
     """A short hash of settings (anything JSON can hold) and of the content of files (given as `Path`)."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(
-            file_sha256(part).encode() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode()
-        )
-    return digest.hexdigest()[:16]
+    texts = [file_sha256(part) if isinstance(part, Path) else json.dumps(part, sort_keys=True) for part in parts]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 
 def commit() -> str:
     """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
+    if INSTALLED.is_dir():  # git would name the commit of whatever the current folder belongs to
+        return "unknown"
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
-            cwd=project_root(), capture_output=True, text=True, check=True, timeout=20,
-        )  # fmt: skip
+        said = subprocess.check_output(command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.strip()
+    return said.strip()
 
 
 def default_device() -> torch.device:
@@ -107,7 +107,6 @@ def device_name(device: torch.device) -> str:
 
 def environment() -> dict[str, str]:
     """Device, Python and the versions that a number can depend on."""
-    versions = {
-        p: importlib.metadata.version(p) for p in ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
-    }
+    packages = ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
     return {"device": device_name(default_device()), "python": platform.python_version(), **versions}

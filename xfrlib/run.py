@@ -8,71 +8,59 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 import yaml
-from IPython.display import Markdown
 
 from xfrlib import artifacts
+from xfrlib.artifacts import MissingArtifactError, SentenceError
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier, load_classifier, save_classifier
 from xfrlib.profile import data_root, did_you_mean, load_profile
 from xfrlib.sdd import Divergence
 
-_IMPORTED = ModuleType | FunctionType | BuiltinFunctionType | type
-_SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+_INJECTED = str | int | float | list | tuple | dict | None  # what papermill can write into a notebook
 
 
-class ParameterError(ValueError):
+class ParameterError(SentenceError, ValueError):
     """A parameter of a notebook is unknown or impossible; the message names it."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a stack that helps nobody
-        return [f"{type(self).__name__}: {self}"]
 
-
-def start_notebook(
-    notebook: str,
-    namespace: dict[str, Any],
-    *,
-    profile: str,
-    data_root: str = "",
-    run_name: str = "",
-    **parameters: Any,
-) -> NotebookRun:
+def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
     """Check the parameters of a notebook and say where it reads and writes.
 
     Parameters
     ----------
-    notebook : its file name without the suffix.
-    namespace : ``globals()`` of the notebook: a plain value in it that is no parameter was injected by mistake.
-    profile : name or path of the profile.
-    data_root : overrides ``XFR_DATA``.
-    run_name : name of the folder below ``runs/`` that a run with other settings than the profile's writes to.
-    **parameters : the notebook's own parameters. One that is a field of `Profile` replaces the profile's value unless
-        it is None; the others are only known by their names.
+    notebook : str
+        Its file name without the suffix.
+    namespace : dict
+        ``globals()`` of the notebook. Its parameters are the names that a cell has annotated so far; any other plain
+        value was injected by mistake. `profile` names the profile, `data_root` overrides ``XFR_DATA``, `run_name` is
+        the folder below ``runs/`` of a run with other settings. A field of `Profile` replaces the profile's value
+        unless it is None; what else there is belongs to the notebook alone.
 
     Raises
     ------
     ParameterError
         For an unknown parameter or an impossible value, naming it.
     """
-    known = ["profile", "data_root", "run_name", *parameters]
+    known = list(namespace.get("__annotations__", {}))
     if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
         for name, value in namespace.items():
-            if name.startswith("_") or name.isupper() or isinstance(value, _IMPORTED):
-                continue  # a private name, a constant, something imported
-            if name not in known and name not in _SHELL_NAMES:
+            private = name.startswith("_") or name.isupper() or name in ("In", "Out")  # the latter are the shell's
+            if isinstance(value, _INJECTED) and not private and name not in known:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
+    profile = namespace["profile"]
     try:
-        fields = load_profile(profile).as_dict()
-        changes = {k: v for k, v in parameters.items() if v is not None and k in fields}
-        return NotebookRun(notebook, profile, changes, data_root, run_name)
+        settings = load_profile(profile).as_dict()
+        changes = {name: namespace[name] for name in known if name in settings and namespace[name] is not None}
+        return NotebookRun(notebook, profile, changes, namespace["data_root"], namespace["run_name"])
     except (ValueError, FileNotFoundError) as error:
         raise ParameterError(str(error)) from error
 
@@ -89,8 +77,7 @@ def command_line_run(notebook: str, description: str | None, arguments: list[str
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a profile's value")
     given = parser.parse_args(arguments)
     try:
-        pairs = [text.partition("=") for text in given.set]
-        changes = {name: yaml.safe_load(value) for name, _, value in pairs}
+        changes = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given.set)}
         return NotebookRun(notebook, given.profile, changes, given.data_root, given.run_name)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -103,19 +90,14 @@ class NotebookRun:
         self, notebook: str, profile: str, changes: dict[str, Any] | None = None, root: str = "", run_name: str = ""
     ) -> None:
         base = load_profile(profile)
-        self.notebook = notebook
-        self.profile = base.replace(**changes or {})
-        self._named = profile
-        self.device = artifacts.default_device()
-        self.data_root = data_root(root)
-        self._base_folder = artifacts.build_root() / base.name
+        self.notebook, self.profile = notebook, base.replace(**changes or {})
+        self.device, self.data_root = artifacts.default_device(), data_root(root)
+        self._named, self._given_name = profile, run_name
         self._changes = {k: v for k, v in self.profile.as_dict().items() if v != base.as_dict()[k]}
-        self._given_name = run_name
-        if self._changes and not run_name:
-            run_name = ",".join(f"{key}={value}" for key, value in self._changes.items()).replace("/", "_")
+        run_name = run_name or ",".join(f"{key}={value}" for key, value in self._changes.items()).replace("/", "_")
         if Path(run_name).name != run_name:
             raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
-        self._run_name = run_name
+        self._run_name, self._base_folder = run_name, artifacts.build_root() / base.name
         self.folder = self._base_folder / "runs" / run_name if run_name else self._base_folder
         self._folders = [self.folder, self._base_folder]  # where `need` looks
         self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
@@ -142,13 +124,16 @@ class NotebookRun:
 
         Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
         """
-        for folder in self._folders:
-            if (folder / name).exists():
-                return self._touched.setdefault(name, folder / name)
-        raise artifacts.MissingArtifactError(
-            f"{name} of the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
-            f"(or everything in order: make book PROFILE={self.profile.name})"
-        )
+        return self._touched.setdefault(name, self._find(name, made_by, self._folders))
+
+    def _find(self, name: str, made_by: str, folders: Sequence[Path], whose: str = "") -> Path:
+        found = next((folder / name for folder in folders if (folder / name).exists()), None)
+        if found is None:
+            raise MissingArtifactError(
+                f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
+                f"(or everything in order: make book PROFILE={self.profile.name})"
+            )
+        return found
 
     def faces_root(self) -> Path:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
@@ -171,18 +156,15 @@ class NotebookRun:
         processes = processes or max(1, torch.cuda.device_count())
         if processes == 1:
             return
-        command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
         # --multi_gpu chooses the launcher that starts processes, also where they then compute on a CPU
-        command += ["--multi_gpu", "--num_machines=1", "--main_process_port=0", "--mixed_precision=no"]
-        command += ["--dynamo_backend=no", "-m", module]
-        command += [f"--profile={self._named}", f"--run-name={self._run_name}", f"--data-root={self.data_root}"]
-        command += [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
+        options = "--multi_gpu --num_machines=1 --main_process_port=0 --mixed_precision=no --dynamo_backend=no"
+        command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}", *options.split()]
+        command += ["-m", module, f"--profile={self._named}", f"--run-name={self._run_name}"]
+        settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
+        command += [f"--data-root={self.data_root}", *settings]
         on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
-        done = subprocess.run(command, env=os.environ | on_cpu)
-        if done.returncode:
-            raise RuntimeError(
-                f"{module} stopped with code {done.returncode} in one of {processes} processes; see above."
-            )
+        if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
+            raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
 
     def dataset(self, split: str) -> FaceDataset:
         """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""
@@ -193,9 +175,8 @@ class NotebookRun:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""
         checkpoint = self.profile.checkpoint
         named = checkpoint in ("", "builtin") or checkpoint.startswith("hub:")
-        return load_backbone(
-            self.profile.backbone, checkpoint if named else self.data_root / checkpoint, seed=self.profile.seed
-        )
+        place = checkpoint if named else self.data_root / checkpoint
+        return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:
         """The run that fine-tunes network `number`: this one for 0, else the same with `number` added to the seed.
@@ -207,39 +188,30 @@ class NotebookRun:
             raise ValueError(f"network {number}: the profile has {self.profile.networks}, counted from 0")
         if number == 0:
             return self
-        seed = self.profile.seed + number
-        name = f"{self._given_name},seed={seed}" if self._given_name else ""
-        changes = {**self._changes, "seed": seed}
+        changes = {**self._changes, "seed": self.profile.seed + number}
+        name = f"{self._given_name},seed={changes['seed']}" if self._given_name else ""
         other = NotebookRun(self.notebook, self._named, changes, str(self.data_root), name)
         other._folders = [other.folder, *self._folders]
         return other
 
     def classifier(self, network: int = 0) -> FaceClassifier:
         """The fine-tuned classifier `network` in evaluation mode, on the device of this run."""
-        name = "classifier.safetensors"
+        name, made_by = "classifier.safetensors", "02_fine_tuning"
         if network == 0:
-            path = self.need(name, "02_fine_tuning")
+            path = self.need(name, made_by)
         else:  # never the file of network 0, which `need` of the other run would fall back to
             other = self.network(network)
             folders = [other.folder, self._base_folder / "runs" / f"seed={other.profile.seed}"]
-            found = [folder / name for folder in folders if (folder / name).exists()]
-            if not found:
-                raise artifacts.MissingArtifactError(
-                    f"{name} of network {network} of the profile {self.profile.name!r} is missing: "
-                    "run notebooks/02_fine_tuning.ipynb first"
-                )
-            path = found[0]
+            path = self._find(name, made_by, folders, f"network {network} of ")
         return load_classifier(path).to(self.device).eval()
 
     def temperature(self, network: int = 0) -> float:
         """The temperature that calibrates the probabilities of `network`, from the validation pictures."""
         return float(self.read_json("calibration.json", "02_fine_tuning")["temperature"][network])
 
-    def save_classifier(self, model: FaceClassifier, identities: list[str]) -> Path:
+    def save_classifier(self, model: FaceClassifier, identities: list[str]) -> None:
         """Write the fine-tuned classifier where the notebooks after this one look for it."""
-        path = self.output("classifier.safetensors")
-        save_classifier(path, model, identities)
-        return path
+        save_classifier(self.output("classifier.safetensors"), model, identities)
 
     def read_json(self, name: str, made_by: str) -> dict[str, Any]:
         """The content of a JSON artefact of an earlier notebook."""
@@ -253,28 +225,26 @@ class NotebookRun:
 
     def provenance(self) -> dict[str, Any]:
         """Commit, notebook, profile and its fields, seed, device, versions, hashes of data and weights, run time."""
-        facts: dict[str, Any] = {
-            "commit": artifacts.commit(),
-            "notebook": self.notebook,
-            "profile": self.profile.name,
-            "seed": self.profile.seed,
-            **artifacts.environment(),
-        }
-        for key, name in (("data_hash", "manifest.csv"), ("classifier_sha256", "classifier.safetensors")):
-            path = self._touched.get(name)
-            if path is not None and path.exists():
-                facts[key] = data_hash(read_manifest(path)) if name == "manifest.csv" else artifacts.file_sha256(path)
+        facts: dict[str, Any] = {"commit": artifacts.commit(), "notebook": self.notebook}
+        facts |= {"profile": self.profile.name, "seed": self.profile.seed} | artifacts.environment()
+        there = {name: path for name, path in self._touched.items() if path.exists()}
+        if manifest := there.get("manifest.csv"):
+            facts["data_hash"] = data_hash(read_manifest(manifest))
+        if weights := there.get("classifier.safetensors"):
+            facts["classifier_sha256"] = artifacts.file_sha256(weights)
         return {**facts, "settings": self.profile.as_dict(), "seconds": round(time.monotonic() - self._started, 1)}
 
-    def show_provenance(self) -> Markdown:
-        """The provenance as a table, for the end of a page; hashes are cut to their first 16 digits."""
+    def show_provenance(self) -> None:
+        """Display the provenance as a table, for the end of a page; hashes are cut to their first 16 digits."""
+        from IPython.display import Markdown, display
+
         facts = self.provenance()
-        settings = {key: value for key, value in facts.pop("settings").items() if key not in ("name", "title", "seed")}
+        settings = facts.pop("settings")
         facts |= {key: f"{facts[key][:16]}…" for key in ("data_hash", "classifier_sha256") if key in facts}
         facts["settings"] = ", ".join(
             f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
             for key, value in settings.items()
-            if value not in ("", None)
+            if key not in ("name", "title", "seed") and value not in ("", None)
         )
         rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
-        return Markdown("\n".join(["**Provenance of this page**", "", "| what | value |", "|---|---|", *rows]))
+        display(Markdown("\n".join(["**Provenance of this page**", "", "| what | value |", "|---|---|", *rows])))

@@ -22,24 +22,6 @@ from xfrlib.data.duplicates import NEAR_WITHIN, find_duplicates, perceptual_hash
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image
 from xfrlib.data.split import held_out, path_draw, path_order, set_status, spanning_groups, split_faces
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "SPLITS",
-    "STATUSES",
-    "FaceDataset",
-    "FaceImageError",
-    "data_hash",
-    "data_report",
-    "find_duplicates",
-    "load_image",
-    "prepare_manifest",
-    "read_manifest",
-    "scan_faces",
-    "split_counts",
-    "split_faces",
-    "write_manifest",
-]
-
 SPLITS = ("train", "validation", "test")
 # "misplaced": the file lies beside the identity folders, or deeper than <identity>/<picture>
 STATUSES = ("used", "unreadable", "too_small", "too_few_images", "over_max_images", "not_an_image", "misplaced")
@@ -54,11 +36,8 @@ def _find_files(root: Path) -> list[str]:
         raise FileNotFoundError(f"{root}: no such folder of faces; set the data root (XFR_DATA) or the folder's name")
     found: list[str] = []
     for entry in root.iterdir():
-        if not entry.is_dir():
-            found.append(entry.name)
-            continue
         inside = [Path(at, name).relative_to(root).as_posix() for at, _, names in os.walk(entry) for name in names]
-        found += inside or [f"{entry.name}/"]
+        found += inside or [f"{entry.name}/" if entry.is_dir() else entry.name]
     return sorted(found, key=path_order)
 
 
@@ -68,36 +47,30 @@ def _describe(root: Path, path: str, min_side: int) -> dict[str, Any]:
     parts = shown.split("/")
     row = dict.fromkeys(_COLUMNS, "") | {"path": shown, "width": 0, "height": 0}
     row["identity"] = parts[0] if len(parts) > 1 else ""
-
-    def result(status: str, note: str) -> dict[str, Any]:
-        return row | {"status": status, "note": note}
-
-    if path.endswith("/"):
-        return result("too_few_images", "no file in this folder, or no right to list it")
-    if any(part.startswith(".") for part in parts):
-        return result("not_an_image", "hidden")
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        return result("not_an_image", "the suffix is not that of a picture")
-    if len(parts) != 2:
-        return result("misplaced", "not at <identity>/<picture>")
-    if shown != path:
-        return result("unreadable", "the name is not valid UTF-8: rename it")
+    for wrong, status, note in (
+        (path.endswith("/"), "too_few_images", "no file in this folder, or no right to list it"),
+        (any(part.startswith(".") for part in parts), "not_an_image", "hidden"),
+        (Path(path).suffix.lower() not in IMAGE_SUFFIXES, "not_an_image", "the suffix is not that of a picture"),
+        (len(parts) != 2, "misplaced", "not at <identity>/<picture>"),
+        (shown != path, "unreadable", "the name is not valid UTF-8: rename it"),
+    ):
+        if wrong:
+            return row | {"status": status, "note": note}
     file = root / path
     try:
         if not file.is_file():  # opening a pipe would wait for ever
-            return result("unreadable", "broken link" if file.is_symlink() else "not a regular file")
+            raise FaceImageError("broken link" if file.is_symlink() else "not a regular file")
         data = file.read_bytes()
         row["sha256"] = hashlib.sha256(data).hexdigest()
         picture, row["mode"], note = decode_image(data)
     except OSError as error:
-        return result("unreadable", error.strerror or type(error).__name__)
+        return row | {"status": "unreadable", "note": error.strerror or type(error).__name__}
     except FaceImageError as error:
-        return result("unreadable", str(error))
+        return row | {"status": "unreadable", "note": str(error)}
     row["width"], row["height"] = picture.size
     if min(picture.size) < min_side:
-        return result("too_small", f"shorter side below {min_side} pixels")
-    row["phash"] = perceptual_hash(picture)
-    return result("used", note)
+        return row | {"status": "too_small", "note": f"shorter side below {min_side} pixels"}
+    return row | {"status": "used", "note": note, "phash": perceptual_hash(picture)}
 
 
 def scan_faces(
@@ -152,8 +125,9 @@ def prepare_manifest(
 
     For made faces give near_threshold=None: look-alikes are near by design, and no picture of theirs is copied.
     """
-    options: dict[str, Any] = {"min_side": min_side, "min_images": min_images, "max_images": max_images}
-    table = scan_faces(root, **options, seed=seed, progress=progress)
+    table = scan_faces(
+        root, min_side=min_side, min_images=min_images, max_images=max_images, seed=seed, progress=progress
+    )
     return split_faces(find_duplicates(table, near_threshold=near_threshold), fractions, seed=seed)
 
 

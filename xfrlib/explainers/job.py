@@ -90,4 +90,4 @@ def library_module(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"captum": "captum", "pytorch_grad_cam": "grad-cam"}[module.partition(".")[0]]
-        raise ImportError(f"this explainer needs {package}: pip install 'xfrlib[baselines]' ({error})") from error
+        raise ImportError(f"this explainer needs {package}: pip install 'xfrlib[explainers]' ({error})") from error
