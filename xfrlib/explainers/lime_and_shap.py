@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.job import Job, Scored, library_module
+from xfrlib.explainers.job import Job, Scored, captum_module
+from xfrlib.explainers.registry import explainer
 from xfrlib.judge import fill_picture
 from xfrlib.models.weights import seeded
 from xfrlib.profile import did_you_mean
@@ -68,6 +70,7 @@ def _surrogate(
     return torch.stack(maps)
 
 
+@explainer("LIME", "Ribeiro et al. 2016, arXiv 1602.04938", "captum", slow=True, passes=("samples", 0))
 def lime(
     job: Job,
     *,
@@ -84,19 +87,17 @@ def lime(
     The weight of a sample is exp(-d^2 / (2 width^2)), d the cosine distance of its segments shown to all of them.
     captum's own defaults are a lasso, which sets most coefficients to exactly zero, and a distance of pixel values.
     """
-    captum = library_module("captum.attr")
-    models = library_module("captum._utils.models.linear_model")
+    captum = captum_module("captum.attr")
+    models = captum_module("captum._utils.models.linear_model")
 
     def similarity(_: Tensor, __: Tensor, shown: Tensor, **___: Any) -> float:
         return float(torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / (2 * width**2)))
 
-    return _surrogate(
-        job,
-        lambda scored: captum.Lime(scored, models.SkLearnRidge(alpha=ridge), similarity),
-        samples, segments, superpixel, fill, output,
-    )  # fmt: skip
+    method = partial(captum.Lime, interpretable_model=models.SkLearnRidge(alpha=ridge), similarity_func=similarity)
+    return _surrogate(job, method, samples, segments, superpixel, fill, output)
 
 
+@explainer("KernelSHAP", "Lundberg and Lee 2017, arXiv 1705.07874", "captum", slow=True, passes=("samples", 0))
 def kernel_shap(
     job: Job,
     *,
@@ -111,7 +112,7 @@ def kernel_shap(
 
     See Covert and Lee (2021), "Improving KernelSHAP", section 4; captum draws every sample on its own.
     """
-    captum = library_module("captum.attr")
+    captum = captum_module("captum.attr")
 
     class Paired(captum.KernelShap):  # type: ignore[name-defined]
         def kernel_shap_perturb_generator(self, original: Any, **settings: Any) -> Iterator[Tensor]:
