@@ -45,14 +45,15 @@ def explain_with(
     name : str
         One of `EXPLAINERS`.
     model : FaceClassifier
-        Its last map is averaged and fed to one linear layer; on the device to compute on.
-    images : (B, 3, H, W) float
-        RGB in [0, 1], on any device; the maps come back to it.
-    classes : (B, K) integer
-        The target first, then its rivals; (B,) where the method uses no rivals.
-    seed, indices : int, B integers
-        A picture's random numbers depend on the name, the seed and its index in the whole set alone (None: its place
-        in `images`), not on the batch it came with.
+        On the device to compute on.
+    images : Tensor
+        (B, 3, H, W) float, RGB in [0, 1], on any device; the maps come back to it.
+    classes : Tensor
+        (B, K) integers, the target first, then its rivals; (B,) where the method uses no rivals.
+    seed : int
+        A picture's random numbers depend on the name, the seed and its index alone, not on the batch it came with.
+    indices : sequence of int, optional
+        Index of each picture in the whole set; None: its place in `images`.
     batch_size : int
         Most pictures, whole or perturbed, that go through the network together.
     progress : bool
@@ -64,7 +65,8 @@ def explain_with(
 
     Returns
     -------
-    (B, H, W) float, larger is more important.
+    Tensor
+        (B, H, W) float, larger is more important.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def explain_with(
 def passes_per_picture(name: str, model: FaceClassifier, **budget: Any) -> tuple[int, int]:
     """Forward and backward passes through the backbone that one picture costs."""
     known = {"1 + channels": 1 + model.head.in_features, **EXPLAINERS[name].budget, **budget}
-    forward, backward = (known.get(number, number) for number in EXPLAINERS[name].passes)
+    forward, backward = (known[n] if isinstance(n, str) else n for n in EXPLAINERS[name].passes)
     return forward, backward
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
-from xfrlib.cam import class_activation_maps
+from xfrlib.cam import centred, class_activation_maps
 from xfrlib.explainers.job import Job
 from xfrlib.explainers.registry import explainer
 from xfrlib.geometry import translated
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.sdd import Divergence, scaled_directed_divergence
+from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
 
 
 @torch.no_grad()
@@ -45,16 +47,17 @@ def layer_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor
     ----------
     model : FaceClassifier
         In evaluation mode.
-    images : (B, 3, H, W) float
-        RGB in [0, 1], on the device of `model`.
-    classes : (B, K) integer
-        The classes wanted for each picture.
+    images : Tensor
+        (B, 3, H, W) float, RGB in [0, 1], on the device of `model`.
+    classes : Tensor
+        (B, K) integers, the classes wanted for each picture.
     layer : str
         Name of a module of `model`; its output is (B, C, h, w).
 
     Returns
     -------
-    (B, K, h, w) float.
+    Tensor
+        (B, K, h, w) float.
 
     Raises
     ------
@@ -91,14 +94,15 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
     ----------
     model : FaceClassifier
         In evaluation mode; its last map has cells of a multiple of 4 pixels.
-    images : (B, 3, H, W) float
-        RGB in [0, 1], on the device of `model`.
-    classes : (B, K) integer
-        The classes wanted for each picture; the weights are taken less their mean over all classes.
+    images : Tensor
+        (B, 3, H, W) float, RGB in [0, 1], on the device of `model`.
+    classes : Tensor
+        (B, K) integers, the classes wanted for each picture, as with centred weights.
 
     Returns
     -------
-    (B, K, 2 h, 2 w) float, in units of the logit.
+    Tensor
+        (B, K, 2 h, 2 w) float, in units of the logit.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
         raise ValueError(
             f"{images.shape[2]} pixels in {height} cells: a quarter of a cell is no whole number of pixels"
         )
-    weight = model.weight - model.weight.mean(dim=0)
+    weight = centred(model.weight)
     fine = weight.new_empty(*classes.shape, 2 * height, 2 * width)
     for row, down in enumerate((quarter, -quarter)):
         for column, right in enumerate((quarter, -quarter)):
@@ -120,17 +124,17 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
     return fine
 
 
-_FINER = {"contrastive": True, "logarithm": True, "compared": False}
+_FINER: dict[str, Any] = {"contrastive": True, "logarithm": True, "compared": False}
 
 
 @explainer("SDD of an earlier layer", "after Jiang et al. 2021, IEEE TIP 30", "xfrlib", **_FINER)
-def sdd_earlier_layer(job: Job, *, layer: str = "backbone", divergence: Divergence = Divergence()) -> Tensor:
+def sdd_earlier_layer(job: Job, *, layer: str = "backbone", divergence: Divergence = DEFAULT) -> Tensor:
     """`layer`: one of `blocks_with_cells`; "backbone" is the last map, so that this is `sdd_sum`."""
     maps = layer_activation_maps(job.model, job.images, job.classes, layer)
     return scaled_directed_divergence(maps, divergence, size=job.size, log=True)
 
 
 @explainer("SDD, stitched", "after Long et al. 2015, CVPR", "xfrlib", passes=(4, 0), **_FINER)
-def sdd_stitched(job: Job, *, divergence: Divergence = Divergence()) -> Tensor:
+def sdd_stitched(job: Job, *, divergence: Divergence = DEFAULT) -> Tensor:
     maps = stitched_activation_maps(job.model, job.images, job.classes)
     return scaled_directed_divergence(maps, divergence, size=job.size, log=True)

@@ -39,7 +39,7 @@ class RefinedMap:
 
 @explainer("SDD and a prior", "after Lundberg and Lee 2017, NeurIPS", "xfrlib", contrastive=True, compared=False)
 def refined(job: Job, *, fitted: RefinedMap | None = None, maps: Sequence[str] = ("sdd_sum",)) -> Tensor:
-    """What `fit_refined_map` has fitted, applied to the maps of the explainers named; the target stands for the class."""
+    """What `fit_refined_map` has fitted, on the maps of the explainers named, for the target as the predicted class."""
     if fitted is None:
         raise ValueError("refined needs a map that was fitted: fitted=xfrlib.explainers.prior.fit_refined_map(...)")
     found = [EXPLAINERS[name].make(job) for name in maps]
@@ -76,22 +76,22 @@ def fit_refined_map(
 
     Parameters
     ----------
-    regions : (n, M, H, W) bool
-        M regions of each of n pictures.
-    scores : (n, M) float
-        Of each region, higher is better: deletion's margin drop less retention's.
-    maps : (n, J, h', w') float
-        To be weighed against the prior; J may be 0.
-    classes : (n,) integer, 0 to `num_classes` - 1
-        Predicted classes.
+    regions : Tensor
+        (n, M, H, W) bool, M regions of each of n pictures.
+    scores : Tensor
+        (n, M) float, higher is better: deletion's margin drop less retention's.
+    maps : Tensor
+        (n, J, h', w') float, weighed against the prior; J may be 0.
+    classes : Tensor
+        (n,) integers, the predicted classes, 0 to `num_classes` - 1.
     people : bool
         Fit p too: after the rest, to what it leaves, for each class by itself.
-    cells : (h, w)
-        Grid of b and p.
-    smoothness : float > 0
+    cells : tuple of int
+        (h, w), the grid of b and p.
+    smoothness : float
         Weight of the squared differences between neighbouring cells of b and of p, relative to the data of all pictures
-        (b) or to those of a class (p); a hundredth of it weighs the squares themselves. The weights of the maps are
-        not penalised.
+        (b) or to those of a class (p), above 0; a hundredth of it weighs the squares themselves. The weights of the
+        maps are not penalised.
 
     Raises
     ------

@@ -52,8 +52,9 @@ def explainer(
 
     Returns
     -------
-    A decorator of functions ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps
-    (b, H, W), larger where it matters more, neither rectified nor scaled. The keyword arguments are its settings.
+    callable
+        Decorates a function ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps
+        (b, H, W), larger where it matters more, neither rectified nor scaled. Its keyword arguments are the settings.
     """
 
     def register(make: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from xfrlib.explainers.grad_cam import cams
+from xfrlib.cam import pooled_features
 from xfrlib.explainers.job import Job
 from xfrlib.explainers.registry import explainer
 from xfrlib.profile import FORMS
@@ -26,7 +26,8 @@ def _sdd(form: str) -> Callable[..., Tensor]:
         scale_max: float = Divergence.scale_max,
     ) -> Tensor:
         divergence = Divergence(delta, scale, scale_min, scale_max, form)
-        return scaled_directed_divergence(cams(job, job.classes, centre=centre), divergence, size=job.size, log=True)
+        maps = pooled_features(job.model, job.images).maps(job.classes, centre=centre)
+        return scaled_directed_divergence(maps, divergence, size=job.size, log=True)
 
     return make
 
