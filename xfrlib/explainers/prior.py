@@ -22,10 +22,10 @@ from xfrlib.geometry import upsampled
 class RefinedMap:
     """Worth of a cell: ``prior + people[class] + sum_j weights_j * map_j``, the maps standardised in each picture."""
 
-    prior: Tensor  # (h, w)
-    people: Tensor  # (N, h, w), what the prior of each class differs by; zeros where one prior serves all
-    weights: Tensor  # (J,)
-    explained: float  # share of the variance of the training scores, within pictures, in [0, 1]
+    prior: Tensor  #: (h, w)
+    people: Tensor  #: (N, h, w), what the prior of each class differs by; zeros where one prior serves all
+    weights: Tensor  #: (J,)
+    explained: float  #: share of the variance of the training scores, within pictures, in [0, 1]
 
     def __call__(self, maps: Tensor, classes: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Maps (B, J, h', w') and predicted classes (B,) of B pictures, J as fitted (0: the prior alone) -> (B, H, W),

@@ -15,15 +15,15 @@ class Explainer:
     """What a reader and a table must know of a method."""
 
     title: str
-    source: str  # the paper
-    library: str  # whose code computes the map
-    make: Callable[..., Tensor]  # (job, **budget) -> (b, H, W)
-    contrastive: bool = False  # compares the target with the rivals
-    compared: bool = True  # False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
-    slow: bool = False  # many passes a picture: for a stated sample of the pictures
-    logarithm: bool = False  # the map is the logarithm of the published one, which underflows; exp gives it back
-    # Forward and backward passes a picture: a number, the setting that says it, or "1 + channels" of the last map. A
-    # gradient that ends at the last map or an earlier layer counts as none.
+    source: str  #: the paper
+    library: str  #: whose code computes the map
+    make: Callable[..., Tensor]  #: (job, **budget) -> (b, H, W)
+    contrastive: bool = False  #: compares the target with the rivals
+    compared: bool = True  #: False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
+    slow: bool = False  #: many passes a picture: for a stated sample of the pictures
+    logarithm: bool = False  #: the map is the logarithm of the published one, which underflows; exp gives it back
+    #: Forward and backward passes a picture: a number, the setting that says it, or "1 + channels" of the last map. A
+    #: gradient that ends at the last map or an earlier layer counts as none.
     passes: tuple[int | str, int | str] = (1, 0)
 
     @property
