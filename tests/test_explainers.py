@@ -15,7 +15,6 @@ from xfrlib.explainers import EXPLAINERS, explain_with, lime_and_shap, passes_pe
 from xfrlib.explainers.grad_cam import grad_cam
 from xfrlib.explainers.job import Job, draw_seed, explained_output
 from xfrlib.explainers.lime_and_shap import over_superpixels, superpixels
-from xfrlib.explainers.prior import RefinedMap
 from xfrlib.explainers.rise import rise_masks
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[baselines]'")
@@ -27,7 +26,6 @@ SMALL = {  # budgets that keep the tests short
     "kernel_shap": {"samples": 40, "segments": 9},
     "integrated_gradients": {"steps": 8},
     "guided_gradcam": {"rectify": False},  # else the map of a picture that nothing speaks for is empty
-    "refined": {"fitted": RefinedMap(torch.eye(4), torch.zeros(7, 4, 4), torch.ones(1), 0.5)},
 }
 PROBES = {"sdd_stitched"}  # which pass one picture of each batch more, to see the size of the last map
 GRAD_CAM = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM", "scorecam": "ScoreCAM"}
@@ -153,10 +151,10 @@ def test_maps_can_be_asked_for_in_inference_mode(name, classifier, images, class
 
 def test_every_entry_says_what_it_is():
     assert [name for name, e in EXPLAINERS.items() if e.contrastive] == [
-        "finercam", "sdd_sum", "sdd_product", "sdd_local_softmax", "sdd_earlier_layer", "sdd_stitched", "refined",
+        "finercam", "sdd_sum", "sdd_product", "sdd_local_softmax", "sdd_earlier_layer", "sdd_stitched",
     ]  # fmt: skip
     assert [name for name, e in EXPLAINERS.items() if not e.compared] == [
-        "guided_gradcam", "deep_lift", "sdd_earlier_layer", "sdd_stitched", "refined",
+        "guided_gradcam", "deep_lift", "sdd_earlier_layer", "sdd_stitched",
     ]  # fmt: skip
     assert {name for name, e in EXPLAINERS.items() if e.slow} == {"scorecam", "rise", "lime", "kernel_shap"}
     assert len({e.title for e in EXPLAINERS.values()}) == len(EXPLAINERS)

@@ -1,4 +1,4 @@
-"""A map and what is known before any picture, weighed against each other by least squares on training pictures.
+"""Chapter 10: a map and what is known before any picture, weighed against each other by least squares.
 
 The worth of a region is taken to be a sum over its cells, as in KernelSHAP (Lundberg and Lee, NeurIPS 2017), but with
 coefficients that pictures share: a prior for each cell, of all people or of each, and one weight for each map. On a new
@@ -6,15 +6,12 @@ picture they cost nothing: class and maps come from the one pass that explains i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.explainers.job import Job
-from xfrlib.explainers.registry import EXPLAINERS, explainer
 from xfrlib.geometry import upsampled
 
 
@@ -35,15 +32,6 @@ class RefinedMap:
         cells = (self.prior.shape[0], self.prior.shape[1])
         weighed = torch.einsum("j,bjhw->bhw", self.weights.to(maps), standardised(maps, cells))
         return upsampled(self.prior.to(maps) + self.people.to(maps)[classes] + weighed, size)
-
-
-@explainer("SDD and a prior", "after Lundberg and Lee 2017, NeurIPS", "xfrlib", contrastive=True, compared=False)
-def refined(job: Job, *, fitted: RefinedMap | None = None, maps: Sequence[str] = ("sdd_sum",)) -> Tensor:
-    """What `fit_refined_map` has fitted, on the maps of the explainers named, for the target as the predicted class."""
-    if fitted is None:
-        raise ValueError("refined needs a map that was fitted: fitted=xfrlib.explainers.prior.fit_refined_map(...)")
-    found = [EXPLAINERS[name].make(job) for name in maps]
-    return fitted(torch.stack(found, dim=1), job.classes[:, 0], size=job.size)
 
 
 def standardised(maps: Tensor, cells: tuple[int, int]) -> Tensor:
