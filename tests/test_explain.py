@@ -74,7 +74,6 @@ def test_a_shift_of_all_weight_rows_changes_nothing_unless_maps_are_asked_for_ra
         ({"target": 1, "competitors": [2, 2]}, "must be distinct"),
         ({"competitors": []}, "competitors"),
         ({"competitors": 3}, "competitors"),
-        ({"delta": -1.0}, "delta = -1.0"),
         ({"detla": 1.0}, "detla"),
     ],
 )

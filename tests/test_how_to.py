@@ -225,7 +225,7 @@ def test_add_an_explainer(inside: Path) -> None:
     logits = left["model"](images)
     score = logits.amax(dim=1) - logits.mean(dim=1)
     (gradient,) = torch.autograd.grad(score.sum(), images)
-    explained = mock.patch.dict(EXPLAINERS, {"new": Explainer("", left["gradient_times_input"], "", "")})
+    explained = mock.patch.dict(EXPLAINERS, {"new": Explainer("", "", "", left["gradient_times_input"])})
     with explained:
         maps = explain_with("new", left["model"], images.detach(), left["classes"][:2], progress=False)
     torch.testing.assert_close(maps, (gradient * images).sum(dim=1).detach(), rtol=1e-4, atol=1e-6)

@@ -23,7 +23,7 @@ import xfrlib
 from facedata import detect
 from xfrlib import profile
 from xfrlib.data.faces import scan_faces
-from xfrlib.explainers.job import library_module
+from xfrlib.explainers.job import captum_module
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
 from xfrlib.profile import load_profile, project_root
@@ -86,7 +86,7 @@ def no_detector(place: Place) -> Any:
 
 def no_captum(place: Place) -> Any:
     place.without("captum", "captum.attr")
-    return library_module("captum.attr")
+    return captum_module("captum.attr")
 
 
 def only_picture(place: Place) -> Any:

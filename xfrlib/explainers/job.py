@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import did_you_mean
 
@@ -30,9 +29,10 @@ class Job:
     seeds: list[int]
     batch_size: int
 
-    def upsampled(self, maps: Tensor) -> Tensor:
-        """(b, h, w) -> (b, H, W), bilinear with align_corners=False, as everywhere in this package."""
-        return upsampled(maps, (self.images.shape[2], self.images.shape[3]))
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return self.images.shape[2], self.images.shape[3]
 
 
 def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:
@@ -50,21 +50,27 @@ def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:
 
 
 class Scored(nn.Module):
-    """The network up to the number that is explained: (B, 3, H, W) and (B, K) -> (B,), as captum wants it."""
+    """The network up to the number that is explained: (B, 3, H, W) and (B, K) -> (B,), as captum wants it.
 
-    def __init__(self, model: nn.Module, output: str) -> None:
+    `output` is a name that `explained_output` knows, or a function of logits and classes in its place.
+    """
+
+    def __init__(self, model: nn.Module, output: str | Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.model, self.output = model, output
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        return explained_output(self.model(images), classes, self.output)
+        logits = self.model(images)
+        if callable(self.output):
+            return self.output(logits, classes)
+        return explained_output(logits, classes, self.output)
 
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for the pictures alone inside; afterwards the network is as it was."""
     modes = {module: module.training for module in model.modules()}
-    state = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         model.eval()
         model.requires_grad_(False)  # no explainer needs the gradients of weights, which cost half of a backward pass
@@ -73,21 +79,19 @@ def restored(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for parameter, required, gradient in state:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient  # grad-cam calls zero_grad
+        for parameter, needs in required.items():
+            parameter.requires_grad_(needs)
 
 
 def draw_seed(name: str, seed: int, index: int) -> int:
     """The seed of an explainer's random numbers for one picture: 63 bits from its name, `seed` and the index."""
-    return int(
-        np.random.SeedSequence([zlib.crc32(name.encode()), seed, int(index)]).generate_state(1, np.uint64)[0] >> 1
-    )
+    words = [zlib.crc32(name.encode()), seed, int(index)]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
-def library_module(module: str) -> Any:
+def captum_module(module: str) -> Any:
+    """A module of captum, which only those who use its methods need: ``"captum.attr"``."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = {"captum": "captum", "pytorch_grad_cam": "grad-cam"}[module.partition(".")[0]]
-        raise ImportError(f"this explainer needs {package}: pip install 'xfrlib[explainers]' ({error})") from error
+        raise ImportError(f"this explainer needs captum: pip install 'xfrlib[explainers]' ({error})") from error

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xfrlib.explainers.job import Job, Scored
+from xfrlib.explainers.registry import explainer
 from xfrlib.judge import fill_picture
 
 
@@ -37,17 +38,18 @@ def rise_masks(
         yield whole[torch.arange(len(some))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+@explainer("RISE", "Petsiuk et al. 2018, arXiv 1806.07421", "xfrlib", slow=True, passes=("masks", 0))
 @torch.no_grad()
 def rise(
     job: Job, *, masks: int = 1000, cells: int = 7, keep: float = 0.5, fill: str = "black", output: str = "probability"
 ) -> Tensor:
     """Mean of the masks, each weighted by the output of the picture seen through it, over `keep`."""
-    scored, size = Scored(job.model, output), (job.images.shape[2], job.images.shape[3])
-    maps = torch.zeros(len(job.images), *size, device=job.images.device)
+    scored = Scored(job.model, output)
+    maps = torch.zeros(len(job.images), *job.size, device=job.images.device)
     for index, (image, row, seed) in enumerate(zip(job.images, job.classes, job.seeds, strict=True)):
         generator = torch.Generator().manual_seed(seed)
         filling = fill_picture(image[None], fill)
-        for batch in rise_masks(masks, size, generator, cells=cells, keep=keep, batch_size=job.batch_size):
+        for batch in rise_masks(masks, job.size, generator, cells=cells, keep=keep, batch_size=job.batch_size):
             seen = batch.to(image.device)
             outputs = scored(filling + seen[:, None] * (image - filling), row.expand(len(seen), -1))
             maps[index] += torch.einsum("n,nhw->hw", outputs, seen)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.job import Job, Scored, library_module
+from xfrlib.explainers.job import Job, Scored, captum_module
+from xfrlib.explainers.registry import explainer
 from xfrlib.judge import fill_picture
 from xfrlib.models.weights import seeded
 from xfrlib.profile import did_you_mean
 
 SUPERPIXELS = ("kmeans", "grid")
+LIME_WIDTH, LIME_RIDGE = 0.25, 1.0  # of the kernel, and of the regression
 
 
 def superpixels(image: Tensor, count: int = 49, *, kind: str = "kmeans", compactness: float = 0.1) -> Tensor:
@@ -46,74 +49,66 @@ def superpixels(image: Tensor, count: int = 49, *, kind: str = "kmeans", compact
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(height, width)).to(image.device)
 
 
-def _surrogate(
-    job: Job, method_of: Callable[[nn.Module], Any], samples: int, segments: int, kind: str, fill: str, output: str
-) -> Tensor:
-    """A linear model of captum over superpixels that are shown or filled; each pixel gets its segment's coefficient."""
-    maps = []
-    for index, seed in enumerate(job.seeds):
-        image, row = job.images[index : index + 1], job.classes[index : index + 1]
-        parts = superpixels(image[0], segments, kind=kind)
-        with seeded(seed), torch.no_grad():  # captum draws from torch's global generator
-            coefficients = method_of(Scored(job.model, output)).attribute(
-                image,
-                baselines=fill_picture(image, fill),
-                additional_forward_args=(row,),  # a bare tensor would be taken for a tuple of its rows
-                feature_mask=parts[None, None].expand_as(image),
-                n_samples=samples,
-                perturbations_per_eval=job.batch_size,
-                return_input_shape=False,
-            )
-        maps.append(coefficients.reshape(-1).to(image)[parts])
-    return torch.stack(maps)
+def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Callable[..., Tensor]:
+    """An explainer of a method of captum that fits a linear model to superpixels, each shown or filled.
+
+    Each pixel gets the coefficient of its segment.
+    """
+
+    def make(
+        job: Job,
+        *,
+        samples: int = 500,
+        segments: int = 49,
+        superpixel: str = "kmeans",
+        fill: str = "black",
+        output: str = "centred_logit",
+    ) -> Tensor:
+        method, maps = method_of()(Scored(job.model, output)), []
+        for image, row, seed in zip(job.images.split(1), job.classes.split(1), job.seeds, strict=True):
+            parts = superpixels(image[0], segments, kind=superpixel)
+            with seeded(seed), torch.no_grad():  # captum draws from torch's global generator
+                coefficients = method.attribute(
+                    image,
+                    baselines=fill_picture(image, fill),
+                    additional_forward_args=(row,),  # a bare tensor would be taken for a tuple of its rows
+                    feature_mask=parts[None, None].expand_as(image),
+                    n_samples=samples,
+                    perturbations_per_eval=job.batch_size,
+                    return_input_shape=False,
+                )
+            maps.append(coefficients.reshape(-1).to(image)[parts])
+        return torch.stack(maps)
+
+    make.__name__, make.__doc__ = method_of.__name__, method_of.__doc__
+    return make
 
 
-def lime(
-    job: Job,
-    *,
-    samples: int = 500,
-    segments: int = 49,
-    superpixel: str = "kmeans",
-    fill: str = "black",
-    width: float = 0.25,
-    ridge: float = 1.0,
-    output: str = "centred_logit",
-) -> Tensor:
+@explainer("LIME", "Ribeiro et al. 2016, arXiv 1602.04938", "captum", slow=True, passes=("samples", 0))
+@over_superpixels
+def lime() -> Callable[[nn.Module], Any]:
     """captum's Lime with the kernel and the ridge of the authors' code for pictures.
 
-    The weight of a sample is exp(-d^2 / (2 width^2)), d the cosine distance of its segments shown to all of them.
+    The weight of a sample is exp(-d^2 / (2 LIME_WIDTH^2)), d the cosine distance of its segments shown to all of them.
     captum's own defaults are a lasso, which sets most coefficients to exactly zero, and a distance of pixel values.
     """
-    captum = library_module("captum.attr")
-    models = library_module("captum._utils.models.linear_model")
 
     def similarity(_: Tensor, __: Tensor, shown: Tensor, **___: Any) -> float:
-        return float(torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / (2 * width**2)))
+        return float(torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / (2 * LIME_WIDTH**2)))
 
-    return _surrogate(
-        job,
-        lambda scored: captum.Lime(scored, models.SkLearnRidge(alpha=ridge), similarity),
-        samples, segments, superpixel, fill, output,
-    )  # fmt: skip
+    ridge = captum_module("captum._utils.models.linear_model").SkLearnRidge(alpha=LIME_RIDGE)
+    return partial(captum_module("captum.attr").Lime, interpretable_model=ridge, similarity_func=similarity)
 
 
-def kernel_shap(
-    job: Job,
-    *,
-    samples: int = 500,
-    segments: int = 49,
-    superpixel: str = "kmeans",
-    fill: str = "black",
-    paired: bool = True,
-    output: str = "centred_logit",
-) -> Tensor:
-    """captum's KernelShap. `paired` follows each sample by its complement, which cancels much of the noise.
+@explainer("KernelSHAP", "Lundberg and Lee 2017, arXiv 1705.07874", "captum", slow=True, passes=("samples", 0))
+@over_superpixels
+def kernel_shap() -> Callable[[nn.Module], Any]:
+    """captum's KernelShap, each sample followed by its complement, which cancels much of the noise.
 
     See Covert and Lee (2021), "Improving KernelSHAP", section 4; captum draws every sample on its own.
     """
-    captum = library_module("captum.attr")
 
-    class Paired(captum.KernelShap):  # type: ignore[name-defined]
+    class Paired(captum_module("captum.attr").KernelShap):  # type: ignore[misc]
         def kernel_shap_perturb_generator(self, original: Any, **settings: Any) -> Iterator[Tensor]:
             drawn = super().kernel_shap_perturb_generator(original, **settings)
             yield from itertools.islice(drawn, 2)  # all shown and none shown
@@ -121,5 +116,4 @@ def kernel_shap(
                 yield shown
                 yield 1 - shown
 
-    method = Paired if paired else captum.KernelShap
-    return _surrogate(job, method, samples, segments, superpixel, fill, output)
+    return Paired

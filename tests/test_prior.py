@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from studies.better_map import random_regions
-from xfrlib.explainers.prior import RefinedMap, _laplacian, fit_refined_map, standardised
+from studies.prior import RefinedMap, _laplacian, fit_refined_map, standardised
 
 CELLS = (4, 4)
 

@@ -1,4 +1,4 @@
-"""A map and what is known before any picture, weighed against each other by least squares on training pictures.
+"""Chapter 10: a map and what is known before any picture, weighed against each other by least squares.
 
 The worth of a region is taken to be a sum over its cells, as in KernelSHAP (Lundberg and Lee, NeurIPS 2017), but with
 coefficients that pictures share: a prior for each cell, of all people or of each, and one weight for each map. On a new
@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xfrlib.geometry import upsampled
+
 
 @dataclass(frozen=True)
 class RefinedMap:
     """Worth of a cell: ``prior + people[class] + sum_j weights_j * map_j``, the maps standardised in each picture."""
 
-    prior: Tensor  # (h, w)
-    people: Tensor  # (N, h, w), what the prior of each class differs by; zeros where one prior serves all
-    weights: Tensor  # (J,)
-    explained: float  # share of the variance of the training scores, within pictures, in [0, 1]
+    prior: Tensor  #: (h, w)
+    people: Tensor  #: (N, h, w), what the prior of each class differs by; zeros where one prior serves all
+    weights: Tensor  #: (J,)
+    explained: float  #: share of the variance of the training scores, within pictures, in [0, 1]
 
     def __call__(self, maps: Tensor, classes: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Maps (B, J, h', w') and predicted classes (B,) of B pictures, J as fitted (0: the prior alone) -> (B, H, W),
@@ -29,8 +31,7 @@ class RefinedMap:
             raise ValueError(f"expected maps (B, {len(self.weights)}, h, w), as fitted, got {tuple(maps.shape)}")
         cells = (self.prior.shape[0], self.prior.shape[1])
         weighed = torch.einsum("j,bjhw->bhw", self.weights.to(maps), standardised(maps, cells))
-        worth = self.prior.to(maps) + self.people.to(maps)[classes] + weighed
-        return F.interpolate(worth[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return upsampled(self.prior.to(maps) + self.people.to(maps)[classes] + weighed, size)
 
 
 def standardised(maps: Tensor, cells: tuple[int, int]) -> Tensor:
@@ -59,20 +60,31 @@ def fit_refined_map(
 
     S is the score of region m in picture i of class k, :math:`r_{imc}` the share of cell c that it covers, z the
     standardised maps; the :math:`a_i` fall out because scores and regions are taken less their mean over the regions of
-    a picture. Faces being alike on both sides, the prior b and the people's p are kept symmetrical. With `people`, p is
-    fitted after the rest, to what it leaves, for each class by itself.
+    a picture. Faces being alike on both sides, the prior b and the people's p are kept symmetrical.
 
     Parameters
     ----------
-    regions : (n, M, H, W) bool, M regions of each of n pictures.
-    scores : (n, M) float, higher is better (`studies.better_map.balance`).
-    maps : (n, J, h', w') float; J may be 0.
-    classes : (n,) integers, 0 to `num_classes` - 1.
-    smoothness : weight of the squared differences between neighbouring cells of b and of p, relative to the data of all
-        pictures (b) or to those of a class (p); a hundredth of it weighs the squares themselves. The weights of the
+    regions : Tensor
+        (n, M, H, W) bool, M regions of each of n pictures.
+    scores : Tensor
+        (n, M) float, higher is better: deletion's margin drop less retention's.
+    maps : Tensor
+        (n, J, h', w') float, weighed against the prior; J may be 0.
+    classes : Tensor
+        (n,) integers, the predicted classes, 0 to `num_classes` - 1.
+    people : bool
+        Fit p too: after the rest, to what it leaves, for each class by itself.
+    cells : tuple of int
+        (h, w), the grid of b and p.
+    smoothness : float
+        Weight of the squared differences between neighbouring cells of b and of p, relative to the data of all pictures
+        (b) or to those of a class (p), above 0; a hundredth of it weighs the squares themselves. The weights of the
         maps are not penalised.
 
-    Raises `ValueError` for sizes that disagree, or `smoothness` that is not positive.
+    Raises
+    ------
+    ValueError
+        For sizes that disagree, or `smoothness` that is not positive.
     """
     n, count = scores.shape
     if regions.shape[:2] != scores.shape or len(maps) != n or len(classes) != n or count < 2:
@@ -82,13 +94,13 @@ def fit_refined_map(
         )
     if not smoothness > 0:
         raise ValueError(f"smoothness = {smoothness!r}: must be a positive number")
-    covered = F.adaptive_avg_pool2d(regions.flatten(0, 1).double()[:, None], cells).view(n, count, *cells)
+    covered = F.adaptive_avg_pool2d(regions.double(), cells)
     covered = covered - covered.mean(dim=1, keepdim=True)
     even = ((covered + covered.flip(3)) / 2).flatten(2)
     y = (scores - scores.mean(dim=1, keepdim=True)).double()
     z = standardised(maps.double(), cells).flatten(2)
     x = torch.cat([even, torch.einsum("nmc,njc->nmj", covered.flatten(2), z)], dim=2)
-    number = cells[0] * cells[1]
+    number = even.shape[2]
     roughness = smoothness * (_laplacian(cells) + 0.01 * torch.eye(number, dtype=torch.float64))
     solution = _ridge(x, y, roughness)
     left = y - x @ solution
@@ -98,10 +110,9 @@ def fit_refined_map(
             own = classes == label
             deviations[label] = _ridge(even[own], left[own], roughness)
         left = left - torch.einsum("nmc,nc->nm", even, deviations[classes])
-    return RefinedMap(
-        solution[:number].view(cells).float(), deviations.view(-1, *cells).float(), solution[number:].float(),
-        1 - float(left.square().sum() / y.square().sum()),
-    )  # fmt: skip
+    prior, own_priors = solution[:number].view(cells).float(), deviations.view(-1, *cells).float()
+    explained = 1 - float(left.square().sum() / y.square().sum())
+    return RefinedMap(prior, own_priors, solution[number:].float(), explained)
 
 
 def _ridge(x: Tensor, y: Tensor, roughness: Tensor) -> Tensor:
@@ -115,12 +126,6 @@ def _ridge(x: Tensor, y: Tensor, roughness: Tensor) -> Tensor:
 
 def _laplacian(cells: tuple[int, int]) -> Tensor:
     """Matrix L (hw, hw) with b' L b = the sum of squared differences between neighbours of b (h, w)."""
-    index = torch.arange(cells[0] * cells[1]).view(cells)
-    pairs = torch.cat([
-        torch.stack([index[:-1].flatten(), index[1:].flatten()], dim=1),
-        torch.stack([index[:, :-1].flatten(), index[:, 1:].flatten()], dim=1),
-    ])  # fmt: skip
-    edges = torch.zeros(len(pairs), index.numel(), dtype=torch.float64)
-    rows = torch.arange(len(pairs))
-    edges[rows, pairs[:, 0]], edges[rows, pairs[:, 1]] = 1.0, -1.0
-    return edges.T @ edges
+    grid = torch.eye(cells[0] * cells[1], dtype=torch.float64).view(-1, *cells)
+    edges = torch.cat([grid.diff(dim=1).flatten(1), grid.diff(dim=2).flatten(1)], dim=1)
+    return edges @ edges.T

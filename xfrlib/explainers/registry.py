@@ -1,0 +1,64 @@
+"""The registry of explainers. A new one is a function with `@explainer` above it: nothing else has to name it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What a reader and a table must know of a method."""
+
+    title: str
+    source: str  #: the paper
+    library: str  #: whose code computes the map
+    make: Callable[..., Tensor]  #: (job, **budget) -> (b, H, W)
+    contrastive: bool = False  #: compares the target with the rivals
+    compared: bool = True  #: False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
+    slow: bool = False  #: many passes a picture: for a stated sample of the pictures
+    logarithm: bool = False  #: the map is the logarithm of the published one, which underflows; exp gives it back
+    #: Forward and backward passes a picture: a number, the setting that says it, or "1 + channels" of the last map. A
+    #: gradient that ends at the last map or an earlier layer counts as none.
+    passes: tuple[int | str, int | str] = (1, 0)
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """The method's own settings and their defaults."""
+        parameters = inspect.signature(self.make).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+EXPLAINERS: dict[str, Explainer] = {}
+
+
+def explainer(
+    title: str, source: str, library: str, *, name: str = "", **facts: Any
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Enter a function into `EXPLAINERS`.
+
+    Parameters
+    ----------
+    title, source, library : str
+        How a reader is told of it, its paper, and whose code computes the map.
+    name : str
+        What `explain_with` and the tables call it, if not by the name of the function.
+    **facts
+        The other fields of `Explainer`.
+
+    Returns
+    -------
+    callable
+        Decorates a function ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps
+        (b, H, W), larger where it matters more, neither rectified nor scaled. Its keyword arguments are the settings.
+    """
+
+    def register(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        EXPLAINERS[name or make.__name__] = Explainer(title, source, library, make, **facts)
+        return make
+
+    return register
