@@ -29,8 +29,13 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages
 import make_book
 
 PROFILE, LIMIT = "quick", 120  # seconds
-IMPORTS = "from xfrlib import gallery, plots"
-QUIET = {"kernel_name": "python3", "progress_bar": False, "extra_arguments": ["--log-level=CRITICAL"]}
+IMPORTS = "import subjects\nfrom xfrlib import plots"
+QUIET = {
+    "kernel_name": "python3",
+    "cwd": make_book.all_notebooks()[-1].parent,
+    "progress_bar": False,
+    "extra_arguments": ["--log-level=CRITICAL"],
+}
 
 
 def lay_out(folder: Path) -> None:

@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import make_book
 import matplotlib as mpl
 import nbformat
 import numpy as np
@@ -19,7 +20,9 @@ from PIL import Image
 from sphinx_build import sphinx_build
 from test_plots import HISTORY, interval_table
 
-from xfrlib import dark, plots
+from studies import dark_figures as dark
+from studies import figures
+from xfrlib import plots
 from xfrlib.artifacts import build_root
 
 SITES = sorted(path.parent for path in build_root().glob("*/html/index.html"))
@@ -38,11 +41,11 @@ SEEN_BY = {
 
 
 def curves():
-    return plots.training_curves(HISTORY)
+    return figures.training_curves(HISTORY)
 
 
 def intervals():
-    return plots.interval_plot(interval_table())
+    return figures.interval_plot(interval_table())
 
 
 def maps():
@@ -79,25 +82,25 @@ def settled(figure):
     return figure
 
 
-def drawn(figure, **options):
+def drawn(figure, save=plots.save):
     buffer = io.BytesIO()
-    plots.save(figure, buffer, "svg", **options)
+    save(figure, buffer, "svg")
     return buffer.getvalue()
 
 
 def test_a_figure_is_the_same_after_its_dark_variant(figure):
     before = drawn(figure)
-    in_the_dark = drawn(figure, on_dark=True)
+    in_the_dark = drawn(figure, dark.save_dark)
     assert drawn(figure) == before != in_the_dark
-    assert drawn(figure, on_dark=True) == in_the_dark
+    assert drawn(figure, dark.save_dark) == in_the_dark
     assert dark.BACKGROUND in in_the_dark.decode() and dark.BACKGROUND not in before.decode()
-    with pytest.raises(KeyError), dark.dark(figure):
+    with pytest.raises(KeyError), dark.in_the_dark(figure):
         raise KeyError
     assert drawn(figure) == before
 
 
 def test_all_text_can_be_read_in_the_dark(figure):
-    with dark.dark(figure):
+    with dark.in_the_dark(figure):
         assert to_hex(figure.get_facecolor()) == dark.BACKGROUND
         texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_text() != "9"]
         found = {text.get_text(): dark.contrast(text.get_color(), dark.BACKGROUND) for text in texts}
@@ -109,7 +112,7 @@ def test_pictures_their_marks_and_their_keys_stay():
     before = drawn(figure)
     cells, bars = figure.axes
     (key,) = figure.legends[0].legend_handles
-    with dark.dark(figure):
+    with dark.in_the_dark(figure):
         assert cells.texts[0].get_color() == "white"
         assert to_hex(cells.texts[1].get_color()) == dark.INK
         assert key.get_color() == "#882255" and to_hex(figure.legends[0].texts[0].get_color()) == dark.INK
@@ -124,7 +127,7 @@ def test_pictures_their_marks_and_their_keys_stay():
     figure = settled(maps())
     outlines = [tuple(c.get_edgecolor()[0]) for axis in figure.axes[1:3] for c in axis.collections]
     bar = figure.axes[-1]
-    with dark.dark(figure):
+    with dark.in_the_dark(figure):
         assert [tuple(c.get_edgecolor()[0]) for axis in figure.axes[1:3] for c in axis.collections] == outlines
         assert to_hex(bar.xaxis.label.get_color()) == dark.INK
         assert {to_hex(label.get_color()) for label in bar.get_xticklabels()} == {dark.INK}
@@ -192,7 +195,7 @@ def test_lines_of_the_style_differ_without_colour():
 
 def test_notebooks_carry_both_variants_as_text(tmp_path):
     for make, kind, partner in ((curves, "image/svg+xml", "svg"), (maps, "image/png", "webp")):
-        data = make()._repr_mimebundle_()
+        data = dark.both_variants(make())
         assert list(data) == [kind, f"{dark.MIME}{partner}"]
         assert data[kind] == make()._repr_mimebundle_()[kind]
         held = data | {"image/png": base64.b64encode(data["image/png"]).decode()} if "image/png" in data else data
@@ -206,6 +209,17 @@ def test_notebooks_carry_both_variants_as_text(tmp_path):
     with Image.open(io.BytesIO(base64.b64decode(data[f"{dark.MIME}webp"]))) as picture:
         assert picture.format == "WEBP"
         assert np.abs(np.array(picture.getpixel((0, 0))[:3]) - 0x12).max() <= 1
+
+
+def test_make_gives_the_figures_of_a_notebook_their_dark_variant(tmp_path):
+    source = "from xfrlib import plots\nfigure, axis = plots.subplots()\naxis.plot([0, 1])\nfigure"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "chapter.ipynb")
+    (cell,) = make_book.execute(tmp_path / "chapter.ipynb", {"profile": "quick"}).cells[-1:]
+    (output,) = cell.outputs
+    assert "image/svg+xml" in output.data
+    assert dark.BACKGROUND in output.data[f"{dark.MIME}svg"]
 
 
 class Images(HTMLParser):
@@ -249,14 +263,14 @@ def build(folder, builder="html"):
 @pytest.fixture
 def pages(tmp_path):
     """A site of a notebook, two of whose figures have a dark variant, and of a page with a drawing that has one."""
-    bundles = [curves()._repr_mimebundle_(), maps()._repr_mimebundle_()]
+    bundles = [dark.both_variants(curves()), dark.both_variants(maps())]
     bundles[1]["image/png"] = base64.b64encode(bundles[1]["image/png"]).decode()
     old = {"image/svg+xml": drawn(intervals()).decode()}
     nbformat.write(notebook_of(*bundles, old), tmp_path / "notebook.ipynb")
     (tmp_path / "figures").mkdir()
     (tmp_path / "book").mkdir()
     plots.save(curves(), tmp_path / "figures" / "drawing.svg")
-    plots.save(curves(), tmp_path / "figures" / "drawing-dark.svg", on_dark=True)
+    dark.save_dark(curves(), tmp_path / "figures" / "drawing-dark.svg")
     drawing = "```{figure} ../figures/drawing.svg\n:alt: A drawing\n:width: 80%\n:name: drawing\nDrawn.\n```"
     (tmp_path / "book" / "page.md").write_text(f"# Drawing\n\n{drawing}\n\n{{numref}}`drawing`")
     (tmp_path / "index.md").write_text("# Site\n\n```{toctree}\nnotebook\nbook/page\n```\n")
@@ -296,7 +310,7 @@ def test_a_site_shows_one_variant_of_each_figure(pages):
 
 
 def test_other_formats_get_the_light_variant_alone(tmp_path):
-    data = maps()._repr_mimebundle_()
+    data = dark.both_variants(maps())
     data["image/png"] = base64.b64encode(data["image/png"]).decode()
     nbformat.write(notebook_of(data), tmp_path / "index.ipynb")
     folder = build(tmp_path, "latex")

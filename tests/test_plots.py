@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from studies import figures
 from xfrlib import explain, plots, top_fraction_mask
 
 HISTORY = pd.DataFrame(
@@ -90,6 +91,13 @@ def test_signed_maps_tell_their_sign_without_colour(images):
     assert not plain.collections  # maps from zero up have none, nor what stays below half the scale
 
 
+def test_a_gentle_map_runs_from_e_to_the_minus_four_to_one():
+    log_sdd = torch.tensor([[[0.0, -40.0], [-10.0, -1.0]], [[-2.0, 0.0], [-1.0, -0.5]], [[0.0, 0.0], [0.0, 0.0]]])
+    gentle = log_sdd * plots.gentle_power(log_sdd)
+    assert gentle.amin(dim=(1, 2)).tolist() == [-4.0, -4.0, 0.0]
+    torch.testing.assert_close(gentle[0], log_sdd[0] / 10)
+
+
 def test_contact_sheet_shows_every_picture_once(images):
     masks = torch.zeros(5, 16, 16, dtype=torch.bool)
     masks[3, 4:9, 4:9] = True
@@ -117,7 +125,7 @@ def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
     explanation = explain(classifier, images, top_k=4)
     names = [f"person {i}" for i in range(7)]
     samples = torch.rand(4, 3, 16, 16)
-    figure = plots.subject_figure(samples, images[2], explanation, names, index=2)
+    figure = figures.subject_figure(samples, images[2], explanation, names, index=2)
     top, bottom = np.array(picture_axes(figure)[:10]).reshape(2, 5)
     for i, label in enumerate(explanation.classes[2].tolist()):
         probability = plots.percent(explanation.probabilities[2, i])
@@ -134,23 +142,23 @@ def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
     assert len(bottom[4].collections) == 2  # the outline of the top pixels
     assert {axis.get_xlabel() for axis in figure.axes} == {"", plots.CAM_UNIT + plots.HALVES, "SDD (relative)"}
     with pytest.raises(ValueError, match="3 samples for 4 classes"):
-        plots.subject_figure(samples[:3], images[2], explanation, names, index=2)
+        figures.subject_figure(samples[:3], images[2], explanation, names, index=2)
 
 
 def test_training_curves_mark_the_first_of_equally_good_epochs():
-    figure = plots.training_curves(HISTORY)
+    figure = figures.training_curves(HISTORY)
     loss, accuracy = figure.axes
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [30, 60, 90])
     np.testing.assert_allclose(loss.lines[1].get_ydata(), HISTORY["validation_loss"])
     assert list(accuracy.lines[2].get_xdata()) == [2, 2]
-    assert "best epoch (3)" in plots.training_curves(HISTORY, best_epoch=3).axes[0].get_legend().texts[2].get_text()
+    assert "best epoch (3)" in figures.training_curves(HISTORY, best_epoch=3).axes[0].get_legend().texts[2].get_text()
 
 
 def test_deletion_figure_shows_what_was_deleted_and_kept(classifier, images):
     explanation = explain(classifier, images, top_k=3)
     mask = top_fraction_mask(explanation.log_sdd)[0]
-    row = plots.MaskedPicture("SDD", explanation.sdd[0], mask, images[0] * ~mask, images[0] * mask, 0.25, 0.5)
-    shown = picture_axes(plots.deletion_figure(images[0], 0.75, [row]))[:5]
+    row = figures.MaskedPicture("SDD", explanation.sdd[0], mask, images[0] * ~mask, images[0] * mask, 0.25, 0.5)
+    shown = picture_axes(figures.deletion_figure(images[0], 0.75, [row]))[:5]
     share = plots.percent(float(mask.float().mean()))
     titles = ["original 75 %", "SDD", f"mask {share} of pixels", "deleted 25 %", "retained 50 %"]
     assert [" ".join(axis.get_title().split()) for axis in shown] == titles
@@ -169,7 +177,7 @@ def interval_table():
 
 
 def test_interval_plot_puts_every_number_on_its_line():
-    figure = plots.interval_plot(interval_table(), better={"drop": "higher"})
+    figure = figures.interval_plot(interval_table(), better={"drop": "higher"})
     drop, change = figure.axes
     assert (drop.get_title(), change.get_title()) == ("drop\n(higher is better)", "change")
     assert [text.get_text() for text in drop.get_yticklabels()] == ["SDD", "disc"]
@@ -185,13 +193,13 @@ def test_interval_plot_puts_every_number_on_its_line():
 
 
 def test_notebooks_get_vectors_for_curves_and_pixels_for_pictures(images):
-    vector = plots.training_curves(HISTORY)._repr_mimebundle_()
-    assert vector["image/svg+xml"].startswith("<?xml") and "image/png" not in vector
-    assert vector == plots.training_curves(HISTORY)._repr_mimebundle_()  # no date, no random names
+    vector = figures.training_curves(HISTORY)._repr_mimebundle_()
+    assert list(vector) == ["image/svg+xml"] and vector["image/svg+xml"].startswith("<?xml")
+    assert vector == figures.training_curves(HISTORY)._repr_mimebundle_()  # no date, no random names
     pixels = plots.contact_sheet(images)._repr_mimebundle_()
-    assert pixels["image/png"].startswith(b"\x89PNG")
+    assert list(pixels) == ["image/png"] and pixels["image/png"].startswith(b"\x89PNG")
     buffer = io.BytesIO()
-    plots.save(plots.training_curves(HISTORY), buffer, "svg")
+    plots.save(figures.training_curves(HISTORY), buffer, "svg")
     assert buffer.getvalue().decode() == vector["image/svg+xml"]
 
 

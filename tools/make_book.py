@@ -40,6 +40,10 @@ from papermill.translators import PythonTranslator
 ROOT = Path(__file__).resolve().parents[1]
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
+DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure brings its variant for a dark page
+    f"__import__('sys').path.append({str(ROOT / 'notebooks')!r}); "
+    "get_ipython().extension_manager.load_extension('studies.dark_figures')"
+)
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
@@ -114,7 +118,10 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             cwd=source.parent,  # as in JupyterLab
             progress_bar=False,
             stderr_file=sys.stderr,  # the notebook's own progress bars
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which notes its transport and its end
+            extra_arguments=[
+                "--log-level=CRITICAL",  # of the kernel, which notes its transport and its end
+                f"--IPKernelApp.exec_lines={DARK_FIGURES}",
+            ],
         )
     except PapermillExecutionError as error:
         if exercise := solutions.blame(error, notebook):

@@ -1,22 +1,20 @@
-"""The figures of the book, in one style.
+"""Pictures and maps, and any other figure, in one style.
 
-Every function returns a `matplotlib.figure.Figure` that pyplot does not know: it shows once, where it ends a notebook
-cell, and needs no closing. Nothing here changes a global setting.
+A figure made here is one that pyplot does not know: it shows once, where it ends a notebook cell, and needs no closing.
+Nothing here changes a global setting.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -25,10 +23,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xfrlib import dark
-from xfrlib.explanation import Explanation
 from xfrlib.geometry import upsampled
-from xfrlib.regions import top_fraction_mask
 
 Array = Tensor | npt.NDArray[Any]
 
@@ -36,18 +31,12 @@ WIDTH = 8.0  # inches; in the page's column of about 750 pixels, 10 points are t
 DIVERGING = "RdBu_r"  # signed maps: red is evidence for, blue against; the colour-blind tell them apart
 SEQUENTIAL = "viridis"  # maps from 0 up: perceptually uniform, readable in grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-DASHES = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (6, 1, 1, 1, 1, 1)),
-    (0, (8, 2)),
-    (0, (1, 2.5)),
-)  # lines differ in grey
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2.5)))  # lines differ in grey
 CAM_UNIT = "CAM (logit)"
 HALVES = "; lines at half the scale, dashed below zero"
 SDD_UNIT = "SDD (share of maximum)"
+SPAN = 4.0  # powers of e between the lowest and the highest value of an SDD map that is drawn gently
+OPACITY = 0.6  # of a map over a picture
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10,  # comes with matplotlib: the same on every machine
     "axes.titlesize": 10, "axes.labelsize": 10, "figure.titlesize": 11, "legend.fontsize": 9,
@@ -61,54 +50,40 @@ _STYLE: Any = {
     "figure.facecolor": "white", "savefig.facecolor": "auto",  # not transparent: black text on a dark page is lost
     "svg.fonttype": "path", "svg.hashsalt": "xfrlib",  # the same figure is the same file
 }  # fmt: skip
-_styled: Any = mpl.rc_context(_STYLE)
 
 
-def style() -> AbstractContextManager[None]:
-    """Context manager: matplotlib in the style of the book, put back at its end."""
-    return mpl.rc_context(_STYLE)
+@contextmanager
+def style() -> Iterator[None]:
+    """Context manager, and decorator: matplotlib in the style of the book, put back at its end."""
+    with mpl.rc_context(_STYLE):
+        yield
 
 
-class _Figure(Figure):
-    """A figure that a notebook shows without pyplot: as vector graphics unless pixels are in it.
-
-    Beside it goes its variant for a dark page, which Jupyter does not know and the site shows (book/_ext/figures.py).
-    """
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot: as vector graphics unless pixels are in it."""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        if any(axes.images for axes in self.axes):
-            shown: dict[str, Any] = {"image/png": _bytes(self, "png")}
-            return shown | {f"{dark.MIME}webp": base64.b64encode(_bytes(self, "webp", on_dark=True)).decode()}
-        shown = {"image/svg+xml": _bytes(self, "svg").decode()}
-        return shown | {f"{dark.MIME}svg": _bytes(self, "svg", on_dark=True).decode()}
+        buffer, pixels = io.BytesIO(), any(axes.images for axes in self.axes)
+        save(self, buffer, "png" if pixels else "svg")
+        return {"image/png": buffer.getvalue()} if pixels else {"image/svg+xml": buffer.getvalue().decode()}
 
 
-def _bytes(figure: Figure, suffix: str, on_dark: bool = False) -> bytes:
-    buffer = io.BytesIO()
-    save(figure, buffer, suffix, on_dark=on_dark)
-    return buffer.getvalue()
-
-
-@_styled
-def save(figure: Figure, target: Any, suffix: str = "", *, on_dark: bool = False) -> None:
-    """Write `figure` to a path or a binary stream: the same bytes for the same figure.
-
-    on_dark: in the colours for a dark page. In the book, ``name-dark.svg`` beside ``name.svg`` is shown in its place.
-    """
+@style()
+def save(figure: Figure, target: Any, suffix: str = "") -> None:
+    """Write `figure` to a path or a binary stream, in the format of the suffix: the same bytes for the same figure."""
     suffix = suffix or str(target).rpartition(".")[2]
     of_kind: dict[str, Any] = {"svg": {"metadata": {"Date": None}}, "webp": {"pil_kwargs": {"quality": 90}}}
-    with dark.dark(figure) if on_dark else nullcontext():
-        figure.savefig(target, format=suffix, **of_kind.get(suffix, {}))
+    figure.savefig(target, format=suffix, **of_kind.get(suffix, {}))
 
 
-@_styled
+@style()
 def subplots(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **options: Any) -> Any:
     """`plt.subplots` in the style of the book and without pyplot: the figure and its axes (one, or an array of them).
 
     `size` is (width, height) in inches. End the notebook cell with the figure to show it. Axes keep matplotlib's own
     look for what is added later (legends, ...) unless that is done under ``with style():``.
     """
-    figure = _Figure(figsize=size)
+    figure = ShownFigure(figsize=size)
     return figure, figure.subplots(rows, columns, **options)
 
 
@@ -141,39 +116,53 @@ def show(axis: Axes, image: Array, title: str = "") -> None:
     axis.set_title(_wrapped(title, max(10, int(15 * inches))), fontsize=9)
 
 
-def tint(image: Array, values: Array, colours: ScalarMappable, alpha: float = 0.6) -> npt.NDArray[np.float32]:
+def gentle_power(log_sdd: Tensor) -> Tensor:
+    """The power (B, 1, 1) with which SDD maps run from e^-4 to 1, from their logarithms (B, H, W).
+
+    Ranks stay, and the eye sees more than a peak. With a delta that many times as large a map does so nearly.
+    """
+    return SPAN / -log_sdd.amin(dim=(1, 2), keepdim=True).clamp(max=-1e-6)  # a flat map stays flat
+
+
+def tint(image: Array, values: Array, colours: ScalarMappable) -> npt.NDArray[np.float32]:
     """Values (H, W) as colours over the luminance of a picture: all colour is the map's. (H, W, 3) in [0, 1]."""
     grey = as_pictures(image)[0] @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    return (1 - alpha) * grey + alpha * colours.to_rgba(_floats(values).numpy())[..., :3].astype(np.float32)
+    return (1 - OPACITY) * grey + OPACITY * colours.to_rgba(_floats(values).numpy())[..., :3].astype(np.float32)
 
 
 def overlay(
     axis: Axes,
     image: Array,
-    map: Array,
+    values: Array,
     *,
     cmap: str = SEQUENTIAL,
     limits: tuple[float, float] | None = None,
-    alpha: float = 0.6,
     title: str = "",
 ) -> ScalarMappable:
-    """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does (bilinear).
+    """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does.
 
-    `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
-    at half of each limit, dashed on the negative side, because red and blue are one grey in print. What it returns is
-    for `colour_bar`.
+    Parameters
+    ----------
+    cmap : str
+        `DIVERGING` maps get a line at half of each limit, dashed below zero: red and blue are one grey in print.
+    limits : (float, float), optional
+        Ends of the colours. None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise.
+
+    Returns
+    -------
+    ScalarMappable
+        For `colour_bar`.
     """
-    values = _floats(map)
+    values, (height, width) = _floats(values), as_pictures(image).shape[1:3]
     if values.ndim != 2:
         raise ValueError(f"expected one map (h, w), got {tuple(values.shape)}")
-    size = as_pictures(image).shape[1:3]
-    values = upsampled(values, (size[0], size[1]))
-    low, high = limits or _limits(values, cmap)
+    large = upsampled(values, (height, width))
+    low, high = limits or _limits(large, cmap)
     colours = ScalarMappable(Normalize(low, high), cmap)
-    show(axis, tint(image, values, colours, alpha), title)
+    show(axis, tint(image, large, colours), title)
     for level, line in ((low / 2, "--"), (high / 2, "-")) if cmap == DIVERGING else ():
-        if values.min() < level < values.max():
-            axis.contour(values.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
+        if large.min() < level < large.max():
+            axis.contour(large.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
     return colours
 
 
@@ -185,7 +174,7 @@ def outline(axis: Axes, mask: Array, colour: str = "#E69F00") -> None:
             axis.contour(values, levels=[0.5], colors=[ink], linewidths=[width])
 
 
-@_styled
+@style()
 def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, *, width: float = 0.6) -> None:
     """A horizontal colour bar below `axes`, labelled with what it measures; `width` is its share of theirs."""
     columns = 1 if np.size(axes) == 1 else np.shape(axes)[-1]
@@ -196,7 +185,7 @@ def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, 
     bar.outline.set_visible(False)
 
 
-@_styled
+@style()
 def contact_sheet(
     images: Array,
     titles: Sequence[str] | None = None,
@@ -208,8 +197,17 @@ def contact_sheet(
 ) -> Figure:
     """Pictures in a grid, row by row.
 
-    `images` are tensors (n, 3, H, W) or arrays (n, H, W, 3); `titles` one for each; `columns` None is at most 8;
-    `rows` labels each row at its left; `outlines` (n, H, W) are masks to outline; `width` of the figure is in inches.
+    Parameters
+    ----------
+    images : Tensor (n, 3, H, W) or array (n, H, W, 3)
+    columns : int, optional
+        None: at most 8.
+    rows : strings, optional
+        Labels of the rows, at their left.
+    outlines : (n, H, W) bool, optional
+        Masks to outline, one on each picture.
+    width : float
+        Of the figure, in inches.
     """
     pictures = as_pictures(images)
     columns = columns or min(8, len(pictures))
@@ -225,7 +223,7 @@ def contact_sheet(
     return figure
 
 
-@_styled
+@style()
 def cam_row(
     image: Array,
     cams: Array,
@@ -252,144 +250,6 @@ def cam_row(
     for axis, mask in zip(axes[1:], [] if outlines is None else outlines, strict=False):
         outline(axis, mask)
     colour_bar(figure, drawn[-1], axes, label)
-    return figure
-
-
-@_styled
-def subject_figure(
-    samples: Array,
-    image: Array,
-    explanation: Explanation,
-    names: Sequence[str],
-    *,
-    index: int = 0,
-    fraction: float | None = 0.2,
-) -> Figure:
-    """Figures 3 and 4 of Shadman et al. (2025) for one picture.
-
-    Above: a sample face of each of the K classes compared, with name and probability, and the picture explained.
-    Below: the K maps over that picture on one scale, and its SDD map.
-
-    Parameters
-    ----------
-    samples : (K, 3, H, W), a face of each class in the order of ``explanation.classes[index]``.
-    image : (3, H, W), the picture explained.
-    explanation : what `xfrlib.explain` returned for a batch that holds `image` at `index`.
-    names : (N,), the names of all classes, as ``FaceDataset.identities``.
-    fraction : of the pixels, whose highest-ranking are outlined on the SDD map: the map itself may be a small spot.
-    """
-    classes, cams = explanation.classes[index].tolist(), _floats(explanation.cams[index])
-    if len(samples) != len(classes):
-        raise ValueError(f"{len(samples)} samples for {len(classes)} classes: give one of each, the target's first")
-    limits, columns = _limits(cams, DIVERGING), len(classes) + 1
-    figure, axes = picture_grid(2, columns, (WIDTH, 2 * WIDTH / columns + 1.5))
-    for column, label in enumerate(classes):
-        show(axes[0, column], samples[column], f"{names[label]}\n{percent(explanation.probabilities[index, column])}")
-        title = f"CAM of\nrival {column}" if column else "CAM of\ntarget"
-        drawn = overlay(axes[1, column], image, cams[column], cmap=DIVERGING, limits=limits, title=title)
-    show(axes[0, -1], image, "picture\nexplained")
-    heat = overlay(axes[1, -1], image, explanation.sdd[index], limits=(0, 1), title="SDD of\ntarget")
-    if fraction is not None:
-        outline(axes[1, -1], top_fraction_mask(explanation.log_sdd[index][None], fraction)[0])
-    colour_bar(figure, drawn, axes[:, :-1], CAM_UNIT)
-    colour_bar(figure, heat, axes[:, -1:], "SDD (relative)", width=0.9)
-    return figure
-
-
-@_styled
-def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None) -> Figure:
-    """Loss and accuracy of training and validation by epoch, the best epoch marked.
-
-    `history` has the columns epoch, train_loss, validation_loss, train_accuracy and validation_accuracy (0 to 1).
-    `best_epoch` None: the first of the highest validation accuracy.
-    """
-    if best_epoch is None:
-        best_epoch = int(history["epoch"].iloc[int(np.argmax(history["validation_accuracy"].to_numpy()))])
-    figure, axes = subplots(1, 2, size=(WIDTH, 3.0))
-    panels = (("loss", 1, "cross-entropy (nats)"), ("accuracy", 100, "accuracy (%)"))
-    for axis, (key, factor, label) in zip(axes, panels, strict=True):
-        for part, line in (("train", "o-"), ("validation", "s--")):
-            axis.plot(history["epoch"], factor * history[f"{part}_{key}"], line, markersize=3.5, label=part)
-        axis.axvline(best_epoch, color="#777777", linewidth=1.2, linestyle=":", label=f"best epoch ({best_epoch})")
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(axis="y")
-    axes[0].legend()
-    return figure
-
-
-class MaskedPicture(NamedTuple):
-    """One row of `deletion_figure`: a method's map and mask (H, W), what each leaves, the target's probabilities."""
-
-    label: str
-    map: Array
-    mask: Array
-    deleted: Array
-    retained: Array
-    deleted_probability: float
-    retained_probability: float
-
-
-@_styled
-def deletion_figure(image: Array, probability: float, rows: Sequence[MaskedPicture]) -> Figure:
-    """Deletion and retention of one picture, a row for each method, after figure 5 of Shadman et al. (2025).
-
-    `probability` is that of the predicted class before. The map of each row is stretched to the range 0 to 1.
-    """
-    figure, axes = picture_grid(len(rows), 5, (WIDTH, len(rows) * (WIDTH / 5 + 0.35) + 0.7))
-    for line, row in zip(axes, rows, strict=True):
-        values, mask = _floats(row.map), _floats(row.mask)
-        values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
-        show(line[0], image, f"original\n{percent(probability)}")
-        drawn = overlay(line[1], image, values, limits=(0, 1), title=row.label)
-        show(line[2], mask.expand(3, -1, -1), f"mask\n{percent(mask.mean())} of pixels")
-        show(line[3], row.deleted, f"deleted\n{percent(row.deleted_probability)}")
-        show(line[4], row.retained, f"retained\n{percent(row.retained_probability)}")
-    colour_bar(figure, drawn, axes, "maps (second column), each from its minimum 0 to its maximum 1", width=0.4)
-    return figure
-
-
-@_styled
-def interval_plot(
-    table: pd.DataFrame,
-    *,
-    label: str = "percentage points",
-    better: Mapping[str, str] | None = None,
-    highlight: Sequence[str] = ("SDD",),
-    columns: int = 2,
-) -> Figure:
-    """Values with their 95 % intervals: methods on the y axis, a panel for each measure.
-
-    Parameters
-    ----------
-    table : columns method, measure, value, low, high and, where the paper has a value, paper (else NaN). Methods and
-        measures are drawn in the order in which they come.
-    label : what the x axes measure.
-    better : for a measure, "higher" or "lower", added to its title.
-    highlight : methods set off by colour, and by squares for circles.
-    """
-    methods, measures = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["measure"]))
-    columns, paper = min(columns, len(measures)), "paper" in table and bool(table["paper"].notna().any())
-    n_rows = -(-len(measures) // columns)
-    size = (WIDTH, n_rows * (0.25 * len(methods) + 1.0) + 0.3 * paper)
-    figure, axes = subplots(n_rows, columns, size=size, sharey=True, squeeze=False)
-    for axis in axes.flat[len(measures) :]:
-        axis.set_axis_off()
-    for axis, measure in zip(axes.flat, measures, strict=False):
-        part = table[table["measure"] == measure]
-        for row in part.to_dict("records"):
-            y, colour = methods.index(row["method"]), COLOURS[row["method"] in highlight]
-            axis.plot([row["low"], row["high"]], [y, y], "|-", color=colour, linewidth=1.4, markersize=6)
-            axis.plot(row["value"], y, "os"[row["method"] in highlight], color=colour, markersize=5)
-            if paper:
-                axis.plot(row["paper"], y, "D", markerfacecolor="none", markeredgecolor="black", markersize=8)
-        wish = (better or {}).get(measure)
-        axis.set(title=f"{measure}\n({wish} is better)" if wish else measure, xlabel=label)
-        axis.set_yticks(range(len(methods)), methods)
-        axis.set_ylim(len(methods) - 0.5, -0.5)
-        axis.grid(axis="x")
-    if paper:
-        figure.supxlabel("hollow diamond: the paper's value", fontsize=9)
     return figure
 
 

@@ -1,10 +1,10 @@
 """Figures in two variants, for a light page and for a dark one, of which a reader sees, hears and loads one.
 
-A cell of a notebook brings its dark variant in its output, beside the light one (`xfrlib.dark`); a figure of a page has
-it in a file of its own, ``name-dark.svg`` beside ``name.svg``. Both stand in one figure with one caption, one number
-and the same text alternative, under the theme's classes ``only-light`` and ``only-dark``. Figures of pixels are written
-as WebP, a quarter of their size. Each image says how large it is and is loaded when it comes into sight. Other formats
-than HTML get the light variants, as they are.
+A cell of a notebook brings its dark variant in its output, beside the light one; a figure of a page has it in a file of
+its own, ``name-dark.svg`` beside ``name.svg``. Both stand in one figure with one caption, one number and the same text
+alternative, under the theme's classes ``only-light`` and ``only-dark``. Figures of pixels are written as WebP, a
+quarter of their size. Each image says how large it is and is loaded when it comes into sight. Other formats than HTML
+get the light variants, as they are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.images import get_image_size
 from sphinx.writers.html5 import HTML5Translator
 
-from xfrlib.dark import MIME
-
+MIME = "application/vnd.xfrlib.dark+"  # as notebooks/studies/dark_figures.py writes it
 FOLDER = "_dark"  # below the sources
 
 

@@ -160,8 +160,8 @@ def gentle_delta(
 
     Rounded to a step of the page's slider, a twentieth of a power of ten.
     """
-    depth = -float(_explain(model, face_images(people, faces), settings).log_sdd.amin(dim=(1, 2)).median())
-    steps = round(20 * math.log10(settings["delta"] * 4 / depth)) if depth > 0 else 0
+    log_sdd = _explain(model, face_images(people, faces), settings).log_sdd
+    steps = round(20 * math.log10(settings["delta"] * float(plots.gentle_power(log_sdd).median())))
     return 10 ** (max(-40, min(steps, 40)) / 20)
 
 

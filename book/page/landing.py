@@ -29,11 +29,11 @@ from madefaces.people import Identity
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
 from xfrlib.explanation import Explanation, explain
+from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun
 
 ENLARGED = 4  # a pixel of the face becomes 4 x 4, so that the maps look smooth
-DEPTH = 4.0  # the SDD map is drawn with the delta at which it runs from e^-4 to 1, so that more than its peak is seen
 
 
 class Decision(NamedTuple):
@@ -72,13 +72,12 @@ def median_between_look_alikes(logits: Tensor, faces: Sequence[PageFace], people
 
 
 def shown_maps(explanation: Explanation) -> dict[str, tuple[NDArray[np.float32], ScalarMappable]]:
-    """Values and colours of the three maps; both CAMs on one scale. The SDD map is drawn gently, see `DEPTH`."""
+    """Values and colours of the three maps; both CAMs on one scale. The SDD map is drawn gently."""
     high = float(explanation.cams.abs().max())
     signed = ScalarMappable(Normalize(-high, high), plots.DIVERGING)
-    size = explanation.log_sdd.shape[-2:]
-    cams = F.interpolate(explanation.cams, size=size, mode="bilinear", align_corners=False)[0]
-    log_sdd = explanation.log_sdd[0]
-    gentle = (log_sdd * (DEPTH / -log_sdd.min().clamp(max=-1e-6))).exp()
+    height, width = explanation.log_sdd.shape[-2:]
+    cams = upsampled(explanation.cams, (height, width))[0]
+    gentle = (explanation.log_sdd * plots.gentle_power(explanation.log_sdd)).exp()[0]
     relative = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)
     return {
         "target": (cams[0].numpy(), signed),
@@ -112,7 +111,7 @@ def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity
     explanation = explain(model, image, target=target, competitors=[decision.rival])
     large = F.interpolate(image, scale_factor=ENLARGED, mode="bicubic", align_corners=False).clamp(0, 1)
     for name, (values, colours) in shown_maps(explanation).items():
-        smooth = F.interpolate(torch.from_numpy(values)[None, None], scale_factor=ENLARGED, mode="bilinear")[0, 0]
+        smooth = upsampled(torch.from_numpy(values), (large.shape[2], large.shape[3]))
         _write_picture(folder / f"{name}.webp", plots.tint(large, smooth, colours))
     _write_picture(folder / "face.webp", plots.as_pictures(large)[0])
     parts, region = difference(people[target], people[decision.rival], decision.face.seed)

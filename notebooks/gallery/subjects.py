@@ -26,24 +26,20 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
 from xfrlib.cam import pooled_features
 from xfrlib.data.faces import FaceDataset, read_manifest
+from xfrlib.geometry import upsampled
 from xfrlib.look_alikes import embeddings, look_alikes
+from xfrlib.prediction import all_logits
 from xfrlib.run import NotebookRun, ParameterError
 
 NOTEBOOK = "gallery/subject"
-
-
-_SPAN = 4.0  # powers of e between the lowest and the highest value of a drawn map
-
-
 _THUMBNAIL = 224  # pixels
-
-
+_LOOKED_AT = 4  # pictures of each person, to know who is like whom
 _EDGES = {
     "part": (86, 180, 233),
     "top": (230, 159, 0),
@@ -106,6 +102,42 @@ def subjects_of(run: NotebookRun) -> list[Subject]:
     return choose_subjects(identities, families, run.profile.gallery_subjects)
 
 
+def made_people(run: NotebookRun) -> dict[str, Any]:
+    """Family and differing parts of each made person; empty for photographs."""
+    if run.profile.dataset != "synthetic":
+        return {}
+    record = run.read_json("faces_families.json", "01_data_preparation")
+    return {person["name"]: person for person in record["identities"]}
+
+
+@torch.no_grad()
+def rivals_of(
+    run: NotebookRun, model: nn.Module, test: FaceDataset, label: int
+) -> list[int]:
+    """The labels of those to tell a person from: the rest of the family, or the most like by embedding.
+
+    On photographs, and for a made person without family, these are the ``top_k - 1`` most like over the first four
+    test pictures of each.
+    """
+    people = made_people(run)
+    family = [people[name]["family"] for name in test.identities] if people else []
+    siblings = [
+        other
+        for other, own in enumerate(family)
+        if own == family[label] and other != label
+    ]
+    if siblings:
+        return siblings
+    table, device = test.table.groupby("label").head(_LOOKED_AT), run.device
+    few = DataLoader(Subset(test, table.index.tolist()), run.profile.eval_batch_size)
+    embedded = [
+        embeddings(pooled_features(model, images.to(device)).features).cpu()
+        for images, *_ in few
+    ]
+    order = look_alikes(torch.cat(embedded), table["label"].tolist(), label)
+    return order[: run.profile.top_k - 1]
+
+
 def find_subject(
     run: NotebookRun, identity: str | None, identities: Sequence[str]
 ) -> int:
@@ -134,68 +166,19 @@ def papermill_command(
         for k, v in parameters.items()
         if v not in (None, "")
     ]
-    words = [
-        ".venv/bin/papermill",
-        f"notebooks/{NOTEBOOK}.ipynb",
-        target,
-        "-r",
-        "profile",
-        profile,
-    ]
+    words = [".venv/bin/papermill", f"notebooks/{NOTEBOOK}.ipynb", target]
+    words += ["--cwd", "notebooks/gallery", "-r", "profile", profile]
     return shlex.join([*words, *(word for one in given for word in one)])
 
 
-# --- who is compared
-
-
-def made_people(run: NotebookRun) -> dict[str, Any]:
-    """Family and differing parts of each made person; empty for photographs."""
-    if run.profile.dataset != "synthetic":
-        return {}
-    record = run.read_json("faces_families.json", "01_data_preparation")
-    return {person["name"]: person for person in record["identities"]}
-
-
-@torch.no_grad()
-def rivals_of(
-    run: NotebookRun, model: nn.Module, test: FaceDataset, label: int
-) -> list[int]:
-    """The labels of those to tell a person from: the rest of the family, or the most like by embedding.
-
-    On photographs, and for a made person without family, these are the ``top_k - 1`` people whose mean embedding has
-    the largest cosine with the person's, over the first four test pictures of each.
-    """
-    people = made_people(run)
-    family = [people[name]["family"] for name in test.identities] if people else []
-    siblings = [
-        k for k, own in enumerate(family) if own == family[label] and k != label
-    ]
-    if siblings:
-        return siblings
-    device, few = (
-        next(model.parameters()).device,
-        FaceDataset(test.root, test.table.groupby("label").head(4), "test"),
-    )
-    found = torch.cat(
-        [
-            embeddings(pooled_features(model, images.to(device)).features).cpu()
-            for images, _, _ in DataLoader(few, batch_size=32)
-        ]
-    )
-    return look_alikes(found, few.table["label"].tolist(), label)[
-        : run.profile.top_k - 1
-    ]
-
-
-@torch.no_grad()
 def sample_faces(
     model: nn.Module, train: FaceDataset, labels: Sequence[int]
 ) -> list[int]:
     """The row of `train` that stands for each person: of the first eight, the one where the network is surest."""
-    device, rows = next(model.parameters()).device, []
+    rows = []
     for label in labels:
         first = np.flatnonzero(train.table["label"] == label)[:8].tolist()
-        logits = model(torch.stack([train[row][0] for row in first]).to(device))
+        logits = all_logits(model, torch.stack([train[row][0] for row in first]))
         rows.append(first[int(logits.softmax(dim=1)[:, label].argmax())])
     return rows
 
@@ -245,15 +228,6 @@ def covered(masks: Tensor, region: Tensor) -> Tensor:
 # --- what is drawn
 
 
-def drawable(log_sdd: Tensor, span: float = _SPAN) -> Tensor:
-    """SDD maps (n, H, W) from their logarithms, raised to the power with which each runs from e^-span to 1.
-
-    The order of the pixels stays; a sharp map, of which the eye sees a spot, shows its slopes.
-    """
-    depth = -log_sdd.amin(dim=(1, 2), keepdim=True)
-    return (log_sdd * span / depth.clamp(min=span)).exp()
-
-
 def write_thumbnail(
     path: Path, image: Tensor, values: Tensor, top: Tensor, region: Tensor | None = None
 ) -> None:
@@ -265,21 +239,17 @@ def write_thumbnail(
         plots.tint(image, values, ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL))
     )
     scale = max(1, _THUMBNAIL // max(values.shape))
-    large = np.asarray(
-        _enlarged(pixels.permute(2, 0, 1), scale, "bilinear")
-        .permute(1, 2, 0)
-        .mul(255)
-        .round()
-        .byte()
-    )
-    large = large.copy()
+    height, width = (scale * side for side in values.shape)
+    smooth = upsampled(pixels.permute(2, 0, 1), (height, width)).permute(1, 2, 0)
+    large = smooth.mul(255).round().byte().numpy()
     for mask, colour in ((region, _EDGES["part"]), (top, _EDGES["top"])):
         if mask is not None and bool(mask.any()):
-            inside = _enlarged(mask[None].float(), scale, "nearest")
-            large[(_grown(inside) > inside)[0].numpy()] = (
-                0  # a dark line outside shows it on any ground
+            inside = (
+                mask.float().repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             )
-            large[(inside > -_grown(-inside, 2))[0].numpy()] = colour
+            dark = _grown(inside) > inside  # a line outside shows it on any ground
+            large[dark.numpy()] = 0
+            large[(inside > -_grown(-inside, 2)).numpy()] = colour
     with write_atomic(path) as part:
         Image.fromarray(large).quantize(128, dither=Image.Dither.NONE).save(
             part, "png", optimize=True
@@ -288,11 +258,6 @@ def write_thumbnail(
 
 def _grown(mask: Tensor, by: int = 1) -> Tensor:
     return F.max_pool2d(mask[None], 2 * by + 1, stride=1, padding=by)[0]
-
-
-def _enlarged(pixels: Tensor, scale: int, mode: str) -> Tensor:
-    align = {} if mode == "nearest" else {"align_corners": False}
-    return F.interpolate(pixels[None], scale_factor=scale, mode=mode, **align)[0]
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What one chapter alone needs, a module a question."""
+"""What the chapters need beside the package: a module a question of one chapter, and the figures of several."""

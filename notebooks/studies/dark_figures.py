@@ -1,11 +1,16 @@
 """Figures for a dark page: what is drawn on white, in tones that are as plain to see on the page's dark background.
 
 Pictures, maps, colour bars and what is drawn over them stay as they are: their colours are what they show.
+
+``%load_ext studies.dark_figures`` gives what a notebook shows of each figure its dark variant besides. Jupyter does not
+know that kind of output; the site shows it (book/_ext/figures.py), so make runs the notebooks with it.
 """
 
 from __future__ import annotations
 
+import base64
 import colorsys
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -29,6 +34,31 @@ PALETTE = {  # of xfrlib.plots, lighter: each hue within 10 degrees, told apart 
 }  # fmt: skip
 TEXT_CONTRAST = 4.5  # the least that text needs, WCAG 2.2, 1.4.3
 _COLOURS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Let each figure of `xfrlib.plots` that a notebook shows bring its dark variant along."""
+    shell.display_formatter.mimebundle_formatter.for_type_by_name("xfrlib.plots", "ShownFigure", both_variants)
+
+
+def both_variants(figure: Any) -> dict[str, Any]:
+    """What a notebook shows of a figure of `xfrlib.plots`, and the same for a dark page as text."""
+    light, dark = figure._repr_mimebundle_(), io.BytesIO()
+    if "image/png" not in light:
+        save_dark(figure, dark, "svg")
+        return light | {f"{MIME}svg": dark.getvalue().decode()}
+    save_dark(figure, dark, "webp")
+    return light | {f"{MIME}webp": base64.b64encode(dark.getvalue()).decode()}
+
+
+def save_dark(figure: Figure, target: Any, suffix: str = "") -> None:
+    """`xfrlib.plots.save` in the colours for a dark page; ``name-dark.svg`` is shown in the place of ``name.svg``."""
+    from xfrlib import (
+        plots,
+    )  # not above: make loads this before a notebook begins, and torch would come with it
+
+    with plots.style(), in_the_dark(figure):
+        plots.save(figure, target, suffix)
 
 
 def luminance(colour: Any) -> float:
@@ -57,11 +87,14 @@ def on_dark(colour: Any, least: float = 1.0) -> tuple[float, float, float, float
     wanted = min(max(contrast(colour, "white"), least), contrast(INK, BACKGROUND)) * (luminance(BACKGROUND) + 0.05)
     hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
     shades = (colorsys.hls_to_rgb(hue, lightness, saturation) for lightness in np.linspace(0, 1, 256))
-    return to_rgba(next((shade for shade in shades if luminance(shade) + 0.05 >= wanted), "white"), alpha)
+    return to_rgba(
+        next((shade for shade in shades if luminance(shade) + 0.05 >= wanted), "white"),
+        alpha,
+    )
 
 
 @contextmanager
-def dark(figure: Figure) -> Iterator[None]:
+def in_the_dark(figure: Figure) -> Iterator[None]:
     """Context manager: a figure that has been drawn in its colours for the dark page, put back at its end."""
     for axes in figure.axes:  # ticks come into being when they are asked for
         axes.get_xticklabels(which="both"), axes.get_yticklabels(which="both")
@@ -70,7 +103,12 @@ def dark(figure: Figure) -> Iterator[None]:
         if id(artist) not in kept:
             state = dict(vars(artist))
             _recolour(artist)
-            before.append((artist, {key: value for key, value in state.items() if vars(artist)[key] is not value}))
+            before.append(
+                (
+                    artist,
+                    {key: value for key, value in state.items() if vars(artist)[key] is not value},
+                )
+            )
     try:
         yield
     finally:

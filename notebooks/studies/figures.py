@@ -1,0 +1,251 @@
+"""The figures that the chapters draw of what they measure: the paper's, the course of a training, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from xfrlib.explanation import Explanation
+from xfrlib.plots import (
+    CAM_UNIT,
+    COLOURS,
+    DIVERGING,
+    WIDTH,
+    Array,
+    colour_bar,
+    outline,
+    overlay,
+    percent,
+    picture_grid,
+    show,
+    style,
+    subplots,
+)
+from xfrlib.regions import top_fraction_mask
+
+
+@style()
+def subject_figure(
+    samples: Array,
+    image: Array,
+    explanation: Explanation,
+    names: Sequence[str],
+    *,
+    index: int = 0,
+    fraction: float | None = 0.2,
+) -> Figure:
+    """Figures 3 and 4 of Shadman et al. (2025) for one picture.
+
+    Above: a sample face of each of the K classes compared, with name and probability, and the picture explained.
+    Below: the K maps over that picture on one scale, and its SDD map.
+
+    Parameters
+    ----------
+    samples : Tensor (K, 3, H, W)
+        A face of each class in the order of ``explanation.classes[index]``.
+    image : Tensor (3, H, W)
+        The picture explained.
+    explanation : Explanation
+        Of a batch that holds `image` at `index`.
+    names : N strings
+        The names of all classes, as ``FaceDataset.identities``.
+    fraction : float, optional
+        Of the pixels, whose highest-ranking are outlined on the SDD map: the map itself may be a small spot.
+
+    Raises
+    ------
+    ValueError
+        If `samples` are not as many as the classes compared.
+    """
+    classes, cams = explanation.classes[index].tolist(), explanation.cams[index]
+    if len(samples) != len(classes):
+        raise ValueError(f"{len(samples)} samples for {len(classes)} classes: give one of each, the target's first")
+    high, columns = float(cams.abs().max()) or 1.0, len(classes) + 1
+    figure, axes = picture_grid(2, columns, (WIDTH, 2 * WIDTH / columns + 1.5))
+    for column, label in enumerate(classes):
+        show(
+            axes[0, column],
+            samples[column],
+            f"{names[label]}\n{percent(explanation.probabilities[index, column])}",
+        )
+        title = f"CAM of\nrival {column}" if column else "CAM of\ntarget"
+        drawn = overlay(
+            axes[1, column],
+            image,
+            cams[column],
+            cmap=DIVERGING,
+            limits=(-high, high),
+            title=title,
+        )
+    show(axes[0, -1], image, "picture\nexplained")
+    heat = overlay(
+        axes[1, -1],
+        image,
+        explanation.sdd[index],
+        limits=(0, 1),
+        title="SDD of\ntarget",
+    )
+    if fraction is not None:
+        outline(
+            axes[1, -1],
+            top_fraction_mask(explanation.log_sdd[index][None], fraction)[0],
+        )
+    colour_bar(figure, drawn, axes[:, :-1], CAM_UNIT)
+    colour_bar(figure, heat, axes[:, -1:], "SDD (relative)", width=0.9)
+    return figure
+
+
+@style()
+def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None) -> Figure:
+    """Loss and accuracy of training and validation by epoch, the best epoch marked.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Columns epoch, train_loss, validation_loss, train_accuracy and validation_accuracy (0 to 1).
+    best_epoch : int, optional
+        None: the first of the highest validation accuracy.
+    """
+    if best_epoch is None:
+        best_epoch = int(history["epoch"].iloc[int(np.argmax(history["validation_accuracy"].to_numpy()))])
+    figure, axes = subplots(1, 2, size=(WIDTH, 3.0))
+    panels = (("loss", 1, "cross-entropy (nats)"), ("accuracy", 100, "accuracy (%)"))
+    for axis, (key, factor, label) in zip(axes, panels, strict=True):
+        for part, line in (("train", "o-"), ("validation", "s--")):
+            axis.plot(
+                history["epoch"],
+                factor * history[f"{part}_{key}"],
+                line,
+                markersize=3.5,
+                label=part,
+            )
+        axis.axvline(
+            best_epoch,
+            color="#777777",
+            linewidth=1.2,
+            linestyle=":",
+            label=f"best epoch ({best_epoch})",
+        )
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y")
+    axes[0].legend()
+    return figure
+
+
+class MaskedPicture(NamedTuple):
+    """One row of `deletion_figure`: a method's map and mask (H, W), what each leaves, the target's probabilities."""
+
+    label: str
+    map: Array
+    mask: Array
+    deleted: Array
+    retained: Array
+    deleted_probability: float
+    retained_probability: float
+
+
+@style()
+def deletion_figure(image: Array, probability: float, rows: Sequence[MaskedPicture]) -> Figure:
+    """Deletion and retention of one picture, a row for each method, after figure 5 of Shadman et al. (2025).
+
+    `probability` is that of the predicted class before. The map of each row is stretched to the range 0 to 1.
+    """
+    figure, axes = picture_grid(len(rows), 5, (WIDTH, len(rows) * (WIDTH / 5 + 0.35) + 0.7))
+    for line, row in zip(axes, rows, strict=True):
+        values, mask = (torch.as_tensor(part).cpu().float() for part in (row.map, row.mask))
+        values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
+        show(line[0], image, f"original\n{percent(probability)}")
+        drawn = overlay(line[1], image, values, limits=(0, 1), title=row.label)
+        show(line[2], mask.expand(3, -1, -1), f"mask\n{percent(mask.mean())} of pixels")
+        show(line[3], row.deleted, f"deleted\n{percent(row.deleted_probability)}")
+        show(line[4], row.retained, f"retained\n{percent(row.retained_probability)}")
+    colour_bar(
+        figure,
+        drawn,
+        axes,
+        "maps (second column), each from its minimum 0 to its maximum 1",
+        width=0.4,
+    )
+    return figure
+
+
+@style()
+def interval_plot(
+    table: pd.DataFrame,
+    *,
+    label: str = "percentage points",
+    better: Mapping[str, str] | None = None,
+    highlight: Sequence[str] = ("SDD",),
+) -> Figure:
+    """Values with their 95 % intervals: methods on the y axis, a panel for each measure.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns method, measure, value, low, high and, where the paper has a value, paper (else NaN). Methods and
+        measures are drawn in the order in which they come.
+    label : str
+        What the x axes measure.
+    better : mapping, optional
+        For a measure, "higher" or "lower", added to its title.
+    highlight : strings
+        Methods set off by colour, and by squares for circles.
+    """
+    methods, measures = (
+        list(dict.fromkeys(table["method"])),
+        list(dict.fromkeys(table["measure"])),
+    )
+    columns, paper = (
+        min(2, len(measures)),
+        "paper" in table and bool(table["paper"].notna().any()),
+    )
+    n_rows = -(-len(measures) // columns)
+    size = (WIDTH, n_rows * (0.25 * len(methods) + 1.0) + 0.3 * paper)
+    figure, axes = subplots(n_rows, columns, size=size, sharey=True, squeeze=False)
+    for axis in axes.flat[len(measures) :]:
+        axis.set_axis_off()
+    for axis, measure in zip(axes.flat, measures, strict=False):
+        part = table[table["measure"] == measure]
+        for row in part.to_dict("records"):
+            y, colour = (
+                methods.index(row["method"]),
+                COLOURS[row["method"] in highlight],
+            )
+            axis.plot(
+                [row["low"], row["high"]],
+                [y, y],
+                "|-",
+                color=colour,
+                linewidth=1.4,
+                markersize=6,
+            )
+            axis.plot(
+                row["value"],
+                y,
+                "os"[row["method"] in highlight],
+                color=colour,
+                markersize=5,
+            )
+            if paper:
+                axis.plot(
+                    row["paper"],
+                    y,
+                    "D",
+                    markerfacecolor="none",
+                    markeredgecolor="black",
+                    markersize=8,
+                )
+        wish = (better or {}).get(measure)
+        axis.set(title=f"{measure}\n({wish} is better)" if wish else measure, xlabel=label)
+        axis.set_yticks(range(len(methods)), methods)
+        axis.set_ylim(len(methods) - 0.5, -0.5)
+        axis.grid(axis="x")
+    if paper:
+        figure.supxlabel("hollow diamond: the paper's value", fontsize=9)
+    return figure
