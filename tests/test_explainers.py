@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from xfrlib import FaceClassifier, class_activation_maps, explain, top_fraction_mask
 from xfrlib.explainers import EXPLAINERS, explain_with, lime_and_shap, passes_per_picture
-from xfrlib.explainers.grad_cam import grad_cam
-from xfrlib.explainers.job import Job, draw_seed, explained_output
+from xfrlib.explainers.job import draw_seed, explained_output
 from xfrlib.explainers.lime_and_shap import over_superpixels, superpixels
 from xfrlib.explainers.rise import rise_masks
 
@@ -263,15 +262,22 @@ def test_maps_are_those_of_grad_cam_before_it_rectifies_and_scales(name, output,
 
     theirs = library_maps(GRAD_CAM[name], classifier, images, [target_of(row) for row in classes])
     ours = run(name, classifier, images, classes, output=output)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    other = top_fraction_mask(ours, 0.2) != top_fraction_mask(theirs, 0.2)
-    assert other.flatten(1).sum(1).max() <= 2  # a tie at the edge of the region, which rounding decides
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    if name != "scorecam":  # whose passes are split into other batches
+        assert torch.equal(top_fraction_mask(ours, 0.2), top_fraction_mask(theirs, 0.2))
+
+
+def test_grad_cam_is_captums(classifier, images, classes):
+    from captum.attr import LayerGradCam
+
+    theirs = LayerGradCam(classifier, classifier.backbone).attribute(images, target=classes[:, 0])[:, 0]
+    torch.testing.assert_close(run("gradcam", classifier, images, classes, output="logit"), upsampled(theirs.detach()))
 
 
 def test_rectified_is_before_the_upsampling(classifier, images, classes):
-    job = Job(classifier, images, classes, [0] * 5, 5)
     positive = class_activation_maps(classifier.features(images), classifier.weight, classes[:, :1]).clamp(min=0) / 16
-    torch.testing.assert_close(grad_cam(job, "logit", rectify=True), upsampled(positive[:, 0].detach()))
+    ours = run("gradcam", classifier, images, classes, output="logit", rectify=True)
+    torch.testing.assert_close(ours, upsampled(positive[:, 0].detach()))
 
 
 def test_finer_cam_against_one_rival_is_cam_minus_alpha_cam(classifier, images, classes):
@@ -442,7 +448,7 @@ def test_deep_lift_sums_to_the_change_of_the_output_where_captum_alone_does_not(
 
 
 def test_guided_grad_cam_is_the_product_of_its_two(classifier, images, classes):
-    coarse = grad_cam(Job(classifier, images, classes, [0] * 5, 5), "centred_logit", rectify=True)
+    coarse = run("gradcam", classifier, images, classes, rectify=True)
     fine = run("guided_backpropagation", classifier, images, classes)
     torch.testing.assert_close(run("guided_gradcam", classifier, images, classes, rectify=True), coarse * fine)
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xfrlib.cam import pooled_features
-from xfrlib.explainers.job import Job, Scored, captum_module, explained_output
+from xfrlib.explainers.job import Job, Scored, explained_output
 from xfrlib.explainers.registry import explainer
 from xfrlib.geometry import upsampled
 from xfrlib.profile import did_you_mean
 
 FINER_WEIGHTS = ("fixed", "equal")
+
+# numpy adds the channels up in grad-cam's order: torch's moves a pixel at the edge of a region now and then, and the
+# results of runs that cannot be repeated stand.
+Channels = NDArray[np.float32]
 
 
 @explainer("CAM", "Zhou et al. 2016, CVPR", "xfrlib")
@@ -29,46 +35,51 @@ def exp_cam(job: Job, *, centre: bool = True, delta: float = 1.0) -> Tensor:
     return maps - maps.amax(dim=(1, 2), keepdim=True)
 
 
-def grad_cam(job: Job, output: str | Callable[[Tensor, Tensor], Tensor], *, rectify: bool = False) -> Tensor:
-    """Grad-CAM of what `Scored` knows by `output`; `rectify` sets negative values to zero before the upsampling."""
-    method = captum_module("captum.attr").LayerGradCam(Scored(job.model, output), job.model.backbone)
-    maps = method.attribute(job.images, additional_forward_args=job.classes, relu_attributions=rectify)
-    return upsampled(maps[:, 0], job.size)
-
-
-@explainer("Grad-CAM", "Selvaraju et al. 2017, arXiv 1610.02391", "captum")
-def gradcam(job: Job, *, output: str = "centred_logit") -> Tensor:
-    """With a pooled head it is CAM over the number of positions."""
-    return grad_cam(job, output)
-
-
-def _slopes(job: Job, output: str) -> tuple[Tensor, Tensor]:
-    """The last map (b, C, h, w), and the slope of what is explained in each channel, (b, C, 1, 1): alike at all places.
-
-    captum keeps the two to itself, and grad-cam rectifies and scales what it makes of them.
-    """
+def last_map(job: Job, explained: Callable[[Tensor], Tensor]) -> tuple[Channels, Channels]:
+    """The last map, and the gradient of a number of each picture's logits with respect to it, both (b, C, h, w)."""
     with torch.no_grad():
         features = job.model.features(job.images)
-    pooled = features.mean(dim=(2, 3)).requires_grad_()
-    explained = explained_output(job.model.head(pooled), job.classes, output)
-    (slopes,) = torch.autograd.grad(explained.sum(), pooled)
-    return features, slopes[:, :, None, None] / features[0, 0].numel()
+    logits = job.model.head(features.requires_grad_().mean(dim=(2, 3)))
+    (slopes,) = torch.autograd.grad(explained(logits).sum(), features)
+    return features.detach().cpu().numpy(), slopes.cpu().numpy()
+
+
+def drawn(job: Job, channels: Channels, *, rectify: bool = False) -> Tensor:
+    """The sum over weighted channels (b, C, h, w), in the size of the pictures."""
+    maps = torch.from_numpy(channels.sum(axis=1)).to(job.images.device)
+    return upsampled(maps.clamp(min=0) if rectify else maps, job.size)
+
+
+def _explained(job: Job, output: str) -> Callable[[Tensor], Tensor]:
+    return lambda logits: explained_output(logits, job.classes, output)
+
+
+def grad_cam(job: Job, explained: Callable[[Tensor], Tensor], *, rectify: bool = False) -> Tensor:
+    """Grad-CAM of any number of the logits; `rectify` sets negative values to zero before the upsampling."""
+    features, slopes = last_map(job, explained)
+    return drawn(job, slopes.mean(axis=(2, 3), keepdims=True) * features, rectify=rectify)
+
+
+@explainer("Grad-CAM", "Selvaraju et al. 2017, arXiv 1610.02391", "xfrlib")
+def gradcam(job: Job, *, output: str = "centred_logit", rectify: bool = False) -> Tensor:
+    """With a pooled head it is CAM over the number of positions. `rectify`, as published: no map below zero."""
+    return grad_cam(job, _explained(job, output), rectify=rectify)
 
 
 @explainer("Grad-CAM++", "Chattopadhyay et al. 2018, arXiv 1710.11063", "xfrlib", name="gradcam++")
 def gradcam_plus_plus(job: Job, *, output: str = "centred_logit") -> Tensor:
     """The weight of a channel is the sum of its positive slopes over places, each weighted as in equation 19."""
-    features, slopes = _slopes(job, output)
-    total = features.sum(dim=(2, 3), keepdim=True)
-    shares = slopes**2 / (2 * slopes**2 + total * slopes**3 + 1e-6)  # grad-cam's guard against 0 / 0
-    weights = features[0, 0].numel() * slopes.clamp(min=0) * shares
-    return upsampled((weights * features).sum(dim=1), job.size)
+    features, slopes = last_map(job, _explained(job, output))
+    square, total = slopes**2, features.sum(axis=(2, 3), keepdims=True)
+    shares = square / (2 * square + total * (square * slopes) + 1e-6)  # grad-cam's guard against 0 / 0
+    weights = (np.maximum(slopes, 0) * shares).sum(axis=(2, 3), keepdims=True)
+    return drawn(job, weights * features)
 
 
 @explainer("LayerCAM", "Jiang et al. 2021, IEEE TIP 30", "xfrlib")
 def layercam(job: Job, *, output: str = "centred_logit") -> Tensor:
-    features, slopes = _slopes(job, output)
-    return upsampled((slopes.clamp(min=0) * features).sum(dim=1), job.size)
+    features, slopes = last_map(job, _explained(job, output))
+    return drawn(job, np.maximum(slopes, 0) * features)
 
 
 @explainer("Score-CAM", "Wang et al. 2020, arXiv 1910.01279", "xfrlib", slow=True, passes=("1 + channels", 0))
@@ -84,11 +95,11 @@ def scorecam(job: Job, *, output: str = "centred_logit") -> Tensor:
         torch.cat([scored(image * some, row.expand(len(some), -1)) for some in own[:, None].split(job.batch_size)])
         for image, row, own in zip(job.images, job.classes, masks, strict=True)
     ]
-    weights = torch.stack(scores).softmax(dim=1)
-    return upsampled((weights[:, :, None, None] * features).sum(dim=1), job.size)
+    weights = torch.stack(scores).cpu().softmax(dim=1)
+    return drawn(job, (weights[:, :, None, None] * features.cpu()).numpy())
 
 
-@explainer("Finer-CAM", "Zhang et al. 2025, arXiv 2501.11309", "captum", contrastive=True)
+@explainer("Finer-CAM", "Zhang et al. 2025, arXiv 2501.11309", "xfrlib", contrastive=True)
 def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bool = True) -> Tensor:
     """Grad-CAM of the mean over rivals of (target's logit - alpha rival's logit), weighted by their probabilities.
 
@@ -99,10 +110,10 @@ def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bo
     if weights not in FINER_WEIGHTS:
         raise ValueError(f"weights = {weights!r}{did_you_mean(weights, list(FINER_WEIGHTS))}")
 
-    def difference(logits: Tensor, classes: Tensor) -> Tensor:
+    def difference(logits: Tensor) -> Tensor:
         logits = logits - logits.mean(dim=1, keepdim=True) if centre else logits
-        rivals = logits.gather(1, classes[:, 1:])
+        rivals = logits.gather(1, job.classes[:, 1:])
         shares = torch.softmax(rivals.detach() * (weights == "fixed"), dim=1)
-        return logits.gather(1, classes[:, :1])[:, 0] - alpha * (shares * rivals).sum(dim=1)
+        return logits.gather(1, job.classes[:, :1])[:, 0] - alpha * (shares * rivals).sum(dim=1)
 
     return grad_cam(job, difference)

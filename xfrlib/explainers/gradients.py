@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.grad_cam import grad_cam
+from xfrlib.explainers.grad_cam import gradcam
 from xfrlib.explainers.job import Job, Scored, captum_module
 from xfrlib.explainers.registry import explainer
 from xfrlib.judge import fill_picture
@@ -55,7 +55,7 @@ def guided_gradcam(job: Job, *, output: str = "centred_logit", rectify: bool = T
 
     With `rectify`, as published, a picture in which no place speaks for the target gets a map of zeros.
     """
-    return grad_cam(job, output, rectify=rectify) * guided_backpropagation(job, output=output)
+    return gradcam(job, output=output, rectify=rectify) * guided_backpropagation(job, output=output)
 
 
 def _signed(job: Job, together: int, attribute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

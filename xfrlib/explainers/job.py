@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,20 +50,14 @@ def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:
 
 
 class Scored(nn.Module):
-    """The network up to the number that is explained: (B, 3, H, W) and (B, K) -> (B,), as captum wants it.
+    """The network up to the number that is explained: (B, 3, H, W) and (B, K) -> (B,), as captum wants it."""
 
-    `output` is a name that `explained_output` knows, or a function of logits and classes in its place.
-    """
-
-    def __init__(self, model: nn.Module, output: str | Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, output: str) -> None:
         super().__init__()
         self.model, self.output = model, output
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        logits = self.model(images)
-        if callable(self.output):
-            return self.output(logits, classes)
-        return explained_output(logits, classes, self.output)
+        return explained_output(self.model(images), classes, self.output)
 
 
 @contextmanager
