@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -278,21 +279,20 @@ class TestMake:
 
     @pytest.fixture
     def tree(self, tmp_path: Path) -> Path:
-        shutil.copy(ROOT / "Makefile", tmp_path)
-        names = [path.stem for path in NOTEBOOKS]
-        inputs = ["pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml", "tools/make_book.py", "book/index.md"]
-        inputs += [
-            "tools/gallery.py",
-            "notebooks/gallery/subject.ipynb",
-            "results/a.json",
-            "xfrlib/sdd.py",
-            "profiles/quick.yaml",
-            *(f"notebooks/{name}.ipynb" for name in names),
-        ]
-        built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
-        for age, file in enumerate([*inputs, *built, "_build/quick/gallery.json", "_build/quick/html/index.html"]):
+        folders = ("xfrlib", "facedata", "madefaces", "notebooks", "tools", "book", "results", "profiles")
+        for name in folders:
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        for name in ("Makefile", "pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml"):
+            shutil.copy(ROOT / name, tmp_path)
+        sources = [path for path in tmp_path.rglob("*") if path.is_file()]
+        built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{p.name}" for p in NOTEBOOKS)]
+        built += ["_build/quick/gallery.json", "_build/quick/html/index.html"]
+        for file in built:
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text("made faces\n", encoding="utf-8")
+        for path in sources:
+            os.utime(path, (1e9, 1e9))
+        for age, file in enumerate(built, start=1):
             os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
         return tmp_path
 
@@ -300,7 +300,7 @@ class TestMake:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("XFR_DATA", "XFR_BUILD", "MAKEFLAGS", "PROFILE")
         }
-        command = ["make", "-n", "book", *arguments]
+        command = ["make", "-n", "book", f"PYTHON={sys.executable}", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
         return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
 
@@ -314,15 +314,50 @@ class TestMake:
             ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
             ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
-            ("xfrlib/sdd.py", [*NUMBERS, "gallery", "site"]),
+            ("notebooks/gallery/subjects.py", ["gallery", "site"]),
+            ("notebooks/studies/transplant.py", ["08", "site"]),
+            ("madefaces/parts.py", [*NUMBERS, "gallery", "site"]),
+            ("xfrlib/plots.py", [*NUMBERS, "gallery", "site"]),  # each draws
+            ("xfrlib/cam.py", [*NUMBERS[2:], "gallery", "site"]),  # these map
+            ("xfrlib/explainers/rise.py", ["07", "08", "09", "11", "site"]),
+            ("xfrlib/explorer/panel.py", ["site"]),
+            ("xfrlib/models/slim.safetensors", [*NUMBERS, "gallery", "site"]),
             ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
+            ("tools/publishing.py", []),
             ("book/index.md", ["site"]),
-            ("results/a.json", ["site"]),
+            ("book/page/explore.js", ["site"]),
+            ("book/page/explore.py", ["site"]),
+            ("results/quick/better_map.json", ["site"]),
         ],
     )
     def test_a_touched_file_runs_what_depends_on_it(self, tree: Path, touched: str, expected: list[str]) -> None:
         os.utime(tree / touched)
         assert self.runs(tree) == expected
+
+    def test_what_depends_on_what_is_found_anew(self, tree: Path) -> None:
+        assert self.runs(tree) == []
+        code = "from xfrlib import intervals\nrun.read_json('sdd.json', made_by='04_sdd_derivation')\n"
+        path = tree / "notebooks" / "05_subject_visuals.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.append(nbformat.v4.new_code_cell(code))
+        nbformat.write(notebook, path)
+        os.utime(path, (1e9, 1e9))
+        assert self.runs(tree) == []
+        os.utime(tree / "notebooks/04_sdd_derivation.ipynb")
+        assert self.runs(tree) == ["04", "05", "site"]
+        os.utime(tree / "notebooks/04_sdd_derivation.ipynb", (1e9, 1e9))
+        (tree / "xfrlib/intervals.py").write_text("import xfrlib.new\n", encoding="utf-8")
+        os.utime(tree / "xfrlib/intervals.py", (1e9, 1e9))
+        (tree / "xfrlib/new.py").touch()
+        assert {"02", "05", "site"} <= set(self.runs(tree)) and "01" not in self.runs(tree)
+
+    def test_a_notebook_that_cannot_be_read_stops_the_book_and_nothing_else(self, tree: Path) -> None:
+        path = tree / "notebooks" / "05_subject_visuals.ipynb"
+        path.write_text(path.read_text(encoding="utf-8").replace("import json", "import import"), encoding="utf-8")
+        with pytest.raises(subprocess.CalledProcessError) as failure:
+            self.runs(tree)
+        assert "SyntaxError" in failure.value.stderr
+        subprocess.run(["make", "help"], cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
     def test_another_folder_of_pictures_runs_real_profiles_again(self, tree: Path) -> None:
         (tree / "pictures").mkdir()

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dependencies
 import gallery
 import nbformat
 import papermill
@@ -93,10 +94,8 @@ def make_gallery(profile: str) -> None:
     listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
     subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
     notebook, out = all_notebooks()[-1], build_root() / profile
-    folders = [ROOT / name for name in ("xfrlib", "madefaces", "notebooks/studies", "notebooks/gallery")]
-    code = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
     inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
-    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *dependencies.modules_of(notebook)], write_page)
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:

@@ -9,14 +9,18 @@ import ast
 import glob
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("xfrlib", "facedata", "madefaces")  # the project's in ROOT, where all else lies as well once it is installed
+PACKAGES = (
+    "xfrlib",
+    "facedata",
+    "madefaces",
+)  # the project's in ROOT, where all else lies as well once it is installed
 
 
 class _Source(NamedTuple):
@@ -28,11 +32,11 @@ class _Source(NamedTuple):
 def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[Path] = ()) -> list[Path]:
     """The files of the project that some modules depend on, their own among them, sorted.
 
-    An import anywhere in a module counts, except under ``if TYPE_CHECKING``. Of a package that is used through its
-    attributes, as in ``xfrlib.explain(…)``, only the modules count that these come from, and each ``__init__.py`` on
-    the way; of a package that is used otherwise, all that it imports. A text that is a module's name counts as an
-    import (``"xfrlib.training"``, of which ``python -m`` runs ``__main__``), and one that is the name of a file beside
-    the module as that file (``f"{name}.safetensors"``).
+    An import anywhere in a module counts, but for one that only the hints of functions need. Of a package that is used
+    through its attributes, as in ``xfrlib.explain(…)``, only the modules count that these come from, and each
+    ``__init__.py`` on the way; of a package that is used otherwise, all that it imports. A text that is a module's name
+    counts as an import (``"xfrlib.training"``, of which ``python -m`` runs ``__main__``), and one that is the name of a
+    file beside the module as that file (``f"{name}.safetensors"``).
 
     Parameters
     ----------
@@ -46,12 +50,12 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
         For a name in `modules` that is none of the project's.
     """
     own = [Path(str(m.__file__)).parents[len(_steps(m))] for m in modules if isinstance(m, ModuleType)]
-    places = [*dict.fromkeys([*map(Path.resolve, own), *folders, ROOT])]
+    place = cache(partial(_place, folders=[*map(Path.resolve, own), *folders, ROOT]))
     todo = [module.__name__ if isinstance(module, ModuleType) else module for module in modules]
     for name in todo:
-        if not _place(name, places):
+        if not place(name):
             raise ModuleNotFoundError(f"the project has no module {name}", name=name)
-    todo += _names(_read(code, ""), places)
+    todo += _names(_read(code, ""), place)
     seen, found = set[str](), set[Path]()
     while todo:
         if (name := todo.pop()) in seen:
@@ -59,21 +63,21 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
         seen.add(name)
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
-            if not (place := _place(".".join(parts[:depth]), places)):
-                break  # the rest are attributes of the module
-            package = place.name == "__init__.py"
-            if place.is_dir():  # a package without __init__.py
+            if not (file := place(".".join(parts[:depth]))):
+                break  # what follows are attributes of the module
+            if file.is_dir():  # a package without __init__.py
                 continue
-            found.add(place)
-            source = _source(place, ".".join(parts[: depth if package else depth - 1]), place.stat().st_mtime_ns)
-            further = parts[depth] if package and depth < len(parts) else ""
-            if further and _place(".".join(parts[: depth + 1]), places):
+            found.add(file)
+            package = file.name == "__init__.py"
+            source = _source(file, ".".join(parts[: depth if package else depth - 1]), file.stat().st_mtime_ns)
+            attribute = parts[depth] if package and depth < len(parts) else ""
+            if attribute and place(".".join(parts[: depth + 1])):
                 continue
-            if further in source.binds:
-                todo += [".".join([target, *parts[depth + 1 :]]) for target in source.binds[further]]
+            if attribute in source.binds:
+                todo += [".".join([there, *parts[depth + 1 :]]) for there in source.binds[attribute]]
             else:
-                todo += _names(source, places)
-                found.update(_data_files(place.parent, source.texts))
+                todo += _names(source, place)
+                found.update(_data_files(file.parent, source.texts))
     return sorted(found)
 
 
@@ -97,10 +101,10 @@ def _place(name: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _names(source: _Source, folders: Sequence[Path]) -> list[str]:
+def _names(source: _Source, place: Callable[[str], Path | None]) -> list[str]:
     """What a source uses by its imports, and the modules that it names in a text."""
-    named = [text for text in source.texts if re.fullmatch(r"\w+(\.\w+)+", text) and _place(text, folders)]
-    return [*source.uses, *(f"{n}.__main__" if _place(f"{n}.__main__", folders) else n for n in named)]
+    named = [text for text in source.texts if re.fullmatch(r"\w+(\.\w+)+", text) and place(text)]
+    return [*source.uses, *(f"{name}.__main__" if place(f"{name}.__main__") else name for name in named)]
 
 
 def _data_files(folder: Path, texts: frozenset[str]) -> Iterator[Path]:
@@ -109,7 +113,7 @@ def _data_files(folder: Path, texts: frozenset[str]) -> Iterator[Path]:
             yield from (path for path in folder.glob(text) if path.suffix != ".py" and path.is_file())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source(path: Path, package: str, changed: int) -> _Source:
     """What `_read` finds in a file as it was at a time."""
     return _read(path.read_text(encoding="utf-8"), package)
@@ -117,7 +121,8 @@ def _source(path: Path, package: str, changed: int) -> _Source:
 
 def _read(code: str, package: str) -> _Source:
     """What a source of `package` imports and names."""
-    binds, chains, whole, texts = defaultdict[str, set[str]](set), set[str](), set[str](), set[str]()
+    binds, imported = defaultdict[str, set[str]](set), dict[str, str]()  # imported: a name there -> its name here
+    chains, hints, texts = set[str](), set[str](), set[str]()
     todo: list[ast.AST] = [ast.parse(code)]
     while todo:
         node = todo.pop()
@@ -125,30 +130,42 @@ def _read(code: str, package: str) -> _Source:
         match node:
             case ast.If(test=ast.Name("TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
                 children = list(node.orelse)
+            case ast.arg(annotation=hint) | ast.FunctionDef(returns=hint) if hint:
+                hints |= {name.id for name in ast.walk(hint) if isinstance(name, ast.Name)}
+                children.remove(hint)
             case ast.Import():
                 for alias in node.names:
-                    name = alias.name if alias.asname else alias.name.split(".")[0]
-                    binds[alias.asname or name].add(name)
-                    whole.add(alias.name)
+                    top = alias.name if alias.asname else alias.name.split(".")[0]
+                    binds[alias.asname or top].add(top)
+                    imported[alias.name] = alias.asname or top
             case ast.ImportFrom():
-                up = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-                base = ".".join([*up, *([node.module] if node.module else [])])
+                parents = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+                base = ".".join([*parents, *filter(None, [node.module])])
                 for alias in node.names:
                     name = base if alias.name == "*" else f"{base}.{alias.name}"
-                    whole.add(name)
-                    if alias.name != "*":
-                        binds[alias.asname or alias.name].add(name)
-            case ast.Name() | ast.Attribute():
-                if re.fullmatch(r"\w+(\.\w+)*", chain := ast.unparse(node)):
-                    chains.add(chain)
-                    children = []
+                    imported[name] = alias.asname or alias.name
+                    binds[imported[name]].add(name)
+            case ast.Name() | ast.Attribute() if chain := _chain(node):
+                chains.add(chain)
+                children = []
             case ast.Constant(str(text)):
                 texts.add(text)
             case ast.JoinedStr():
-                parts = [glob.escape(p.value) if isinstance(p, ast.Constant) else "*" for p in node.values]
-                texts.add("".join(parts))
-                children = [p for p in children if not isinstance(p, ast.Constant)]
+                texts.add(
+                    "".join(glob.escape(str(v.value)) if isinstance(v, ast.Constant) else "*" for v in node.values)
+                )
+                children = [value for value in node.values if not isinstance(value, ast.Constant)]
         todo += children
-    used = {target + chain[len(name) :] for chain in chains for name in [chain.split(".")[0]] for target in binds.get(name, ())}
-    unused = {name for name in whole if not any(f"{use}.".startswith(f"{name}.") for use in used)}
-    return _Source(frozenset(used | unused), dict(binds), frozenset(texts))
+    tops = {chain: chain.split(".")[0] for chain in chains}
+    used = {there + chain[len(top) :] for chain, top in tops.items() for there in binds.get(top, ())}
+    # What is imported and then not used, is for its own sake: but not if hints use it, which are never evaluated.
+    whole = {there for there, here in imported.items() if here not in hints}
+    whole = {name for name in whole if not any(f"{other}.".startswith(f"{name}.") for other in used)}
+    return _Source(frozenset(used | whole), dict(binds), frozenset(texts))
+
+
+def _chain(node: ast.AST) -> str:
+    """The dotted name that a node is; empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        return f"{before}.{node.attr}" if (before := _chain(node.value)) else ""
+    return node.id if isinstance(node, ast.Name) else ""
