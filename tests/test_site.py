@@ -273,28 +273,32 @@ def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pyte
         make_book.stage("quick")
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose book is made."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("xfrlib", "facedata", "madefaces", "notebooks", "tools", "book", "results", "profiles"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, root)
+    for path in root.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    made = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{p.name}" for p in NOTEBOOKS)]
+    for age, file in enumerate([*made, "_build/quick/gallery.json", "_build/quick/html/index.html"], start=1):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("made faces\n", encoding="utf-8")
+        os.utime(root / file, (1e9 + age, 1e9 + age))
+    subprocess.run([sys.executable, "tools/dependencies.py", "_build/dependencies.mk"], cwd=root, check=True)
+    return root
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 class TestMake:
-    """What would be run, as `make -n` lists it in a small tree with the real Makefile."""
+    """What would be run, as `make -n` lists it in a copy of the checkout."""
 
     @pytest.fixture
-    def tree(self, tmp_path: Path) -> Path:
-        folders = ("xfrlib", "facedata", "madefaces", "notebooks", "tools", "book", "results", "profiles")
-        for name in folders:
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for name in ("Makefile", "pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml"):
-            shutil.copy(ROOT / name, tmp_path)
-        sources = [path for path in tmp_path.rglob("*") if path.is_file()]
-        built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{p.name}" for p in NOTEBOOKS)]
-        built += ["_build/quick/gallery.json", "_build/quick/html/index.html"]
-        for file in built:
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / file).write_text("made faces\n", encoding="utf-8")
-        for path in sources:
-            os.utime(path, (1e9, 1e9))
-        for age, file in enumerate(built, start=1):
-            os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
-        return tmp_path
+    def tree(self, built: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(built, tmp_path / "checkout"))
 
     def runs(self, tree: Path, *arguments: str) -> list[str]:
         environment = {
