@@ -59,7 +59,8 @@ def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "needed"), [(people, "madefaces/parts.py"), (explainers, "xfrlib/judge.py"), (judge, "xfrlib/regions.py")]
+    ("module", "needed"),
+    [(people, "madefaces/parts.py"), (explainers, "xfrlib/judge.py"), (judge, "xfrlib/regions.py")],
 )
 def test_what_is_kept_knows_the_code_that_its_own_code_calls(module, needed):
     """The painter of the made faces, the fill of RISE and LIME, the controls of the judge."""

@@ -1,5 +1,6 @@
 """Numbers in the prose, executed copies, and the rules of the Makefile."""
 
+import ast
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dependencies
 import make_book
 import nbformat
 import pytest
@@ -252,12 +254,35 @@ def test_notebook_sources_are_clean(path: Path) -> None:
     assert make_book.faults(path) == []
 
 
-def test_makefile_and_table_of_contents_name_the_notebooks() -> None:
+@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
+def test_nothing_on_a_page_comes_from_a_live_cell(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    live = [cell for cell in cells if dependencies.LIVE in cell.metadata.get("tags", [])]
+    made = {
+        node.id
+        for cell in live
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    used = {
+        node.id
+        for cell in cells
+        if cell not in live
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name)
+    }
+    assert not made & used
+    ran = nbformat.v4.new_code_cell(
+        "1", metadata={"tags": ["live"]}, outputs=[nbformat.v4.new_output("stream", text="1")]
+    )
+    assert make_book.for_the_page(nbformat.v4.new_notebook(cells=[ran])).cells[0].outputs == []
+
+
+def test_table_of_contents_names_the_notebooks() -> None:
     names = [path.stem for path in NOTEBOOKS]
-    (line,) = re.findall(r"^NOTEBOOKS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert names == line.split() == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
+    assert names == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
     assert all((ROOT / f"{file}.md").is_file() for file in [toc["root"], *files] if file.startswith("book/"))
 
 

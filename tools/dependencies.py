@@ -19,15 +19,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)\n?^```$", re.DOTALL | re.M)  # of a solution, which runs with the notebook
+LIVE = "live"  # the tag of a cell that shows something in JupyterLab and nothing on the page
 READS = ("need", "read_json")  # the methods of a run that are told which notebook has made an artefact
 source_files = runpy.run_path(str(ROOT / "xfrlib" / "source_files.py"))["source_files"]  # an import would load torch
 
 
 def code_of(notebook: Path) -> str:
-    """The code of a notebook, with that of its solutions."""
+    """The code of a notebook that its page depends on: its cells, without those of `LIVE`, and its solutions."""
     parts = []
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
+        if LIVE in cell["metadata"].get("tags", []):
+            continue
         if cell["cell_type"] == "code":
             parts.append(re.sub(r"^[%!].*", "", text, flags=re.M))
         elif "{admonition} Solution" in text or "{dropdown} Solution" in text:

@@ -130,8 +130,9 @@ def preflight(profile: str) -> None:
 def for_the_page(notebook: NotebookNode) -> NotebookNode:
     """Take out what only a live kernel can show: widget views and state, progress bars, papermill's own notes.
 
-    A widget view would make the page load scripts from other hosts; a static output beside it stays. The values that
-    the notebook was run with become those of its parameters: whoever downloads it runs again what the page shows.
+    A widget view would make the page load scripts from other hosts; a static output beside it stays, unless the cell
+    has the tag `dependencies.LIVE`. The values that the notebook was run with become those of its parameters: whoever
+    downloads it runs again what the page shows.
     """
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
     for key in ("widgets", "papermill"):
@@ -140,7 +141,7 @@ def for_the_page(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
-            cell.outputs = list(_static(cell.outputs))
+            cell.outputs = [] if dependencies.LIVE in cell.metadata.get("tags", []) else list(_static(cell.outputs))
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = with_values(cell.source, given)
     return notebook
