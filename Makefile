@@ -75,8 +75,10 @@ $(READY): pyproject.toml constraints.txt
 ifneq ($(filter-out help test lint lab bench publishable clean,$(MAKECMDGOALS)),)
 -include $(FOUND)
 endif
-$(FOUND): FORCE
-	@$(or $(wildcard $(PY)),$(PYTHON)) tools/dependencies.py $@
+# Folders as well, which are newer when a file of theirs has gone.
+$(FOUND): $(shell find xfrlib facedata madefaces notebooks tools/dependencies.py -not -path '*cache*' -not -path '*/.*')
+	@mkdir -p $(@D)
+	@$(or $(wildcard $(PY)),$(PYTHON)) tools/dependencies.py > $@
 
 $(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
 	@$(PY) tools/make_book.py run $(PROFILE) $*

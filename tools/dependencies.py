@@ -1,6 +1,6 @@
 """Write what make has to know of the notebooks: the modules that each uses, and the notebooks whose artefacts it reads.
 
-    python tools/dependencies.py _build/dependencies.mk
+    python tools/dependencies.py > _build/dependencies.mk
 
 Both are found by reading the code of the notebooks and of the modules; nothing is run, and no package is needed.
 """
@@ -11,7 +11,6 @@ import ast
 import json
 import re
 import runpy
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
@@ -94,17 +93,9 @@ def rules() -> Iterable[str]:
         return " ".join([*needed, *(path.relative_to(ROOT).as_posix() for path in modules_of(notebook))])
 
     for name in chapters():
-        yield f"$(RUN)/{name}.ipynb: {found(ROOT / 'notebooks' / f'{name}.ipynb')}\n"
-    yield f"SUBJECT := {found(ROOT / 'notebooks' / 'gallery' / 'subject.ipynb')}\n"
-
-
-def main() -> None:
-    """The command line; see the top of this file."""
-    path, text = Path(sys.argv[1]), "".join(rules())
-    if not path.exists() or path.read_text(encoding="utf-8") != text:  # make would read all again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        yield f"$(RUN)/{name}.ipynb: {found(ROOT / 'notebooks' / f'{name}.ipynb')}"
+    yield f"SUBJECT := {found(ROOT / 'notebooks' / 'gallery' / 'subject.ipynb')}"
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(rules()))
