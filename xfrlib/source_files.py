@@ -40,9 +40,17 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
 
     Parameters
     ----------
-    modules : modules, or their dotted names.
-    code : source that is no module, such as the cells of a notebook.
-    folders : where other modules of the project lie than `PACKAGES`. Those of `modules` given as such are known.
+    *modules : str or ModuleType
+        Modules, or their dotted names.
+    code : str
+        Source that is no module, such as the cells of a notebook.
+    folders : sequence of Path
+        Where other modules of the project lie than `PACKAGES`. Those of `modules` given as such are known.
+
+    Returns
+    -------
+    list of Path
+        Absolute, of modules and of data.
 
     Raises
     ------
