@@ -25,6 +25,7 @@ FILES = {
     "house/garden/__main__.py": "from ..attic import Box\n",
     "house/garden/shed.py": "",
     "house/garden/pond.py": "",
+    "yard/__init__.py": "",
     "yard/gate.py": "import house.hall as entry\n",
 }
 KITCHEN = {"kitchen", "store", "cellar", "red.wine"}
@@ -70,10 +71,11 @@ def below(folder: Path, found: list[Path]) -> set[str]:
         ("import house.garden\nf'{house.garden.Fish()}'", {"garden/__init__", "garden/pond"}),
         ("from house import hall, kitchen\ndef f(x: kitchen.T) -> list[kitchen.T]:\n    hall.greet(x)", {"hall"}),
         ("from house import kitchen\ndef f(x: kitchen.T):\n    kitchen.cook(x)", KITCHEN),
+        ("from house import kitchen\n__all__ = ['kitchen']\ndef f(x: kitchen.T): ...", KITCHEN),
         ("run('house.hall')", {"hall"}),
         ("run('the house.hall is open')", None),
         ("run('house.garden')", {"garden/__main__", "garden/__init__"} | ATTIC),
-        ("from yard import gate", {"yard/gate", "hall"}),
+        ("from yard import gate", {"yard/__init__", "yard/gate", "hall"}),
     ],
 )  # fmt: skip
 def test_what_counts(folder: Path, code: str, expected: set[str] | None) -> None:

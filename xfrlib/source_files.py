@@ -9,18 +9,16 @@ import ast
 import glob
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = (
-    "xfrlib",
-    "facedata",
-    "madefaces",
-)  # the project's in ROOT, where all else lies as well once it is installed
+# The project's in ROOT; what is installed lies beside them.
+PACKAGES = ("xfrlib", "facedata", "madefaces")
+_MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"[\w*.-]+\.\w+")
 
 
 class _Source(NamedTuple):
@@ -57,12 +55,16 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
     ModuleNotFoundError
         For a name in `modules` that is none of the project's.
     """
-    own = [Path(str(m.__file__)).parents[len(_steps(m))] for m in modules if isinstance(m, ModuleType)]
-    place = cache(partial(_place, folders=[*map(Path.resolve, own), *folders, ROOT]))
-    todo = [module.__name__ if isinstance(module, ModuleType) else module for module in modules]
-    for name in todo:
-        if not place(name):
+    todo, places = list[str](), [*folders, ROOT]
+    for module in modules:
+        name = module if isinstance(module, str) else module.__name__
+        if isinstance(module, ModuleType):
+            own = Path(str(module.__file__)).resolve()
+            places.insert(0, own.parents[name.count(".") + (own.name == "__init__.py")])
+        if not _place(name, places):
             raise ModuleNotFoundError(f"the project has no module {name}", name=name)
+        todo.append(name)
+    place = cache(partial(_place, folders=places))
     todo += _names(_read(code, ""), place)
     seen, found = set[str](), set[Path]()
     while todo:
@@ -73,8 +75,6 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
         for depth in range(1, len(parts) + 1):
             if not (file := place(".".join(parts[:depth]))):
                 break  # what follows are attributes of the module
-            if file.is_dir():  # a package without __init__.py
-                continue
             found.add(file)
             package = file.name == "__init__.py"
             source = _source(file, ".".join(parts[: depth if package else depth - 1]), file.stat().st_mtime_ns)
@@ -85,40 +85,25 @@ def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[P
                 todo += [".".join([there, *parts[depth + 1 :]]) for there in source.binds[attribute]]
             else:
                 todo += _names(source, place)
-                found.update(_data_files(file.parent, source.texts))
+                data = (path for text in source.texts if _FILE.fullmatch(text) for path in file.parent.glob(text))
+                found.update(path for path in data if path.suffix != ".py")
     return sorted(found)
 
 
-def _steps(module: ModuleType) -> list[str]:
-    """The names by which a module's file lies below the folder that it is imported from, without the file's own."""
-    names = module.__name__.split(".")
-    return names if Path(str(module.__file__)).name == "__init__.py" else names[:-1]
-
-
 def _place(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file of a module of the project, or the folder of a package without ``__init__.py``; None for any other."""
+    """The file of a module of the project; None for any other name."""
     for folder in folders:
-        if folder == ROOT and name.split(".")[0] not in PACKAGES:
-            continue
         path = folder.joinpath(*name.split("."))
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
-            if file.is_file():
+            if file.is_file() and (folder != ROOT or name.split(".")[0] in PACKAGES):
                 return file
-        if any(path.glob("*.py")):
-            return path
     return None
 
 
 def _names(source: _Source, place: Callable[[str], Path | None]) -> list[str]:
     """What a source uses by its imports, and the modules that it names in a text."""
-    named = [text for text in source.texts if re.fullmatch(r"\w+(\.\w+)+", text) and place(text)]
+    named = [text for text in source.texts if _MODULE.fullmatch(text) and place(text)]
     return [*source.uses, *(f"{name}.__main__" if place(f"{name}.__main__") else name for name in named)]
-
-
-def _data_files(folder: Path, texts: frozenset[str]) -> Iterator[Path]:
-    for text in texts:
-        if re.fullmatch(r"[\w*.-]+\.\w+", text):
-            yield from (path for path in folder.glob(text) if path.suffix != ".py" and path.is_file())
 
 
 @cache
@@ -159,15 +144,17 @@ def _read(code: str, package: str) -> _Source:
             case ast.Constant(str(text)):
                 texts.add(text)
             case ast.JoinedStr():
-                texts.add(
-                    "".join(glob.escape(str(v.value)) if isinstance(v, ast.Constant) else "*" for v in node.values)
-                )
-                children = [value for value in node.values if not isinstance(value, ast.Constant)]
+                parts = [
+                    glob.escape(str(part.value)) if isinstance(part, ast.Constant) else "*" for part in node.values
+                ]
+                texts.add("".join(parts))
+                children = [part for part in node.values if not isinstance(part, ast.Constant)]
         todo += children
     tops = {chain: chain.split(".")[0] for chain in chains}
     used = {there + chain[len(top) :] for chain, top in tops.items() for there in binds.get(top, ())}
-    # What is imported and then not used, is for its own sake: but not if hints use it, which are never evaluated.
-    whole = {there for there, here in imported.items() if here not in hints}
+    # What is imported and then not used, is for its own sake or for others: but not if only hints use it, which are
+    # never evaluated.
+    whole = {there for there, here in imported.items() if here not in hints or here in texts}  # as in __all__
     whole = {name for name in whole if not any(f"{other}.".startswith(f"{name}.") for other in used)}
     return _Source(frozenset(used | whole), dict(binds), frozenset(texts))
 
