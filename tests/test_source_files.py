@@ -17,7 +17,7 @@ FILES = {
     "house/kitchen.py": "from house.store import shelf\n",
     "house/hall.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.attic import Box\n",
     "house/store.py": "def shelf():\n    from . import cellar\n",
-    "house/cellar.py": "names = f'{1}.wine'",
+    "house/cellar.py": "names = f'{1}{2}.wine', '**.wine'",
     "house/red.wine": "",
     "house/notes.txt": "",
     "house/attic.py": "from house.store import *\nBox = open('notes.txt')\n",

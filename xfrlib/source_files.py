@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 # The project's in ROOT; what is installed lies beside them.
 PACKAGES = ("xfrlib", "facedata", "madefaces")
-_MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"[\w*.-]+\.\w+")
+_MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"[\w.-]*\*?[\w.-]*\.\w+")
 
 
 class _Source(NamedTuple):
@@ -147,7 +147,7 @@ def _read(code: str, package: str) -> _Source:
                 parts = [
                     glob.escape(str(part.value)) if isinstance(part, ast.Constant) else "*" for part in node.values
                 ]
-                texts.add("".join(parts))
+                texts.add(re.sub(r"\*+", "*", "".join(parts)))
                 children = [part for part in node.values if not isinstance(part, ast.Constant)]
         todo += children
     tops = {chain: chain.split(".")[0] for chain in chains}
