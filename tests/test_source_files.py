@@ -17,8 +17,8 @@ FILES = {
     "house/kitchen.py": "from house.store import shelf\n",
     "house/hall.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.attic import Box\n",
     "house/store.py": "def shelf():\n    from . import cellar\n",
-    "house/cellar.py": "names = f'{1}{2}.wine', '**.wine'",
-    "house/red.wine": "",
+    "house/cellar.py": "names = f'{1}{2}-{3}.wine', '**.wine'",
+    "house/red-1.wine": "",
     "house/notes.txt": "",
     "house/attic.py": "from house.store import *\nBox = open('notes.txt')\n",
     "house/garden/__init__.py": "from house.garden.shed import rake\nfrom house.garden.pond import Fish\n",
@@ -28,8 +28,8 @@ FILES = {
     "yard/__init__.py": "",
     "yard/gate.py": "import house.hall as entry\n",
 }
-KITCHEN = {"kitchen", "store", "cellar", "red.wine"}
-ATTIC = {"attic", "store", "cellar", "red.wine", "notes.txt"}
+KITCHEN = {"kitchen", "store", "cellar", "red-1.wine"}
+ATTIC = {"attic", "store", "cellar", "red-1.wine", "notes.txt"}
 GARDEN = {"garden/__init__", "garden/shed", "garden/pond"}
 
 
@@ -62,7 +62,7 @@ def below(folder: Path, found: list[Path]) -> set[str]:
         ("import house", {"hall"} | KITCHEN),
         ("import house\ngetattr(house, 'x')", {"hall"} | KITCHEN),
         ("import house\nhouse.WALLS", {"hall"} | KITCHEN),
-        ("def late():\n    from house import cellar", {"cellar", "red.wine"}),
+        ("def late():\n    from house import cellar", {"cellar", "red-1.wine"}),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import house", None),
         ("import house.attic\nhouse.greet()", {"hall"} | ATTIC),
         ("from house import garden\ngarden.rake()", {"garden/__init__", "garden/shed"}),
@@ -87,7 +87,7 @@ def test_a_module_counts_itself_and_a_changed_source_is_read_again(folder: Path)
     assert below(folder, source_files("house.hall", folders=[folder])) == {"__init__", "hall"}
     (folder / "house/hall.py").write_text("import house.store", encoding="utf-8")
     found = source_files("house.hall", folders=[folder])
-    assert below(folder, found) == {"__init__", "hall", "store", "cellar", "red.wine"} and found == sorted(found)
+    assert below(folder, found) == {"__init__", "hall", "store", "cellar", "red-1.wine"} and found == sorted(found)
     with pytest.raises(ModuleNotFoundError, match=r"no module house\.bath"):
         source_files("house.bath", folders=[folder])
 

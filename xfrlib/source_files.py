@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 # The project's in ROOT; what is installed lies beside them.
 PACKAGES = ("xfrlib", "facedata", "madefaces")
-_MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"[\w.-]*\*?[\w.-]*\.\w+")
+_MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"(?!.*\*\*)[\w*.-]+\.\w+")
 
 
 class _Source(NamedTuple):
