@@ -395,7 +395,7 @@ class TestMake:
         path.write_text(path.read_text(encoding="utf-8").replace("import json", "import import"), encoding="utf-8")
         with pytest.raises(subprocess.CalledProcessError) as failure:
             self.runs(tree)
-        assert "SyntaxError" in failure.value.stderr
+        assert "05_subject_visuals, or a module that it uses, cannot be read" in failure.value.stderr
         subprocess.run(["make", "help"], cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
     def test_another_folder_of_pictures_runs_real_profiles_again(self, tree: Path) -> None:

@@ -11,6 +11,7 @@ import ast
 import json
 import re
 import runpy
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
@@ -89,7 +90,12 @@ def rules() -> Iterable[str]:
     """A line of the makefile for each chapter, and the variable ``SUBJECT``: what a page of the gallery depends on."""
 
     def found(notebook: Path) -> str:
-        needed = [f"$(RUN)/{name}.ipynb" for name in artefacts_of(notebook)]
+        try:
+            needed = [f"$(RUN)/{name}.ipynb" for name in artefacts_of(notebook)]
+        except SyntaxError as error:
+            sys.exit(
+                f"{notebook.stem}, or a module that it uses, cannot be read: {error.msg}: {str(error.text).strip()}"
+            )
         return " ".join([*needed, *(path.relative_to(ROOT).as_posix() for path in modules_of(notebook))])
 
     for name in chapters():
