@@ -124,7 +124,7 @@ def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(
     (tmp_path / "classifier.safetensors").write_text("weights")
     run = SimpleNamespace(
         profile=dataclasses.replace(load_profile("quick"), draws=1, fills=("black",)),
-        temperature=lambda: 1.0,
+        temperature=lambda network: 1.0,
         need=lambda name, _: tmp_path / name,
         output=lambda name: tmp_path / name,
     )
