@@ -14,6 +14,7 @@ from xfrlib import artifacts, explainers, judge
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
 from xfrlib.source_files import source_files
+from xfrlib.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,10 +61,15 @@ def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "needed"),
-    [(people, "madefaces/parts.py"), (explainers, "xfrlib/judge.py"), (judge, "xfrlib/regions.py")],
+    [
+        (people, "madefaces/parts.py"),
+        (explainers, "xfrlib/judge.py"),
+        (judge, "xfrlib/regions.py"),
+        (loop, "xfrlib/training/augmentation.py"),
+    ],
 )
 def test_what_is_kept_knows_the_code_that_its_own_code_calls(module, needed):
-    """The painter of the made faces, the fill of RISE and LIME, the controls of the judge."""
+    """The painter of the made faces, the fill of RISE and LIME, the controls of the judge, what alters pictures."""
     assert ROOT / needed in source_files(module)
 
 
