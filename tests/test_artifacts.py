@@ -10,11 +10,10 @@ import pytest
 from parameters import start
 
 from madefaces import people
-from xfrlib import artifacts, explainers, judge
+from xfrlib import artifacts, explainers, judge, training
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
 from xfrlib.source_files import source_files
-from xfrlib.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,7 +64,7 @@ def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
         (people, "madefaces/parts.py"),
         (explainers, "xfrlib/judge.py"),
         (judge, "xfrlib/regions.py"),
-        (loop, "xfrlib/training/augmentation.py"),
+        (training, "xfrlib/training/augmentation.py"),
     ],
 )
 def test_what_is_kept_knows_the_code_that_its_own_code_calls(module, needed):

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)\n?^```$", re.DOTALL | re.M)  # of a solution, which runs with the notebook
 LIVE = "live"  # the tag of a cell that shows something in JupyterLab and nothing on the page
-READS = ("need", "read_json")  # the methods of a run that are told which notebook has made an artefact
+READS = {"need", "read_json"}  # the methods of a run that are told which notebook has made an artefact
 source_files = runpy.run_path(str(ROOT / "xfrlib" / "source_files.py"))["source_files"]  # an import would load torch
 
 
@@ -70,15 +70,12 @@ def _functions(path: Path) -> list[tuple[str, tuple[set[str], set[str]]]]:
 
 
 def _reads(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """The notebooks that code names as makers of what it reads, and the names of the functions that it calls."""
-    makers, calls = set[str](), set[str]()
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call):
-            calls.add(name := getattr(call.func, "attr", getattr(call.func, "id", "")))
-            if name in READS:
-                given = [*call.args, *(keyword.value for keyword in call.keywords)]
-                makers |= {str(value.value) for value in given if isinstance(value, ast.Constant)}
-    return makers, calls
+    """The texts in code that reads artefacts, of which some name a notebook, and the functions that code calls."""
+    nodes = list(ast.walk(tree))
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    calls = {str(getattr(function, "attr", getattr(function, "id", ""))) for function in called}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return texts if calls & READS else set(), calls
 
 
 def chapters() -> list[str]:

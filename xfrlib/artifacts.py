@@ -84,7 +84,7 @@ def fingerprint(*parts: Any) -> str:
 
     Of a file its content counts, of a module that of all its `xfrlib.source_files.source_files`.
     """
-    texts = []
+    texts = list[str]()
     for part in parts:
         if isinstance(part, Path | ModuleType):
             texts += map(file_sha256, source_files(part) if isinstance(part, ModuleType) else [part])

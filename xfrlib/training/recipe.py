@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -65,8 +66,6 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     The fingerprint covers the data and the code that the weights depend on, so that a checkpoint of other pictures or
     of an older program is never taken for this run's.
     """
-    from xfrlib.training import loop  # which imports this module
-
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
     settings = [*(field.name for field in fields(Recipe)), "num_workers", "compile"]
     return {
@@ -75,7 +74,7 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
         "checkpoint": run.output("checkpoint.pt"),
         "log": run.output("training_log.csv"),
         "tensorboard": run.output("tensorboard"),
-        "fingerprint": artifacts.fingerprint(data_hash(manifest), loop, models),
+        "fingerprint": artifacts.fingerprint(data_hash(manifest), sys.modules[str(__package__)], models),
     }
 
 
