@@ -33,7 +33,7 @@ def code_of(notebook: Path) -> str:
             continue
         if cell["cell_type"] == "code":
             parts.append(re.sub(r"^[%!].*", "", text, flags=re.M))
-        elif "{admonition} Solution" in text or "{dropdown} Solution" in text:
+        else:
             parts += BLOCK.findall(text)
     return "\n".join(parts)
 
