@@ -20,10 +20,11 @@ PY        := $(VENV)/bin/python
 READY     := $(VENV)/.ready
 OUT       := $(or $(XFR_BUILD),_build)/$(PROFILE)
 RUN       := $(OUT)/notebooks
-NOTEBOOKS := 01_data_preparation 02_fine_tuning 03_cam_theory 04_sdd_derivation 05_subject_visuals 06_full_evaluation 07_other_explainers 08_ground_truth 09_sanity_and_sensitivity 10_a_better_map 11_when_not_to_show_it
+NOTEBOOKS := $(sort $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb))))
 EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
-LIBRARY   := $(shell find xfrlib madefaces facedata notebooks/studies -name '*.py' -o -name '*.safetensors' -o -name '*.json')
-PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results -type f -not -name '*.pyc' 2>/dev/null)
+FOUND     := $(or $(XFR_BUILD),_build)/dependencies.mk
+# The pages of the site, and the packages, whose docstrings are on some of them.
+PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results xfrlib facedata madefaces -type f -not -name '*.pyc' 2>/dev/null)
 
 .PHONY: help book pdf test lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
@@ -69,9 +70,17 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[all]'
 	@touch $@
 
-# --- the notebooks: each runs after those whose artefacts it reads
+# --- the notebooks: each depends on the modules that it uses and on the notebooks whose artefacts it reads, which are found
 
-$(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(LIBRARY) $(OUT)/data_root | $(READY)
+ifneq ($(filter-out help test lint lab bench publishable clean,$(MAKECMDGOALS)),)
+-include $(FOUND)
+endif
+# Folders as well, which are newer when a file of theirs has gone.
+$(FOUND): $(shell find xfrlib facedata madefaces notebooks tools/dependencies.py -not -path '*cache*' -not -path '*/.*')
+	@mkdir -p $(@D)
+	@$(or $(wildcard $(PY)),$(PYTHON)) tools/dependencies.py > $@
+
+$(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
 	@$(PY) tools/make_book.py run $(PROFILE) $*
 
 # A profile of real pictures may take hours: what it needs is checked first.
@@ -80,9 +89,6 @@ $(RUN)/01_data_preparation.ipynb: $(OUT)/preflight.json
 endif
 $(OUT)/preflight.json: profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY)
 	@$(PY) tools/make_book.py preflight $(PROFILE)
-
-$(RUN)/02_fine_tuning.ipynb: $(RUN)/01_data_preparation.ipynb
-$(filter-out $(RUN)/01% $(RUN)/02%,$(EXECUTED)): $(RUN)/02_fine_tuning.ipynb
 
 profiles/%.yaml:
 	@echo "There is no profile '$*'; there are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 1
@@ -98,7 +104,7 @@ $(OUT)/data_root:
 
 # --- the gallery: a page for each of some people, of which only those run that are older than what they are made from
 
-$(OUT)/gallery.json: notebooks/gallery/subject.ipynb tools/gallery.py $(RUN)/02_fine_tuning.ipynb profiles/$(PROFILE).yaml $(LIBRARY) $(OUT)/data_root | $(READY)
+$(OUT)/gallery.json: notebooks/gallery/subject.ipynb tools/gallery.py $(SUBJECT) profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
 	@$(PY) tools/make_book.py gallery $(PROFILE)
 
 # --- the site

@@ -2,14 +2,20 @@
 
 import copy
 import json
+from pathlib import Path
+from types import ModuleType
 
 import jsonschema
 import pytest
 from parameters import start
 
-from xfrlib import artifacts
+from madefaces import people
+from xfrlib import artifacts, explainers, judge, training
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
+from xfrlib.source_files import source_files
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -37,6 +43,33 @@ def test_fingerprint_depends_on_values_and_on_the_content_of_files(tmp_path):
     assert artifacts.fingerprint({"x": 1, "y": 3}, path) != one
     path.write_text("b")
     assert artifacts.fingerprint({"x": 1, "y": 2}, path) != one
+
+
+def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
+    painter, brush, other = (tmp_path / name for name in ("painter.py", "brush.py", "other.py"))
+    painter.write_text("from brush import stroke")
+    brush.write_text("stroke = 1")
+    module = ModuleType("painter")
+    module.__file__ = str(painter)
+    one = artifacts.fingerprint(module)
+    other.write_text("nobody = 'uses it'")
+    assert artifacts.fingerprint(module) == one
+    brush.write_text("stroke = 2")
+    assert artifacts.fingerprint(module) != one
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        (people, "madefaces/parts.py"),
+        (explainers, "xfrlib/judge.py"),
+        (judge, "xfrlib/regions.py"),
+        (training, "xfrlib/training/augmentation.py"),
+    ],
+)
+def test_what_is_kept_knows_the_code_that_its_own_code_calls(module, needed):
+    """The painter of the made faces, the fill of RISE and LIME, the controls of the judge, what alters pictures."""
+    assert ROOT / needed in source_files(module)
 
 
 def results():

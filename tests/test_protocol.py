@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studies.explainers_compared import GRIDS, smoothed
-from xfrlib import prediction, protocol, top_fraction_mask
+from xfrlib import explainers, prediction, protocol, top_fraction_mask
 from xfrlib.explainers import EXPLAINERS, explain_with
 from xfrlib.intervals import bootstrap_interval
 from xfrlib.judge import evaluate
@@ -124,7 +124,7 @@ def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(
     (tmp_path / "classifier.safetensors").write_text("weights")
     run = SimpleNamespace(
         profile=dataclasses.replace(load_profile("quick"), draws=1, fills=("black",)),
-        temperature=lambda: 1.0,
+        temperature=lambda network: 1.0,
         need=lambda name, _: tmp_path / name,
         output=lambda name: tmp_path / name,
     )
@@ -176,9 +176,9 @@ def test_what_is_kept_is_made_once_for_each_key(tmp_path, monkeypatch) -> None:
         made.append(1)
         return torch.full((2, 3), float(len(made)))
 
-    first = protocol.kept(run, {"name": "rise", "masks": 5}, make)
-    assert torch.equal(protocol.kept(run, {"name": "rise", "masks": 5}, make), first) and len(made) == 1
-    assert not torch.equal(protocol.kept(run, {"name": "rise", "masks": 6}, make), first)
+    first = protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers)
+    assert torch.equal(protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers), first) and len(made) == 1
+    assert not torch.equal(protocol.kept(run, {"name": "rise", "masks": 6}, make, explainers), first)
     (tmp_path / "classifier.safetensors").write_text("other weights")
-    protocol.kept(run, {"name": "rise", "masks": 5}, make)
+    protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers)
     assert len(made) == 3

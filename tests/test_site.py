@@ -1,14 +1,17 @@
 """Numbers in the prose, executed copies, and the rules of the Makefile."""
 
+import ast
 import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import dependencies
 import make_book
 import nbformat
 import pytest
@@ -251,12 +254,35 @@ def test_notebook_sources_are_clean(path: Path) -> None:
     assert make_book.faults(path) == []
 
 
-def test_makefile_and_table_of_contents_name_the_notebooks() -> None:
+@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
+def test_nothing_on_a_page_comes_from_a_live_cell(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    live = [cell for cell in cells if dependencies.LIVE in cell.metadata.get("tags", [])]
+    made = {
+        node.id
+        for cell in live
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    used = {
+        node.id
+        for cell in cells
+        if cell not in live
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name)
+    }
+    assert not made & used
+    ran = nbformat.v4.new_code_cell(
+        "1", metadata={"tags": ["live"]}, outputs=[nbformat.v4.new_output("stream", text="1")]
+    )
+    assert make_book.for_the_page(nbformat.v4.new_notebook(cells=[ran])).cells[0].outputs == []
+
+
+def test_table_of_contents_names_the_notebooks() -> None:
     names = [path.stem for path in NOTEBOOKS]
-    (line,) = re.findall(r"^NOTEBOOKS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert names == line.split() == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
+    assert names == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
     assert all((ROOT / f"{file}.md").is_file() for file in [toc["root"], *files] if file.startswith("book/"))
 
 
@@ -272,35 +298,39 @@ def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pyte
         make_book.stage("quick")
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose book is made."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("xfrlib", "facedata", "madefaces", "notebooks", "tools", "book", "results", "profiles"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, root)
+    for path in root.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    made = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{p.name}" for p in NOTEBOOKS)]
+    for age, file in enumerate([*made, "_build/quick/gallery.json", "_build/quick/html/index.html"], start=1):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("made faces\n", encoding="utf-8")
+        os.utime(root / file, (1e9 + age, 1e9 + age))
+    with (root / "_build/dependencies.mk").open("w") as file:
+        subprocess.run([sys.executable, "tools/dependencies.py"], cwd=root, check=True, stdout=file)
+    return root
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 class TestMake:
-    """What would be run, as `make -n` lists it in a small tree with the real Makefile."""
+    """What would be run, as `make -n` lists it in a copy of the checkout."""
 
     @pytest.fixture
-    def tree(self, tmp_path: Path) -> Path:
-        shutil.copy(ROOT / "Makefile", tmp_path)
-        names = [path.stem for path in NOTEBOOKS]
-        inputs = ["pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml", "tools/make_book.py", "book/index.md"]
-        inputs += [
-            "tools/gallery.py",
-            "notebooks/gallery/subject.ipynb",
-            "results/a.json",
-            "xfrlib/sdd.py",
-            "profiles/quick.yaml",
-            *(f"notebooks/{name}.ipynb" for name in names),
-        ]
-        built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
-        for age, file in enumerate([*inputs, *built, "_build/quick/gallery.json", "_build/quick/html/index.html"]):
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / file).write_text("made faces\n", encoding="utf-8")
-            os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
-        return tmp_path
+    def tree(self, built: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(built, tmp_path / "checkout"))
 
     def runs(self, tree: Path, *arguments: str) -> list[str]:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("XFR_DATA", "XFR_BUILD", "MAKEFLAGS", "PROFILE")
         }
-        command = ["make", "-n", "book", *arguments]
+        command = ["make", "-n", "book", f"PYTHON={sys.executable}", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
         return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
 
@@ -314,15 +344,59 @@ class TestMake:
             ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
             ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
-            ("xfrlib/sdd.py", [*NUMBERS, "gallery", "site"]),
+            ("notebooks/gallery/subjects.py", ["gallery", "site"]),
+            ("notebooks/studies/transplant.py", ["08", "site"]),
+            ("madefaces/parts.py", [*NUMBERS, "gallery", "site"]),
+            ("xfrlib/plots.py", [*NUMBERS, "gallery", "site"]),  # each draws
+            ("xfrlib/cam.py", [*NUMBERS[2:], "gallery", "site"]),  # these map
+            ("xfrlib/explainers/rise.py", ["07", "08", "09", "11", "site"]),
+            ("xfrlib/explorer/panel.py", ["site"]),
+            ("xfrlib/models/slim.safetensors", [*NUMBERS, "gallery", "site"]),
             ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
+            ("tools/publishing.py", []),
             ("book/index.md", ["site"]),
-            ("results/a.json", ["site"]),
+            ("book/page/explore.js", ["site"]),
+            ("book/page/explore.py", ["site"]),
+            ("results/quick/better_map.json", ["site"]),
         ],
     )
     def test_a_touched_file_runs_what_depends_on_it(self, tree: Path, touched: str, expected: list[str]) -> None:
         os.utime(tree / touched)
         assert self.runs(tree) == expected
+
+    def test_what_depends_on_what_is_found_anew(self, tree: Path) -> None:
+        def built(path: Path) -> list[str]:
+            """What runs after a change of a file; it is then taken for run."""
+            steps = self.runs(tree)
+            os.utime(path, (1e9, 1e9))
+            assert self.runs(tree) == []
+            return steps
+
+        reader, read = (tree / "notebooks" / f"{name}.ipynb" for name in ("05_subject_visuals", "04_sdd_derivation"))
+        notebook = nbformat.read(reader, as_version=4)
+        notebook.cells.append(nbformat.v4.new_code_cell("run.read_json('sdd.json', made_by='04_sdd_derivation')"))
+        nbformat.write(notebook, reader)
+        assert built(reader) == ["05", "site"]
+        read.touch()
+        assert built(read) == ["04", "05", "site"]
+        module, new = tree / "xfrlib/intervals.py", tree / "xfrlib/new.py"
+        new.write_text("", encoding="utf-8")
+        assert built(new) == ["site"]
+        module.write_text("from xfrlib import new\n", encoding="utf-8")
+        users = built(module)
+        assert "02" in users and "01" not in users
+        new.touch()
+        assert built(new) == users
+        new.unlink()
+        assert self.runs(tree) == []  # what is not there any more is not asked for
+
+    def test_a_notebook_that_cannot_be_read_stops_the_book_and_nothing_else(self, tree: Path) -> None:
+        path = tree / "notebooks" / "05_subject_visuals.ipynb"
+        path.write_text(path.read_text(encoding="utf-8").replace("import json", "import import"), encoding="utf-8")
+        with pytest.raises(subprocess.CalledProcessError) as failure:
+            self.runs(tree)
+        assert "05_subject_visuals, or a module that it uses, cannot be read" in failure.value.stderr
+        subprocess.run(["make", "help"], cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
     def test_another_folder_of_pictures_runs_real_profiles_again(self, tree: Path) -> None:
         (tree / "pictures").mkdir()

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dependencies
 import gallery
 import nbformat
 import papermill
@@ -97,10 +98,8 @@ def make_gallery(profile: str) -> None:
     listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
     subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
     notebook, out = all_notebooks()[-1], build_root() / profile
-    folders = [ROOT / name for name in ("xfrlib", "madefaces", "notebooks/studies", "notebooks/gallery")]
-    code = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
     inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
-    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *dependencies.modules_of(notebook)], write_page)
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
@@ -138,8 +137,9 @@ def preflight(profile: str) -> None:
 def for_the_page(notebook: NotebookNode) -> NotebookNode:
     """Take out what only a live kernel can show: widget views and state, progress bars, papermill's own notes.
 
-    A widget view would make the page load scripts from other hosts; a static output beside it stays. The values that
-    the notebook was run with become those of its parameters: whoever downloads it runs again what the page shows.
+    A widget view would make the page load scripts from other hosts; a static output beside it stays, unless the cell
+    has the tag `dependencies.LIVE`. The values that the notebook was run with become those of its parameters: whoever
+    downloads it runs again what the page shows.
     """
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
     for key in ("widgets", "papermill"):
@@ -148,7 +148,7 @@ def for_the_page(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
-            cell.outputs = list(_static(cell.outputs))
+            cell.outputs = [] if dependencies.LIVE in cell.metadata.get("tags", []) else list(_static(cell.outputs))
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = with_values(cell.source, given)
     return notebook

@@ -11,11 +11,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from xfrlib.profile import INSTALLED, project_root
+from xfrlib.source_files import source_files
 
 
 class SentenceError(Exception):
@@ -78,8 +80,16 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of settings (anything JSON can hold) and of the content of files (given as `Path`)."""
-    texts = [file_sha256(part) if isinstance(part, Path) else json.dumps(part, sort_keys=True) for part in parts]
+    """A short hash of settings (anything JSON can hold), of files (a `Path`) and of programs (a module).
+
+    Of a file its content counts, of a module that of all its `xfrlib.source_files.source_files`.
+    """
+    texts = list[str]()
+    for part in parts:
+        if isinstance(part, Path | ModuleType):
+            texts += map(file_sha256, source_files(part) if isinstance(part, ModuleType) else [part])
+        else:
+            texts.append(json.dumps(part, sort_keys=True))
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xfrlib import judge, regions
+from xfrlib import judge, models, regions
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.explanation import explain
@@ -127,7 +127,7 @@ def judged(
     tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
     content = [_digest(tensor) for tensor in tensors]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
-    key = fingerprint(content, list(regions), labels.tolist(), plain, *_CODE)
+    key = fingerprint(content, list(regions), labels.tolist(), plain, judge, models)
     return judge.evaluate(
         model,
         images,
@@ -142,22 +142,18 @@ def judged(
     )
 
 
-def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
-    """What `make` returns, from a file if an earlier run with the same `key`, weights and pictures has made it.
+def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor], code: ModuleType) -> Tensor:
+    """What `make` returns, from a file if an earlier run with the same `key`, code, weights and pictures has made it.
 
-    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the code.
+    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the module `code`.
     """
     classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
     pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
-    code = sorted((Path(__file__).parent / "explainers").glob("*.py"))
-    path = run.output(f"kept/{fingerprint(key, classifier, pictures, *code)}.pt")
+    path = run.output(f"kept/{fingerprint(key, classifier, pictures, code, models)}.pt")
     if not path.exists():
         with write_atomic(path) as part:
             torch.save(make(), part)
     return torch.load(path, weights_only=True)
-
-
-_CODE = [Path(module.__file__) for module in (judge, regions) if module.__file__]
 
 
 def _digest(tensor: Tensor) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-import xfrlib.models
-from xfrlib import artifacts
+from xfrlib import artifacts, models
 from xfrlib.data.faces import data_hash, read_manifest
 from xfrlib.profile import PRECISIONS, Profile
 
@@ -68,7 +67,6 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     of an older program is never taken for this run's.
     """
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
-    code = [*Path(__file__).parent.glob("*.py"), *Path(xfrlib.models.__file__).parent.glob("*.py")]
     settings = [*(field.name for field in fields(Recipe)), "num_workers", "compile"]
     return {
         **{name: getattr(run.profile, name) for name in settings},
@@ -76,7 +74,7 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
         "checkpoint": run.output("checkpoint.pt"),
         "log": run.output("training_log.csv"),
         "tensorboard": run.output("tensorboard"),
-        "fingerprint": artifacts.fingerprint(data_hash(manifest), *sorted(code)),
+        "fingerprint": artifacts.fingerprint(data_hash(manifest), sys.modules[str(__package__)], models),
     }
 
 
