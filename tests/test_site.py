@@ -276,6 +276,8 @@ def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pyte
 class TestMake:
     """What would be run, as `make -n` lists it in a small tree with the real Makefile."""
 
+    PEOPLE = ("a", "b_1")
+
     @pytest.fixture
     def tree(self, tmp_path: Path) -> Path:
         shutil.copy(ROOT / "Makefile", tmp_path)
@@ -284,16 +286,22 @@ class TestMake:
         inputs += [
             "tools/gallery.py",
             "notebooks/gallery/subject.ipynb",
+            "notebooks/gallery/subjects.py",
             "results/a.json",
             "xfrlib/sdd.py",
             "profiles/quick.yaml",
             *(f"notebooks/{name}.ipynb" for name in names),
         ]
         built = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{name}.ipynb" for name in names)]
-        for age, file in enumerate([*inputs, *built, "_build/quick/gallery.json", "_build/quick/html/index.html"]):
+        built.append("_build/quick/gallery/subjects.json")
+        built += [f"_build/quick/gallery/{page}.{kind}" for page in self.PEOPLE for kind in ("json", "png", "ipynb")]
+        for age, file in enumerate([*inputs, *built, "_build/quick/html/index.html"]):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text("made faces\n", encoding="utf-8")
             os.utime(tmp_path / file, (1e9 + age, 1e9 + age))
+        chosen = json.dumps([{"identity": f"{page}!", "page": page} for page in self.PEOPLE], indent=1)
+        (tmp_path / "_build/quick/gallery/subjects.json").write_text(chosen, encoding="utf-8")
+        os.utime(tmp_path / "_build/quick/gallery/subjects.json", (1e9 + len(inputs) + len(names) + 2,) * 2)
         return tmp_path
 
     def runs(self, tree: Path, *arguments: str) -> list[str]:
@@ -302,7 +310,8 @@ class TestMake:
         }
         command = ["make", "-n", "book", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
-        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
+        listed = re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery \S+ \S+|site)", done.stdout)
+        return list(dict.fromkeys(step.removeprefix("gallery quick ") for step in listed))  # -n makes nothing newer
 
     def test_nothing_changed_means_nothing_runs(self, tree: Path) -> None:
         assert self.runs(tree) == []
@@ -310,12 +319,13 @@ class TestMake:
     @pytest.mark.parametrize(
         ("touched", "expected"),
         [
-            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "gallery", "site"]),
-            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
+            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, *PEOPLE, "site"]),
+            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], *PEOPLE, "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
-            ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
-            ("xfrlib/sdd.py", [*NUMBERS, "gallery", "site"]),
-            ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
+            ("notebooks/gallery/subject.ipynb", [*PEOPLE, "site"]),
+            ("notebooks/gallery/subjects.py", [*PEOPLE, "site"]),
+            ("xfrlib/sdd.py", [*NUMBERS, *PEOPLE, "site"]),
+            ("profiles/quick.yaml", [*NUMBERS, *PEOPLE, "site"]),
             ("book/index.md", ["site"]),
             ("results/a.json", ["site"]),
         ],
@@ -334,7 +344,33 @@ class TestMake:
         (tree / "_build/quick/preflight.json").write_text("{}", encoding="utf-8")  # checked before the notebooks ran
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
-        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "gallery", "site"]
+        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, *self.PEOPLE, "site"]
+
+    def test_pages_of_the_gallery_that_lack_a_file_or_failed_run_again(self, tree: Path) -> None:
+        program = tree / ".venv/bin/python"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(
+            "#!/bin/sh\necho $* >> log\n[ $2 = --profile ] && cat chosen\n"
+            "[ $2 = gallery ] || exit 0\n[ $4 = b_1 ] && [ -e stop ] && exit 1\n"
+            "touch _build/quick/gallery/$4.json _build/quick/gallery/$4.png _build/quick/gallery/$4.ipynb\n",
+            encoding="utf-8",
+        )
+        program.chmod(0o755)
+
+        def made() -> set[str]:
+            (tree / "log").write_text("", encoding="utf-8")
+            subprocess.run(["make", "book", *(f"{name}=" for name in ("XFR_DATA", "XFR_BUILD"))], cwd=tree)
+            return set(re.findall(r"gallery quick (\S+)", (tree / "log").read_text(encoding="utf-8")))
+
+        shutil.copy(tree / "_build/quick/gallery/subjects.json", tree / "chosen")
+        (tree / "_build/quick/gallery/a.png").unlink()
+        os.utime(tree / "book/index.md")
+        assert made() == {"a"}
+        os.utime(tree / "notebooks/gallery/subject.ipynb")
+        (tree / "stop").touch()
+        assert "b_1" in made() and "site" not in (tree / "log").read_text(encoding="utf-8")
+        (tree / "stop").unlink()
+        assert "b_1" in made() and "site" in (tree / "log").read_text(encoding="utf-8")
 
 
 def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:

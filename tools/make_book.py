@@ -3,7 +3,8 @@
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order
 python tools/make_book.py run quick 03_cam_theory      one of them
-python tools/make_book.py gallery quick                a page for each of some people, and their list
+python tools/make_book.py gallery quick                a page for each of some people
+python tools/make_book.py gallery quick family00_a     one of them, once they are chosen
 python tools/make_book.py site quick                   the site, from the executed copies
 python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import re
 import shutil
@@ -88,15 +88,20 @@ def write_page(source: Path, parameters: dict[str, Any], target: Path, title: st
     part.replace(target)
 
 
-def make_gallery(profile: str) -> None:
-    """Run the pages of the gallery that are out of date; see `gallery.sweep`."""
-    listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
-    subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
-    notebook, out = all_notebooks()[-1], build_root() / profile
-    folders = [ROOT / name for name in ("xfrlib", "madefaces", "notebooks/studies", "notebooks/gallery")]
-    code = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".safetensors", ".json")]
-    inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
-    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *code], write_page)
+def make_gallery(profile: str, pages: list[str]) -> None:
+    """Run pages of the gallery; without a name, choose the people and run the pages of all."""
+    out = build_root() / profile
+    if not pages:
+        listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
+        chosen = subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout
+        (out / gallery.SUBJECTS).parent.mkdir(parents=True, exist_ok=True)
+        (out / gallery.SUBJECTS).write_bytes(chosen)
+    for person in gallery.people(out):
+        if not pages or person["page"] in pages:
+            name = person["identity"]
+            print(f"gallery: {name}", flush=True)
+            target = gallery.files_of(out, person["page"])[-1]
+            write_page(all_notebooks()[-1], {"profile": profile, "subject": name}, target, gallery.shown(name))
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
@@ -298,6 +303,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("preflight", "run", "gallery", "site", "publishable"):
         commands.add_parser(name).add_argument("profile")
+    commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
     commands.add_parser("check")
     args = parser.parse_args()
@@ -310,7 +316,7 @@ def main() -> None:
         elif args.command == "preflight":
             preflight(args.profile)
         elif args.command == "gallery":
-            make_gallery(args.profile)
+            make_gallery(args.profile, args.page)
         elif args.command == "site":
             build_site(args.profile)
         elif args.command == "publishable":
