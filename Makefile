@@ -43,7 +43,7 @@ lint: $(READY)  ## ruff, mypy, and notebooks without outputs
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) tools/make_book.py check
+	$(PY) -m nbstripout --verify --keep-id --extra-keys metadata.papermill notebooks/*.ipynb notebooks/gallery/*.ipynb
 	$(PY) tools/readme_results.py --check
 
 lab: $(READY)  ## JupyterLab

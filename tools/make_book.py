@@ -1,4 +1,4 @@
-"""Run the notebooks through papermill, build the site from the executed copies, check the notebooks' sources.
+"""Run the notebooks through papermill, build the site from the executed copies.
 
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order
@@ -6,7 +6,6 @@ python tools/make_book.py run quick 03_cam_theory      one of them
 python tools/make_book.py gallery quick                a page for each of some people
 python tools/make_book.py gallery quick family00_a     one of them, once they are chosen
 python tools/make_book.py site quick                   the site, from the executed copies
-python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 
 With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
@@ -268,27 +267,6 @@ def for_download(path: Path, to_run: str) -> None:
     nbformat.write(notebook, path)
 
 
-def faults(path: Path) -> list[str]:
-    """What keeps a notebook's source from being committed, as sentences; empty when nothing does."""
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    found = []
-    if any(cell.outputs or cell.execution_count for cell in code):
-        found.append(f"{path.name} carries outputs; clear them: jupyter nbconvert --clear-output --inplace {path.name}")
-    if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
-        found.append(f"{path.name} must have exactly one code cell with the tag parameters")
-    if notebook.metadata.keys() & {"widgets", "papermill"}:
-        found.append(f"{path.name} carries the state of a run in its metadata (widgets or papermill); remove it")
-    return found
-
-
-def check() -> None:
-    """Stop with every fault of every notebook's source."""
-    found = [fault for path in all_notebooks() for fault in faults(path)]
-    if found:
-        sys.exit("\n".join(found))
-
-
 def require_publishable(profile: str) -> None:
     """Stop unless the profile allows its site to be published."""
     from xfrlib.profile import load_profile
@@ -305,7 +283,6 @@ def main() -> None:
         commands.add_parser(name).add_argument("profile")
     commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
-    commands.add_parser("check")
     args = parser.parse_args()
     for name, value in KEEP_MEMORY.items():
         os.environ.setdefault(name, str(value))
@@ -319,10 +296,8 @@ def main() -> None:
             make_gallery(args.profile, args.page)
         elif args.command == "site":
             build_site(args.profile)
-        elif args.command == "publishable":
-            require_publishable(args.profile)
         else:
-            check()
+            require_publishable(args.profile)
     except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
