@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,19 +237,25 @@ def test_executed_copies_keep_what_a_page_can_show() -> None:
     assert text.text == "epoch 2\nUserWarning: kept\n"
 
 
-def test_check_finds_outputs_and_a_missing_parameters_cell(tmp_path: Path) -> None:
-    good = nbformat.v4.new_code_cell("profile: str = 'quick'", metadata={"tags": ["parameters"]})
-    ran = nbformat.v4.new_code_cell("1", execution_count=1)
-    path = tmp_path / "01_x.ipynb"
-    for cells, word in ([good], None), ([good, ran], "outputs"), ([nbformat.v4.new_code_cell("1")], "parameters"):
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-        found = make_book.faults(path)
-        assert (found == []) if word is None else (len(found) == 1 and word in found[0])
+def test_the_check_of_make_lint_finds_the_traces_of_a_run_and_none_in_the_sources(tmp_path: Path) -> None:
+    (words,) = re.findall(r"-m nbstripout (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    options = [word for word in words.split() if "*" not in word]
 
+    def passes(*paths: Path) -> bool:
+        command = [sys.executable, "-m", "nbstripout", *options, *map(str, paths)]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
-@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
-def test_notebook_sources_are_clean(path: Path) -> None:
-    assert make_book.faults(path) == []
+    assert {path for pattern in words.split()[len(options) :] for path in ROOT.glob(pattern)} == {
+        *make_book.all_notebooks()
+    }
+    assert passes(*make_book.all_notebooks())
+    cells = [nbformat.v4.new_code_cell("1")], [nbformat.v4.new_code_cell("1", execution_count=1)]
+    for number, (code, metadata) in enumerate(
+        [(cells[1], {}), (cells[0], {"widgets": {}}), (cells[0], {"papermill": {}})]
+    ):
+        path = tmp_path / f"{number}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=metadata), path)
+        assert not passes(path)
 
 
 def test_makefile_and_table_of_contents_name_the_notebooks() -> None:

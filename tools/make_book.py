@@ -1,4 +1,4 @@
-"""Run the notebooks through papermill, build the site from the executed copies.
+"""Run the notebooks through papermill, and build the site from the executed copies.
 
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order

@@ -25,7 +25,7 @@ def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
     if lines and lines[0].startswith("Alias for field number"):  # what Python says of a named tuple's field
         lines.clear()
     elif what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # napoleon would take the words before a colon in the first line for a type
+        lines[:0] = ["..", ""]  # napoleon would take the words before a colon in the first line for a type
 
 
 class CommandHelp(SphinxDirective):
