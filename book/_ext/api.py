@@ -20,6 +20,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from xfrlib.profile import project_root
+
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     if lines and lines[0].startswith("Alias for field number"):  # what Python says of a named tuple's field
@@ -29,23 +31,25 @@ def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
 
 
 class CommandHelp(SphinxDirective):
-    """What a module says when it is run with ``--help``."""
+    """What a module, or a file of ``tools/``, says when it is run with ``--help``."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        module = self.arguments[0]
-        text = command_help(module)
+        text = command_help(self.arguments[0])
         return [nodes.literal_block(text, text, language="text")]
 
 
-def command_help(module: str) -> str:
-    """The text of ``python -m <module> --help``; a package is run by its ``__main__``."""
-    found = importlib.import_module(module)
-    main = found.main if hasattr(found, "main") else importlib.import_module(f"{module}.__main__").main
+def command_help(command: str) -> str:
+    """The text of ``python -m <module> --help`` or ``python <file> --help``; a package is run by its ``__main__``."""
+    file = project_root() / command
+    with mock.patch.object(sys, "path", [str(file.parent), *sys.path] if file.suffix == ".py" else sys.path):
+        module = file.stem if file.suffix == ".py" else command
+        found = importlib.import_module(module)
+        main = found.main if hasattr(found, "main") else importlib.import_module(f"{module}.__main__").main
     shown = io.StringIO()
     with (
-        mock.patch.object(sys, "argv", [f"python -m {module}"]),
+        mock.patch.object(sys, "argv", [command if file.suffix == ".py" else f"python -m {command}"]),
         mock.patch.dict(os.environ, {"COLUMNS": "72"}),
         contextlib.redirect_stdout(shown),
         contextlib.suppress(SystemExit),
