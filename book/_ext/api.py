@@ -60,6 +60,7 @@ def command_help(command: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the readers of docstrings and the directive."""
+    sys.path.append(str(project_root() / "notebooks"))  # the studies are imported as their notebooks do
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon
