@@ -44,7 +44,7 @@ lint: $(READY)  ## ruff, mypy, and notebooks without outputs
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) tools/make_book.py check
+	$(PY) -m nbstripout --verify --keep-id --extra-keys metadata.papermill notebooks/*.ipynb notebooks/gallery/*.ipynb
 	$(PY) tools/readme_results.py --check
 
 lab: $(READY)  ## JupyterLab
@@ -104,12 +104,23 @@ $(OUT)/data_root:
 
 # --- the gallery: a page for each of some people, of which only those run that are older than what they are made from
 
-$(OUT)/gallery.json: notebooks/gallery/subject.ipynb tools/gallery.py $(SUBJECT) profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
-	@$(PY) tools/make_book.py gallery $(PROFILE)
+GALLERY := $(wildcard notebooks/gallery/*.*) $(SUBJECT) profiles/$(PROFILE).yaml $(OUT)/data_root
+CHOSEN  := $(OUT)/gallery/subjects.json
+PEOPLE   = $(shell sed -n 's/.*"page": "\(.*\)".*/\1/p' $(CHOSEN) 2>/dev/null)
+
+$(CHOSEN): $(GALLERY) | $(READY) $(FOUND)
+	@mkdir -p $(@D)
+	@$(PY) notebooks/gallery/subjects.py --profile $(PROFILE) > $@
+
+$(OUT)/gallery/%.json $(OUT)/gallery/%.png $(OUT)/gallery/%.ipynb: $(GALLERY) | $(READY) $(FOUND)
+	@$(PY) tools/make_book.py gallery $(PROFILE) $*
 
 # --- the site
 
-$(OUT)/html/index.html: $(EXECUTED) $(OUT)/gallery.json $(PAGES) profiles/$(PROFILE).yaml | $(READY)
+# Who is in the gallery is known only after the first notebook, and a make of its own asks for their pages: two at a time,
+# since a page is the start of a kernel and imports for the most part.
+$(OUT)/html/index.html: $(EXECUTED) $(CHOSEN) $(PAGES) profiles/$(PROFILE).yaml | $(READY)
+	@$(if $(PEOPLE),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2))} $(MAKE) --no-print-directory -j2 $(foreach page,$(PEOPLE),$(addprefix $(OUT)/gallery/$(page),.json .png .ipynb)))
 	@$(PY) tools/make_book.py site $(PROFILE)
 
 $(OUT)/book.pdf: $(OUT)/html/index.html tools/make_pdf.py | $(READY)

@@ -12,7 +12,7 @@ _EXTENSIONS = project_root() / "book" / "_ext"
 
 def sphinx_build(folder: Path, config: dict[str, Any], builder: str = "html") -> tuple[int, str]:
     """Build `folder` into ``_build/<builder>``, doctrees beside it: exit status (1 for a warning), and the warnings."""
-    lines = ["import sys", f"sys.path.insert(0, {str(_EXTENSIONS)!r})"]
+    lines = ["import sys", f"sys.path[:0] = {[str(_EXTENSIONS), str(folder)]!r}"]
     lines += [f"{name} = {value!r}" for name, value in config.items()]
     (folder / "conf.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-q", "-N", "-W", "--keep-going", "-b", builder]

@@ -32,7 +32,7 @@ def test_every_command_it_names_is_there() -> None:
     listed = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(re.search(rf"^{target}:.*##", listed, re.M) for target in targets)
     recipe = subprocess.run(["make", "-n", "-s", "lint", "VENV=.venv"], cwd=ROOT, capture_output=True, text=True).stdout
-    said = re.findall(r"^\.venv/bin/python (-m (?:ruff|mypy).*|tools/.*)$", TEXT, re.M)
+    said = re.findall(r"^\.venv/bin/python (-m (?:ruff|mypy|nbstripout).*|tools/.*)$", TEXT, re.M)
     assert len(said) == 4
     for command in said:
         assert command in recipe, f"make lint does not run {command}"

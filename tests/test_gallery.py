@@ -1,14 +1,10 @@
-"""The gallery: who is chosen, names of files, the sweep and what it does not run again, the index, a page that runs."""
+"""The gallery: who is chosen, names of files, the index, a page that runs."""
 
 import json
-import multiprocessing
-import os
 import re
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +36,19 @@ def test_one_of_each_family_is_chosen_before_a_second() -> None:
     assert [s.identity for s in subjects.choose_subjects(names, None, 2)] == ["a", "b"]
 
 
-def test_quick_has_every_family_and_at_least_twelve_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_has_every_family_and_at_least_twelve_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XFR_BUILD", str(tmp_path))
     make_data(tmp_path / "quick", families=10, size=3)
     chosen = subjects.subjects_of(NotebookRun(subjects.NOTEBOOK, "quick"))
     assert len(chosen) == len({s.page for s in chosen}) >= 12
     assert {s.family for s in chosen} == set(range(10))
+    monkeypatch.setattr(sys, "argv", ["subjects.py", "--profile", "quick"])
+    subjects.main()
+    (read_by_make,) = re.findall(r"sed -n 's/(.*)/\\1/p'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    pattern = read_by_make.replace(r"\(", "(").replace(r"\)", ")")
+    assert re.findall(f"^{pattern}$", capsys.readouterr().out, re.MULTILINE) == [s.page for s in chosen]
 
 
 def test_names_of_files_are_plain_and_never_meet() -> None:
@@ -82,15 +85,13 @@ def test_the_command_gives_papermill_what_the_page_was_made_from(subject: str, t
     assert given == {"profile": "quick", "subject": subject, "top_k": 3, "delta": 0.5}
 
 
-# --- the sweep, with a page that is quickly made
+# --- pages that are quickly made
 
 PEOPLE = [{"identity": name, "page": name, "family": number // 2} for number, name in enumerate(["a_b", "c", "d", "e"])]
 
 
 def fake_page(source: Path, parameters: dict[str, Any], target: Path, title: str) -> None:
     name = parameters["subject"]
-    if (target.parent / "stop").exists() and name == "d":
-        raise RuntimeError("no page for d")
     hits = {"pictures": 4, "sdd": 3, "disc": 1} if name != "e" else {"pictures": 0, "sdd": 0, "disc": 0}
     card = {"subject": name, "page": name, "right": 3, "pictures": 4, "hits": hits, "differs": ["nose"], "rivals": []}
     target.with_suffix(".json").write_text(json.dumps(card | {"provenance": {}}), encoding="utf-8")
@@ -99,76 +100,28 @@ def fake_page(source: Path, parameters: dict[str, Any], target: Path, title: str
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    folder = tmp_path / "quick"
-    (folder / "gallery").mkdir(parents=True)
-    (tmp_path / "source").write_text("", encoding="utf-8")
-    os.utime(tmp_path / "source", (1e9, 1e9))
-    return folder
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    monkeypatch.setattr(make_book, "write_page", fake_page)
+    (tmp_path / "quick" / "gallery").mkdir(parents=True)
+    return tmp_path / "quick"
 
 
-def sweep(out: Path) -> set[str]:
-    """The pages that a sweep has written."""
-    before = {path: path.stat().st_mtime_ns for path in out.glob("gallery/*.ipynb")}
-    sources = [out.parent / "source", out.parent / "missing"]
-    tool.sweep("quick", out, PEOPLE, SUBJECT, sources, fake_page)
-    return {path.stem for path in out.glob("gallery/*.ipynb") if path.stat().st_mtime_ns != before.get(path)}
+def choose(out: Path) -> None:
+    (out / tool.SUBJECTS).write_text(json.dumps(PEOPLE), encoding="utf-8")
 
 
-def test_a_page_newer_than_its_sources_is_not_run_again(out: Path) -> None:
-    everybody = {person["page"] for person in PEOPLE}
-    assert sweep(out) == everybody
+def test_one_page_is_made_or_those_of_everybody(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"not been made: make book PROFILE=quick, or: python .* gallery quick"):
+        make_book.make_gallery("quick", ["c"])
+    choose(out)
+    make_book.make_gallery("quick", ["c"])
+    assert [path.name for path in out.glob("gallery/*.ipynb")] == ["c.ipynb"]
+    chosen = subprocess.CompletedProcess([], 0, json.dumps(PEOPLE[:2]).encode())
+    monkeypatch.setattr(make_book.subprocess, "run", lambda *_, **__: chosen)
+    make_book.make_gallery("quick", [])
+    assert {path.stem for path in out.glob("gallery/*.ipynb")} == {"a_b", "c"} and tool.people(out) == PEOPLE[:2]
     assert (out / "gallery" / "a_b.ipynb").read_text(encoding="utf-8") == "a b"
-    assert sweep(out) == set()
-    (out / "gallery" / "c.png").unlink()
-    assert sweep(out) == {"c"}
-    os.utime(out / "gallery" / "e.ipynb", (1e8, 1e8))
-    assert sweep(out) == {"e"}
-    later = max(path.stat().st_mtime for path in out.glob("gallery/*")) + 10
-    os.utime(out.parent / "source", (later, later))
-    assert sweep(out) == everybody
-
-
-def test_a_sweep_that_is_cut_off_goes_on_where_it_was(out: Path) -> None:
-    (out / "gallery" / "stop").touch()
-    with pytest.raises(RuntimeError, match="no page for d"):
-        sweep(out)
-    assert not (out / "gallery.json").exists()
-    done = {path.stem for path in out.glob("gallery/*.ipynb")}
-    assert "d" not in done and done
-    (out / "gallery" / "stop").unlink()
-    assert sweep(out) == {person["page"] for person in PEOPLE} - done
-    assert [card["subject"] for card in json.loads((out / "gallery.json").read_text())["subjects"]] == [
-        person["identity"] for person in PEOPLE
-    ]
-
-
-def slow_page(source: Path, parameters: dict[str, Any], target: Path, title: str) -> None:
-    if parameters["subject"] == "d":
-        (target.parent / "pid").write_text(str(os.getpid()), encoding="utf-8")
-        time.sleep(600)
-    fake_page(source, parameters, target, title)
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_a_sweep_that_is_killed_leaves_no_process_and_no_half_page(out: Path) -> None:
-    arguments = ("quick", out, PEOPLE, SUBJECT, [out.parent / "source"], slow_page)
-    process = multiprocessing.get_context("fork").Process(target=tool.sweep, args=arguments)
-    process.start()
-    note = out / "gallery" / "pid"
-    wait_until(lambda: note.exists() and note.read_text(encoding="utf-8") != "")
-    process.kill()
-    process.join()
-    wait_until(lambda: not Path("/proc", note.read_text(encoding="utf-8")).exists())
-    assert not (out / "gallery" / "d.ipynb").exists() and not (out / "gallery.json").exists()
-    assert "d" in sweep(out)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "waited a minute in vain"
-        time.sleep(0.1)
 
 
 def test_the_index_links_to_every_page_and_shows_its_thumbnail(out: Path, tmp_path: Path) -> None:
@@ -176,9 +129,8 @@ def test_the_index_links_to_every_page_and_shows_its_thumbnail(out: Path, tmp_pa
     site.mkdir()
     toc = {"root": "book/index", "parts": [{"chapters": [{"file": "book/findings"}, {"file": "book/gallery"}]}]}
     (site / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
-    with pytest.raises(FileNotFoundError, match=r"not been made: make book PROFILE=quick, or: python .* gallery quick"):
-        tool.stage(out, site)
-    sweep(out)
+    choose(out)
+    make_book.make_gallery("quick", [person["page"] for person in PEOPLE])
     tool.stage(out, site)
     cards = (site / "gallery" / "cards.txt").read_text(encoding="utf-8")
     links, pictures = (re.findall(rf"^:{key}: (.*)$", cards, re.MULTILINE) for key in ("link", "img-top"))

@@ -26,6 +26,8 @@ def test_every_parameter_is_explained_typed_and_checked(path: Path) -> None:
     assert {"profile", "data_root", "run_name"} < parameters.keys()
     for name, facts in parameters.items():
         assert facts["help"] and facts["inferred_type_name"] != "None", name
+    tagged = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -239,19 +239,25 @@ def test_executed_copies_keep_what_a_page_can_show() -> None:
     assert text.text == "epoch 2\nUserWarning: kept\n"
 
 
-def test_check_finds_outputs_and_a_missing_parameters_cell(tmp_path: Path) -> None:
-    good = nbformat.v4.new_code_cell("profile: str = 'quick'", metadata={"tags": ["parameters"]})
-    ran = nbformat.v4.new_code_cell("1", execution_count=1)
-    path = tmp_path / "01_x.ipynb"
-    for cells, word in ([good], None), ([good, ran], "outputs"), ([nbformat.v4.new_code_cell("1")], "parameters"):
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-        found = make_book.faults(path)
-        assert (found == []) if word is None else (len(found) == 1 and word in found[0])
+def test_the_check_of_make_lint_finds_the_traces_of_a_run_and_none_in_the_sources(tmp_path: Path) -> None:
+    (words,) = re.findall(r"-m nbstripout (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    options = [word for word in words.split() if "*" not in word]
 
+    def passes(*paths: Path) -> bool:
+        command = [sys.executable, "-m", "nbstripout", *options, *map(str, paths)]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
-@pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
-def test_notebook_sources_are_clean(path: Path) -> None:
-    assert make_book.faults(path) == []
+    assert {path for pattern in words.split()[len(options) :] for path in ROOT.glob(pattern)} == {
+        *make_book.all_notebooks()
+    }
+    assert passes(*make_book.all_notebooks())
+    cells = [nbformat.v4.new_code_cell("1")], [nbformat.v4.new_code_cell("1", execution_count=1)]
+    for number, (code, metadata) in enumerate(
+        [(cells[1], {}), (cells[0], {"widgets": {}}), (cells[0], {"papermill": {}})]
+    ):
+        path = tmp_path / f"{number}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=metadata), path)
+        assert not passes(path)
 
 
 @pytest.mark.parametrize("path", make_book.all_notebooks(), ids=lambda path: path.stem)
@@ -298,6 +304,9 @@ def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pyte
         make_book.stage("quick")
 
 
+PEOPLE = ("a", "b_1")
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose book is made."""
@@ -309,9 +318,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in root.rglob("*"):
         os.utime(path, (1e9, 1e9))
     made = [".venv/.ready", "_build/quick/data_root", *(f"_build/quick/notebooks/{p.name}" for p in NOTEBOOKS)]
-    for age, file in enumerate([*made, "_build/quick/gallery.json", "_build/quick/html/index.html"], start=1):
+    chosen = "_build/quick/gallery/subjects.json"
+    pages = [f"_build/quick/gallery/{page}.{kind}" for page in PEOPLE for kind in ("json", "png", "ipynb")]
+    content = {chosen: json.dumps([{"identity": f"{page}!", "page": page} for page in PEOPLE], indent=1)}
+    for age, file in enumerate([*made, chosen, *pages, "_build/quick/html/index.html"], start=1):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text("made faces\n", encoding="utf-8")
+        (root / file).write_text(content.get(file, "made faces\n"), encoding="utf-8")
         os.utime(root / file, (1e9 + age, 1e9 + age))
     with (root / "_build/dependencies.mk").open("w") as file:
         subprocess.run([sys.executable, "tools/dependencies.py"], cwd=root, check=True, stdout=file)
@@ -332,7 +344,8 @@ class TestMake:
         }
         command = ["make", "-n", "book", f"PYTHON={sys.executable}", *arguments]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
-        return re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery|site)", done.stdout)
+        listed = re.findall(r"make_book\.py (?:run \S+ )?(\d\d|gallery \S+ \S+|site)", done.stdout)
+        return list(dict.fromkeys(step.removeprefix("gallery quick ") for step in listed))  # -n makes nothing newer
 
     def test_nothing_changed_means_nothing_runs(self, tree: Path) -> None:
         assert self.runs(tree) == []
@@ -340,19 +353,19 @@ class TestMake:
     @pytest.mark.parametrize(
         ("touched", "expected"),
         [
-            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, "gallery", "site"]),
-            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], "gallery", "site"]),
+            ("notebooks/01_data_preparation.ipynb", [*NUMBERS, *PEOPLE, "site"]),
+            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], *PEOPLE, "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
-            ("notebooks/gallery/subject.ipynb", ["gallery", "site"]),
-            ("notebooks/gallery/subjects.py", ["gallery", "site"]),
+            ("notebooks/gallery/subject.ipynb", [*PEOPLE, "site"]),
+            ("notebooks/gallery/subjects.py", [*PEOPLE, "site"]),
             ("notebooks/studies/transplant.py", ["08", "site"]),
-            ("madefaces/parts.py", [*NUMBERS, "gallery", "site"]),
-            ("xfrlib/plots.py", [*NUMBERS, "gallery", "site"]),  # each draws
-            ("xfrlib/cam.py", [*NUMBERS[2:], "gallery", "site"]),  # these map
+            ("madefaces/parts.py", [*NUMBERS, *PEOPLE, "site"]),
+            ("xfrlib/plots.py", [*NUMBERS, *PEOPLE, "site"]),  # each draws
+            ("xfrlib/cam.py", [*NUMBERS[2:], *PEOPLE, "site"]),  # these map
             ("xfrlib/explainers/rise.py", ["07", "08", "09", "11", "site"]),
             ("xfrlib/explorer/panel.py", ["site"]),
-            ("xfrlib/models/slim.safetensors", [*NUMBERS, "gallery", "site"]),
-            ("profiles/quick.yaml", [*NUMBERS, "gallery", "site"]),
+            ("xfrlib/models/slim.safetensors", [*NUMBERS, *PEOPLE, "site"]),
+            ("profiles/quick.yaml", [*NUMBERS, *PEOPLE, "site"]),
             ("tools/publishing.py", []),
             ("book/index.md", ["site"]),
             ("book/page/explore.js", ["site"]),
@@ -408,7 +421,33 @@ class TestMake:
         (tree / "_build/quick/preflight.json").write_text("{}", encoding="utf-8")  # checked before the notebooks ran
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
-        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, "gallery", "site"]
+        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, *self.PEOPLE, "site"]
+
+    def test_pages_of_the_gallery_that_lack_a_file_or_failed_run_again(self, tree: Path) -> None:
+        program = tree / ".venv/bin/python"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(
+            "#!/bin/sh\necho $* >> log\n[ $2 = --profile ] && cat chosen\n"
+            "[ $2 = gallery ] || exit 0\n[ $4 = b_1 ] && [ -e stop ] && exit 1\n"
+            "touch _build/quick/gallery/$4.json _build/quick/gallery/$4.png _build/quick/gallery/$4.ipynb\n",
+            encoding="utf-8",
+        )
+        program.chmod(0o755)
+
+        def made() -> set[str]:
+            (tree / "log").write_text("", encoding="utf-8")
+            subprocess.run(["make", "book", *(f"{name}=" for name in ("XFR_DATA", "XFR_BUILD"))], cwd=tree)
+            return set(re.findall(r"gallery quick (\S+)", (tree / "log").read_text(encoding="utf-8")))
+
+        shutil.copy(tree / "_build/quick/gallery/subjects.json", tree / "chosen")
+        (tree / "_build/quick/gallery/a.png").unlink()
+        os.utime(tree / "book/index.md")
+        assert made() == {"a"}
+        os.utime(tree / "notebooks/gallery/subject.ipynb")
+        (tree / "stop").touch()
+        assert "b_1" in made() and "site" not in (tree / "log").read_text(encoding="utf-8")
+        (tree / "stop").unlink()
+        assert "b_1" in made() and "site" in (tree / "log").read_text(encoding="utf-8")
 
 
 def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:

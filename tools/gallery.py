@@ -1,30 +1,24 @@
-"""The gallery of the site: which pages are out of date, their sweep through papermill, and the index that shows them.
+"""The gallery of the site: its pages put where Sphinx reads them, and the index that shows them.
 
-The people are chosen by `subjects`; each page is an executed copy of ``notebooks/gallery/subject.ipynb`` in
-``_build/<profile>/gallery/``, beside its thumbnail (PNG) and what its card says (JSON).
+The people are chosen by ``notebooks/gallery/subjects.py``; each page is an executed copy of
+``notebooks/gallery/subject.ipynb`` in ``_build/<profile>/gallery/``, beside its thumbnail (PNG) and what its card says
+(JSON). Which pages are out of date is make's business.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 INDEX = "book/gallery"  # as _toc.yml names it
+SUBJECTS = "gallery/subjects.json"  # below a profile's folder
 PAGES = "notebooks/gallery"  # in the staged site, as in the checkout: the links of the notebook hold in both
-
-Execute = Callable[[Path, dict[str, Any], Path, str], None]  # source, parameters, target, title
 
 
 def files_of(out: Path, page: str) -> list[Path]:
@@ -32,90 +26,32 @@ def files_of(out: Path, page: str) -> list[Path]:
     return [out / "gallery" / f"{page}{suffix}" for suffix in (".json", ".png", ".ipynb")]
 
 
-def out_of_date(out: Path, pages: Iterable[str], sources: Iterable[Path]) -> list[str]:
-    """The pages that lack a file or are older than a source; of a missing source the page itself complains."""
-    newest = max(path.stat().st_mtime for path in sources if path.exists())
-    fresh = {
-        page
-        for page in pages
-        if all(path.is_file() for path in files_of(out, page)) and files_of(out, page)[-1].stat().st_mtime >= newest
-    }
-    return [page for page in pages if page not in fresh]
+def people(out: Path) -> list[dict[str, Any]]:
+    """Who has a page; raises `FileNotFoundError`, with the command that mends it, when nobody has been chosen."""
+    if not (out / SUBJECTS).is_file():
+        raise FileNotFoundError(f"the gallery of the profile {out.name} has not been made: {mend(out)}")
+    chosen: list[dict[str, Any]] = json.loads((out / SUBJECTS).read_text(encoding="utf-8"))
+    return chosen
 
 
-def sweep(
-    profile: str,
-    out: Path,
-    subjects: list[dict[str, Any]],
-    notebook: Path,
-    sources: Iterable[Path],
-    execute: Execute,
-    jobs: int | None = None,
-) -> None:
-    """Run the notebook for everybody whose page is out of date, and list all in ``gallery.json``.
-
-    `subjects` is what ``python -m subjects`` prints. `jobs` pages run at a time, by default two, since a page is
-    the start of a kernel and imports for the most part. `execute` must leave no half page behind. The first page that
-    fails ends the sweep; those that are done are not run again.
-    """
-    todo = set(out_of_date(out, [subject["page"] for subject in subjects], list(sources)))
-    cores = os.cpu_count() or 1
-    jobs = jobs or min(2, cores)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))  # or each page would start as many as cores
-    with ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-        futures = {
-            pool.submit(
-                execute,
-                notebook,
-                {"profile": profile, "subject": subject["identity"]},
-                files_of(out, subject["page"])[-1],
-                shown(subject["identity"]),
-            ): subject["identity"]
-            for subject in subjects
-            if subject["page"] in todo
-        }
-        try:
-            for future in tqdm(as_completed(futures), "gallery", len(futures), unit="page", disable=not futures):
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    cards = []
-    for subject in subjects:
-        card = json.loads(files_of(out, subject["page"])[0].read_text(encoding="utf-8"))
-        cards.append({key: value for key, value in card.items() if key != "provenance"} | {"family": subject["family"]})
-    part = out / ".gallery.json"
-    part.write_text(json.dumps({"profile": profile, "subjects": cards}, indent=1) + "\n", encoding="utf-8")
-    part.replace(out / "gallery.json")
-    print(f"gallery: {len(futures)} of {len(subjects)} pages run", flush=True)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is killed, which would leave it waiting for ever; its kernel ends by itself."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def mend(out: Path) -> str:
+    """The commands that make the gallery."""
+    return f"make book PROFILE={out.name}, or: python tools/make_book.py gallery {out.name}"
 
 
 def stage(out: Path, site: Path) -> None:
     """Put pages, thumbnails and the cards of the index where Sphinx reads them, and the pages into ``_toc.yml``.
 
-    Raises `FileNotFoundError`, with the command that mends it, when the gallery has not been made.
+    Raises `FileNotFoundError`, with the command that mends it, when a page is missing.
     """
-    mend = f"make book PROFILE={out.name}, or: python tools/make_book.py gallery {out.name}"
-    if not (out / "gallery.json").is_file():
-        raise FileNotFoundError(f"the gallery of the profile {out.name} has not been made: {mend}")
-    cards = json.loads((out / "gallery.json").read_text(encoding="utf-8"))["subjects"]
     for folder in (site / PAGES, site / "gallery"):
         folder.mkdir(parents=True)
-    for card in cards:
-        _, thumbnail, page = files_of(out, card["page"])
-        if not (thumbnail.is_file() and page.is_file()):
-            raise FileNotFoundError(f"the gallery's page of {card['subject']} is missing: {mend}")
+    cards = []
+    for person in people(out):
+        files = card, thumbnail, page = files_of(out, person["page"])
+        if not all(path.is_file() for path in files):
+            raise FileNotFoundError(f"the gallery's page of {person['identity']} is missing: {mend(out)}")
+        cards.append(json.loads(card.read_text(encoding="utf-8")) | {"family": person["family"]})
         shutil.copy2(page, site / PAGES)
         shutil.copy2(thumbnail, site / "gallery")
     (site / "gallery" / "cards.txt").write_text(index(cards), encoding="utf-8")

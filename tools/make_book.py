@@ -1,11 +1,11 @@
-"""Run the notebooks through papermill, build the site from the executed copies, check the notebooks' sources.
+"""Run the notebooks through papermill, and build the site from the executed copies.
 
 python tools/make_book.py preflight paper              stop unless data, checkpoint, disk and device suffice
 python tools/make_book.py run quick                    all notebooks, in reading order
 python tools/make_book.py run quick 03_cam_theory      one of them
-python tools/make_book.py gallery quick                a page for each of some people, and their list
+python tools/make_book.py gallery quick                a page for each of some people
+python tools/make_book.py gallery quick family00_a     one of them, once they are chosen
 python tools/make_book.py site quick                   the site, from the executed copies
-python tools/make_book.py check                        no notebook carries outputs
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 
 With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import re
 import shutil
@@ -93,13 +92,20 @@ def write_page(source: Path, parameters: dict[str, Any], target: Path, title: st
     part.replace(target)
 
 
-def make_gallery(profile: str) -> None:
-    """Run the pages of the gallery that are out of date; see `gallery.sweep`."""
-    listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
-    subjects = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
-    notebook, out = all_notebooks()[-1], build_root() / profile
-    inputs = [ROOT / "profiles" / f"{profile}.yaml", out / "manifest.csv", out / "classifier.safetensors"]
-    gallery.sweep(profile, out, subjects, notebook, [notebook, *inputs, *dependencies.modules_of(notebook)], write_page)
+def make_gallery(profile: str, pages: list[str]) -> None:
+    """Run pages of the gallery; without a name, choose the people and run the pages of all."""
+    out = build_root() / profile
+    if not pages:
+        listing = [sys.executable, str(ROOT / "notebooks" / "gallery" / "subjects.py"), "--profile", profile]
+        chosen = subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout
+        (out / gallery.SUBJECTS).parent.mkdir(parents=True, exist_ok=True)
+        (out / gallery.SUBJECTS).write_bytes(chosen)
+    for person in gallery.people(out):
+        if not pages or person["page"] in pages:
+            name = person["identity"]
+            print(f"gallery: {name}", flush=True)
+            target = gallery.files_of(out, person["page"])[-1]
+            write_page(all_notebooks()[-1], {"profile": profile, "subject": name}, target, gallery.shown(name))
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
@@ -270,27 +276,6 @@ def for_download(path: Path, to_run: str) -> None:
     nbformat.write(notebook, path)
 
 
-def faults(path: Path) -> list[str]:
-    """What keeps a notebook's source from being committed, as sentences; empty when nothing does."""
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    found = []
-    if any(cell.outputs or cell.execution_count for cell in code):
-        found.append(f"{path.name} carries outputs; clear them: jupyter nbconvert --clear-output --inplace {path.name}")
-    if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
-        found.append(f"{path.name} must have exactly one code cell with the tag parameters")
-    if notebook.metadata.keys() & {"widgets", "papermill"}:
-        found.append(f"{path.name} carries the state of a run in its metadata (widgets or papermill); remove it")
-    return found
-
-
-def check() -> None:
-    """Stop with every fault of every notebook's source."""
-    found = [fault for path in all_notebooks() for fault in faults(path)]
-    if found:
-        sys.exit("\n".join(found))
-
-
 def require_publishable(profile: str) -> None:
     """Stop unless the profile allows its site to be published."""
     from xfrlib.profile import load_profile
@@ -305,8 +290,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("preflight", "run", "gallery", "site", "publishable"):
         commands.add_parser(name).add_argument("profile")
+    commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
-    commands.add_parser("check")
     args = parser.parse_args()
     for name, value in KEEP_MEMORY.items():
         os.environ.setdefault(name, str(value))
@@ -317,13 +302,11 @@ def main() -> None:
         elif args.command == "preflight":
             preflight(args.profile)
         elif args.command == "gallery":
-            make_gallery(args.profile)
+            make_gallery(args.profile, args.page)
         elif args.command == "site":
             build_site(args.profile)
-        elif args.command == "publishable":
-            require_publishable(args.profile)
         else:
-            check()
+            require_publishable(args.profile)
     except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
