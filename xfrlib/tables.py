@@ -110,7 +110,7 @@ def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *,
 
 
 def in_text(
-    found: Interval | Estimate | Mapping[str, float],
+    found: Interval | Estimate | Mapping[Any, Any],
     digits: int = 2,
     *,
     signed: bool = False,

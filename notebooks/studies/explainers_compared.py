@@ -65,7 +65,7 @@ def mean_with_interval(values: pd.Series[float], labels: NDArray[np.int64], **re
     return crossed_interval(values, labels[image], number, **resampling)
 
 
-def result_rows(table: pd.DataFrame, fill: str, mean: Mean, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def result_rows(table: pd.DataFrame, fill: str, mean: Mean, titles: Mapping[Any, str]) -> list[dict[str, Any]]:
     """Rows for a reader: how far margin and confidence fall under one fill, the best in deletion first."""
     margins = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
     points = {kind: per_picture(table, kind, "drop_points", fill) for kind in SIGN}
@@ -92,7 +92,7 @@ def slow_results(
     return found
 
 
-def verdict_rows(compared: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, str]]:
+def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict[str, str]]:
     """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict."""
     rows: dict[str, dict[str, str]] = {}
     for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
@@ -101,7 +101,7 @@ def verdict_rows(compared: pd.DataFrame, titles: Mapping[str, str]) -> list[dict
     return list(rows.values())
 
 
-def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[str, str]) -> str:
+def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:
     """What all fills together say of SDD in one kind: "better than A, B and worse than C"."""
     verdicts = compared[compared["kind"] == kind].groupby("method")["verdict"].agg(set)
     named = {
@@ -112,7 +112,7 @@ def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[str, str]) -> st
 
 
 def mean_ranks(
-    table: pd.DataFrame, fills: Sequence[str], left_out: Collection[str], mean: Mean, titles: Mapping[str, str]
+    table: pd.DataFrame, fills: Sequence[str], left_out: Collection[str], mean: Mean, titles: Mapping[Any, str]
 ) -> pd.DataFrame:
     """Mean rank of each method by the fall of the margin over all `fills`, 1 the best, for `plots.interval_plot`."""
     rows = []
@@ -134,7 +134,7 @@ def same_rankings(maps: Mapping[str, Tensor], shared: pd.DataFrame) -> list[tupl
     `maps` are method -> (n, H, W); `shared` is the share of the highest pixels that two methods have in common, which
     rules most pairs out.
     """
-    close = [pair for pair in combinations(maps, 2) if shared.loc[pair] > 0.999]
+    close = [pair for pair in combinations(maps, 2) if shared[pair[0]][pair[1]] > 0.999]
 
     def alike(a: str, b: str) -> bool:
         both = zip(maps[a].flatten(1), maps[b].flatten(1), strict=True)
