@@ -85,10 +85,11 @@ def slow_results(
     for fill, name in product(fills, names):
         found[fill, name, "pictures"] = table["image"].nunique()
         found[fill, name, "networks"] = table["network"].nunique()
-        for kind in SIGN:
-            falls = per_picture(table, kind, "margin_drop", fill)
-            found[fill, name, kind] = mean(falls[name])
-            found[fill, name, "sdd_sum_minus", kind] = mean(falls["sdd_sum"] - falls[name])
+        falls = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
+        for kind, wide in falls.items():
+            found[fill, name, kind] = mean(wide[name])
+        for kind, wide in falls.items():
+            found[fill, name, "sdd_sum_minus", kind] = mean(wide["sdd_sum"] - wide[name])
     return found
 
 
