@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 ALWAYS = ("profile: str", "start_notebook", "# On any faces")  # what stands in a cell that runs on any faces
-DRAWS = ("plots.subplots", "plots.picture_grid", "plots.contact_sheet", "plots.interval")
+DRAWS = ("subplots(", "picture_grid(", "contact_sheet(", "interval_plot(")  # what stands in a cell of a figure
 
 
 def skipped(lines: list[str]) -> list[str]:
