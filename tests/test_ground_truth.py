@@ -13,7 +13,6 @@ from madefaces.people import DIFFERING, GENES, PARTS, make_families, part_differ
 from studies.ground_truth import (
     PartImportance,
     area_map,
-    case_maps,
     hill_map,
     mean_scores,
     oracle_map,
@@ -21,6 +20,7 @@ from studies.ground_truth import (
     score_maps,
     uniform_map,
 )
+from studies.pair_maps import contrast_maps
 from studies.part_scores import (
     attainable_correlation,
     concordance,
@@ -30,7 +30,7 @@ from studies.part_scores import (
     precision_at,
     rank_correlation,
 )
-from xfrlib import FaceClassifier, explain, top_fraction_mask
+from xfrlib import Divergence, FaceClassifier, explain, top_fraction_mask
 
 PEOPLE = make_families(5, 2, seed=0)
 TARGETS, SEEDS = [0, 2, 5, 6, 8, 9], [3, 4, 5, 6, 7, 8]
@@ -286,11 +286,12 @@ def test_the_table_has_a_row_for_each_case_and_method_and_counts_what_has_no_sco
 
 
 def test_contrast_maps_are_those_of_explain(model, truth):
-    maps = case_maps(model, truth, batch_size=4, delta=2.0)
+    sharp = Divergence(delta=2.0)
+    maps = contrast_maps(model, truth.images, truth.classes, truth.pictures, batch_size=4, divergence=sharp)
     for case in (0, 5, 11):
         target, rival = truth.classes[case].tolist()
         image = truth.images[truth.pictures[case]][None] / 255
-        e = explain(model, image, target=target, competitors=[[rival]], delta=2.0)
+        e = explain(model, image, target=target, competitors=[[rival]], divergence=sharp)
         assert torch.allclose(maps["sdd"][case], e.sdd[0], atol=1e-5)
         assert torch.allclose(maps["log_sdd"][case], e.log_sdd[0], atol=1e-4)
         cams = torch.nn.functional.interpolate(e.cams, size=(112, 112), mode="bilinear")[0]

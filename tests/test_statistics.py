@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from studies.explainers_compared import area_under
-from xfrlib.intervals import Interval, bootstrap_interval, crossed_interval, holm, sign_flip_test
-from xfrlib.tables import change_tests, per_image, summarise, verdict
+from xfrlib.intervals import Estimate, Interval, bootstrap_interval, crossed_interval, holm, sign_flip_test
+from xfrlib.tables import AGREEMENT, change_tests, in_text, markdown, per_image, plain, summarise, verdict
 
 
 def test_equal_values_have_an_interval_of_no_width():
@@ -81,10 +81,34 @@ def test_draws_are_averaged_and_differences_are_paired():
 
 
 def test_verdicts():
-    assert verdict(Interval(5, 1, 9), expected_sign=1) == "agrees"
-    assert verdict(Interval(-5, -9, -1), expected_sign=1) == "differs"
-    assert verdict(Interval(-5, -9, -1), expected_sign=-1) == "agrees"
-    assert verdict(Interval(1, -1, 3), expected_sign=1) == "undecided"
+    assert verdict(Interval(5, 1, 9)) == "better"
+    assert verdict(Interval(-5, -9, -1), AGREEMENT) == "differs"
+    assert verdict(Interval(-5, -9, -1), AGREEMENT, sign=-1) == "agrees"
+    assert verdict(Interval(5, 1, 9), ("yes", "no", "undecided"), sign=-1) == "no"
+    assert verdict(Interval(1, -1, 3)) == verdict(Interval(np.nan, np.nan, np.nan)) == "undecided"
+
+
+def test_an_interval_as_text_has_true_minus_signs_and_says_what_is_missing() -> None:
+    assert in_text(Interval(0.684, -0.001, 0.77)) == "0.68 [0.00, 0.77]"
+    assert in_text({"value": -12.34, "low": -20, "high": 1.5}, 1, signed=True) == "−12.3 [−20.0, +1.5]"
+    assert in_text(Interval(0.5, 0.25, 0.75), 0, factor=100, unit=" %") == "50 % [25, 75]"
+    assert in_text(Estimate(0.5, np.nan, np.nan, np.nan)) == "0.50 (no interval)"
+    assert in_text(Interval(np.nan, np.nan, np.nan), missing="—") == "—"
+
+
+def test_a_table_writes_its_intervals_and_leaves_other_cells_alone() -> None:
+    lines = markdown([{"map": "SDD", "score": Interval(1, 0, 2), "as text": "0.50", "n": 30}], 1).splitlines()
+    assert [cell.strip() for cell in lines[-1].strip("|").split("|")] == ["SDD", "1.0 [0.0,\u00a02.0]", "0.50", "30"]
+    assert lines[1].endswith("-:|")  # numbers stand on the right
+    assert markdown([]) == ""
+
+
+def test_what_a_results_file_holds_is_nested_and_has_no_nan() -> None:
+    found = {("a", 1): Interval(1, 0, 2), ("a", "p"): np.float64("nan"), "b": [np.int64(3), (Interval(np.nan, 0, 1),)]}
+    assert plain(found) == {
+        "a": {"1": {"value": 1, "low": 0, "high": 2}, "p": None},
+        "b": [3, [{"value": None, "low": 0, "high": 1}]],
+    }
 
 
 def test_one_network_is_the_bootstrap_over_identities_and_more_widen_it() -> None:

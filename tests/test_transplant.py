@@ -7,19 +7,22 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import nn
 
-from studies.pair_maps import contrast_maps
+from studies.pair_maps import CONTRAST, compared_maps, contrast_maps
 from studies.transplant import (
     REGIONS,
     choose_cases,
     map_change,
+    move_rows,
     odds_moved,
     part_alpha,
+    prior_changes,
     score_move,
     score_transplants,
     transplant_part,
     transplants,
 )
 from xfrlib import FaceClassifier
+from xfrlib.intervals import Interval
 
 LABELS = np.repeat([0, 1, 2, 3], 3)
 
@@ -201,3 +204,26 @@ def test_the_table_of_scores_holds_transplant_control_and_what_lies_between_them
     assert second["seam_inflow"].tolist() == seam["inflow"].tolist()
     assert second["seam_auc"].tolist() == seam["auc"].tolist()
     pd.testing.assert_frame_equal(second[["energy", "pointing"]], beyond[["energy", "pointing"]])
+
+
+def test_two_changes_that_know_nothing_of_the_part():
+    priors = prior_changes(torch.zeros(2, 5, 9, dtype=torch.bool))
+    assert (priors["uniform"] == 1).all() and priors["centre"].shape == (2, 5, 9)
+    assert priors["centre"][1].argmax() == 2 * 9 + 4 and priors["centre"][0, 0, 0] == pytest.approx(np.exp(-4))
+
+
+def test_the_rows_leave_the_control_out_where_a_change_cannot_differ():
+    moves = ("inflow", "auc", "energy", "pointing", "seam_inflow", "seam_auc")
+    scores = {("stranger", name, score): Interval(0.5, 0.25, 0.75) for name in ("sdd", "uniform") for score in moves}
+    above = {("stranger", "sdd", score): Interval(0.1, 0.0, 0.2) for score in ("inflow", "auc")}
+    sdd, uniform = move_rows(scores, above, "stranger", {"sdd": "SDD", "uniform": "the same everywhere"})
+    assert sdd["AUC"] == sdd["AUC, control"] == uniform["AUC"] == "0.50" and uniform["AUC, control"] == ""
+    assert sdd["AUC, difference"] == above["stranger", "sdd", "auc"] and uniform["AUC, difference"] == ""
+    assert sdd["energy, beyond the control"] == scores["stranger", "sdd", "energy"]
+
+
+def test_all_maps_of_a_pair_stand_under_their_names(model, pictures):
+    images, classes = (255 * pictures[:3]).byte(), torch.tensor([[1, 0], [2, 1], [0, 2]])
+    maps = compared_maps(model, images, classes, batch_size=2)
+    assert list(maps) == list(CONTRAST) and all(found.shape == (3, 112, 112) for found in maps.values())
+    torch.testing.assert_close(maps["exp_cam"].log(), maps["cam"] - maps["cam"].amax(dim=(1, 2), keepdim=True))

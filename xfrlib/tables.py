@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xfrlib.intervals import Interval, bootstrap_interval, holm, sign_flip_test
+from xfrlib.intervals import Estimate, Interval, bootstrap_interval, holm, sign_flip_test
 from xfrlib.regions import CONTROLS
-
-KINDS = ("deletion", "retention")
-
 
 MEASURES = {  # column of the table -> how a reader sees it
     "drop_points": "confidence drop, points",
@@ -20,9 +18,7 @@ MEASURES = {  # column of the table -> how a reader sees it
     "prediction_change": "prediction change, %",
 }
 
-
 METHODS = {"sdd": "SDD", "cam": "CAM"} | {name: control.title for name, control in CONTROLS.items()}
-
 
 # Shadman et al. (2025), tables 1 and 2, in percent: SDD CAM, random CAM. It does not give the relative drop.
 PAPER = {
@@ -32,16 +28,21 @@ PAPER = {
     ("retention", "prediction_change"): (57.68, 79.93),
 }
 
-
 SIGN = {"deletion": 1, "retention": -1}  # of a difference that favours the first method
 
+COMPARED = ("better", "worse", "undecided")  # what an interval of a difference says: above zero, below, neither
+AGREEMENT = ("agrees", "differs", "undecided")  # the same, of an ordering that is expected
 
-def per_image(table: pd.DataFrame, column: str, *, fill: str) -> pd.DataFrame:
-    """One value per image and method: the mean of `column` over draws. Rows are images, columns are methods."""
+
+def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence[str] = "image") -> pd.DataFrame:
+    """One value per image and method: the mean of `column` over draws. Rows are images, columns are methods.
+
+    With ``by=["network", "image"]`` a row is an image on a network, for the table of several.
+    """
     rows = table[table["fill"] == fill]
     if rows.empty:
         raise ValueError(f"the table has no fill {fill!r}; it has {', '.join(sorted(table['fill'].unique()))}")
-    return rows.pivot_table(index="image", columns="method", values=column, aggfunc="mean", sort=False)
+    return rows.pivot_table(index=by, columns="method", values=column, aggfunc="mean", sort=False)
 
 
 def summarise(
@@ -54,25 +55,19 @@ def summarise(
     """
     identities = table.groupby("image")["label"].first()
     draws = table.groupby("method")["draw"].nunique()
-    methods: dict[str, Any] = {}
-    differences: dict[str, Any] = {}
-    for fill in table["fill"].unique():
-        for kind in KINDS:
-            for measure in MEASURES:
-                wide = per_image(table, f"{kind}_{measure}", fill=fill)
-                clusters = identities.loc[wide.index]
-                for method in wide.columns:
-                    node = methods.setdefault(method, {}).setdefault(
-                        fill, {"images": len(wide), "draws": int(draws[method])}
-                    )
-                    interval = bootstrap_interval(wide[method], clusters, resamples=resamples, seed=seed)
-                    node.setdefault(kind, {})[measure] = interval._asdict()
-                    if method != reference:
-                        node = differences.setdefault(f"{reference}_minus_{method}", {}).setdefault(fill, {})
-                        difference = wide[reference] - wide[method]
-                        interval = bootstrap_interval(difference, clusters, resamples=resamples, seed=seed)
-                        node.setdefault(kind, {})[measure] = interval._asdict()
-    return {"methods": methods, "differences": differences}
+    methods: dict[tuple[str, ...], Any] = {}
+    differences: dict[tuple[str, ...], Any] = {}
+    for fill, kind, measure in product(table["fill"].unique(), SIGN, MEASURES):
+        wide = per_image(table, f"{kind}_{measure}", fill=fill)
+        clusters = identities.loc[wide.index]
+        for method in wide.columns:
+            methods |= {(method, fill, "images"): len(wide), (method, fill, "draws"): draws[method]}
+            interval = bootstrap_interval(wide[method], clusters, resamples=resamples, seed=seed)
+            methods[method, fill, kind, measure] = interval
+            if method != reference:
+                interval = bootstrap_interval(wide[reference] - wide[method], clusters, resamples=resamples, seed=seed)
+                differences[f"{reference}_minus_{method}", fill, kind, measure] = interval
+    return {"methods": plain(methods), "differences": plain(differences)}
 
 
 def change_tests(
@@ -91,23 +86,90 @@ def change_tests(
     Returns ``{"<reference>_minus_<other>": {fill: {kind: {"p": ..., "p_holm": ...}}}}``.
     """
     identities = table.groupby("image")["label"].first()
-    p: dict[tuple[str, str, str], float] = {}
-    for fill in table["fill"].unique():
-        for kind in KINDS:
-            wide = per_image(table, f"{kind}_prediction_change", fill=fill)
-            for other in others:
-                p[other, fill, kind] = sign_flip_test(
-                    wide[reference] - wide[other], identities.loc[wide.index], resamples=resamples, seed=seed
-                )
-    tests: dict[str, dict[str, Any]] = {}
-    for ((other, fill, kind), own), corrected in zip(p.items(), holm(list(p.values())), strict=True):
-        node = tests.setdefault(f"{reference}_minus_{other}", {}).setdefault(fill, {})
-        node[kind] = {"p": own, "p_holm": corrected}
+    p: dict[tuple[str, ...], float] = {}
+    for fill, kind in product(table["fill"].unique(), SIGN):
+        wide = per_image(table, f"{kind}_prediction_change", fill=fill)
+        for other in others:
+            p[f"{reference}_minus_{other}", fill, kind] = sign_flip_test(
+                wide[reference] - wide[other], identities.loc[wide.index], resamples=resamples, seed=seed
+            )
+    corrected = holm(list(p.values()))
+    tests: dict[str, Any] = plain(
+        {key: {"p": own, "p_holm": both} for (key, own), both in zip(p.items(), corrected, strict=True)}
+    )
     return tests
 
 
-def verdict(difference: Interval, *, expected_sign: int) -> str:
-    """Whether a paired difference bears out an expected ordering: "agrees", "differs" or "undecided" (zero inside)."""
-    if difference.low <= 0 <= difference.high:
-        return "undecided"
-    return "agrees" if np.sign(difference.value) == expected_sign else "differs"
+def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *, sign: int = 1) -> str:
+    """What an interval says about zero, one of three `words`: it lies above, it lies below, or neither.
+
+    Below changes places with above for `sign` -1, as in retention, where the smaller fall is the better (`SIGN`).
+    """
+    above, below = (difference.low > 0, difference.high < 0)[::sign]
+    return words[0] if above else words[1] if below else words[2]
+
+
+def in_text(
+    found: Interval | Estimate | Mapping[Any, Any],
+    digits: int = 2,
+    *,
+    signed: bool = False,
+    factor: float = 1,
+    unit: str = "",
+    missing: str = "none",
+) -> str:
+    """A value and its interval for a reader: "0.68 [0.58, 0.77]", with true minus signs.
+
+    Parameters
+    ----------
+    found : Interval, Estimate or dict with "value", "low" and "high", as a results file has it.
+    digits : int
+        Decimals of each number.
+    signed : bool
+        Whether a positive number has its sign.
+    factor : float
+        Of the numbers, 100 for percent.
+    unit : str
+        Put behind the value, " %" for instance.
+    missing : str
+        Said for a value that is NaN; of a value without an interval, "(no interval)" is.
+    """
+    one = found if isinstance(found, Mapping) else found._asdict()
+    value, low, high = (
+        f"{factor * one[key]:{'+' if signed else ''}z.{digits}f}".replace("-", "−") for key in ("value", "low", "high")
+    )
+    if not np.isfinite(one["value"]):
+        return missing
+    return f"{value}{unit} " + (f"[{low}, {high}]" if np.isfinite(one["low"]) else "(no interval)")
+
+
+def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False) -> str:
+    """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given."""
+
+    def cell(found: Any) -> Any:
+        if not (hasattr(found, "low") or isinstance(found, Mapping)):
+            return found
+        return in_text(found, digits, signed=signed).replace(", ", ",\u00a0")  # an interval stays on one line
+
+    frame = pd.DataFrame([{name: cell(found) for name, found in row.items()} for row in rows])
+    sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
+
+
+def plain(found: Any) -> Any:
+    """What JSON can hold: intervals as dictionaries, None for NaN, and ``{(a, b): ...}`` as ``{a: {b: ...}}``."""
+    if hasattr(found, "_asdict"):
+        found = found._asdict()
+    if isinstance(found, Mapping):
+        tree: dict[str, Any] = {}
+        for keys, value in found.items():
+            *outer, last = keys if isinstance(keys, tuple) else (keys,)
+            node = tree
+            for key in outer:
+                node = node.setdefault(str(key), {})
+            node[str(last)] = plain(value)
+        return tree
+    if isinstance(found, list | tuple | np.ndarray):
+        return [plain(one) for one in found]
+    found = found.item() if isinstance(found, np.generic) else found
+    return None if isinstance(found, float) and not np.isfinite(found) else found

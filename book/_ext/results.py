@@ -36,7 +36,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from xfrlib.intervals import Interval
-from xfrlib.tables import MEASURES, METHODS, PAPER, SIGN, verdict
+from xfrlib.tables import AGREEMENT, MEASURES, METHODS, PAPER, SIGN, in_text, verdict
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +96,10 @@ def lookup(results: dict[str, Any], path: str) -> Any:
 
 def show(node: Any, form: str = "") -> str:
     """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
-    measured = isinstance(node, dict) and {"value", "low", "high"} <= node.keys()
+    measured = isinstance(node, dict) and all(isinstance(node.get(k), int | float) for k in Interval._fields)
     digits = re.fullmatch(r"ci(?:\.(\d))?", form)
     if digits and measured:
-        each = f".{digits[1] or 1}f"
-        return f"{show(node, each)} [{show(node['low'], each)}, {show(node['high'], each)}]"
+        return in_text(node, int(digits[1] or 1))
     value = node["value"] if measured else node
     if isinstance(value, list) and not form and all(isinstance(name, str) for name in value):
         return ", ".join(value) or "none"
@@ -138,7 +137,7 @@ def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
     for (kind, measure), (sdd, random) in PAPER.items():
         ours = [show(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
         difference = lookup(results, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-        judged = f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}"
+        judged = f"{verdict(Interval(**difference), AGREEMENT, sign=SIGN[kind])}: {show(difference, 'ci')}"
         label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
         rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], judged])
     return rows
@@ -155,7 +154,7 @@ def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
         cells = []
         for run in runs:
             difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-            cells.append(f"{verdict(Interval(**difference), expected_sign=SIGN[kind])}: {show(difference, 'ci')}")
+            cells.append(f"{verdict(Interval(**difference), AGREEMENT, sign=SIGN[kind])}: {show(difference, 'ci')}")
         better = "higher" if SIGN[kind] > 0 else "lower"
         rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", show(sdd - random, ".1f"), *cells])
     return rows
@@ -297,9 +296,8 @@ def question_rows(folder: Path, runs: dict[str, str], lines: Iterable[str]) -> l
                 cells.append("not measured")
                 continue
             node = lookup(load_results(folder, f"{run}/{file}"), path)
-            word = node.get("verdict") or (
-                "undecided" if node["low"] <= 0 <= node["high"] else "yes" if node["value"] > 0 else "no"
-            )
+            interval = Interval(node["value"], node["low"], node["high"])
+            word = node.get("verdict") or verdict(interval, ("yes", "no", "undecided"))
             cells.append(f"{word}: {show(node, 'ci.2')}")
         rows.append([question.strip(), *cells])
     return rows

@@ -271,7 +271,9 @@ def main() -> None:
         chosen = subjects_of(NotebookRun(NOTEBOOK, given.profile))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
-    print(json.dumps([subject._asdict() for subject in chosen], indent=1))  # a line a value: make reads it
+    print(
+        json.dumps([subject._asdict() for subject in chosen], indent=1)
+    )  # a line a value: make reads it
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Chapter 7: the settings that each explainer may choose from, methods that are one, and curves over all shares.
+"""Chapter 7: the settings that each explainer may choose from, methods that are one, verdicts, and curves over shares.
 
 Six settings each, fixed before anything is measured, because a method that tries more finds better ones by luck. Where
 a method has few settings of its own, a Gaussian over its map fills the list: `smooth`, its width in pixels of a
@@ -7,16 +7,141 @@ a method has few settings of its own, a Gaussian over its map fills the list: `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
+from xfrlib import explainers, plots, protocol
+from xfrlib.explainers import EXPLAINERS, explain_with
+from xfrlib.intervals import Interval, crossed_interval
 from xfrlib.judge import blurred
+from xfrlib.models.classifier import FaceClassifier
+from xfrlib.run import NotebookRun
+from xfrlib.tables import SIGN, in_text, per_image
+
+COLOURS = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)  # of a map from its lowest value to its highest
+
+Mean = Callable[["pd.Series[float]"], Interval]  # of a series indexed by (network, image): see `mean_with_interval`
+
+
+def explained(
+    run: NotebookRun, name: str, model: FaceClassifier, images: Tensor, classes: Tensor, **options: Any
+) -> Tensor:
+    """`explain_with` in batches of the profile. Maps of a slow method are kept in a file: a stopped run goes on."""
+
+    def make() -> Tensor:
+        own = {"batch_size": run.profile.eval_batch_size, "progress": EXPLAINERS[name].slow, **options}
+        return explain_with(name, model, images, classes, **own)
+
+    if not EXPLAINERS[name].slow:
+        return make()
+    pixels = int(images.mul(255).round().long().sum())  # exact on any number of threads
+    return protocol.kept(run, [name, options, classes.tolist(), pixels], make, explainers)
+
+
+def tinted(name: str, picture: Tensor, values: Tensor, *, top: float = 1.0) -> NDArray[np.float32]:
+    """A method's map (H, W) over its picture, stretched from its lowest value to the quantile `top` of its values."""
+    values = values.exp() if EXPLAINERS[name].logarithm else values
+    low, high = values.min(), values.quantile(top)
+    return plots.tint(picture, ((values - low) / (high - low).clamp(min=1e-12)).clamp(max=1), COLOURS)
+
+
+def per_picture(table: pd.DataFrame, kind: str, measure: str, fill: str) -> pd.DataFrame:
+    """A measure of deletion or retention: rows (network, image), columns methods, draws averaged."""
+    return per_image(table, f"{kind}_{measure}", fill=fill, by=["network", "image"])
+
+
+def mean_with_interval(values: pd.Series[float], labels: NDArray[np.int64], **resampling: int) -> Interval:
+    """Mean and interval over people and networks of a series indexed by (network, image); `labels` are the images'."""
+    number, image = (values.index.get_level_values(level) for level in ("network", "image"))
+    return crossed_interval(values, labels[image], number, **resampling)
+
+
+def result_rows(table: pd.DataFrame, fill: str, mean: Mean, titles: Mapping[Any, str]) -> list[dict[str, Any]]:
+    """Rows for a reader: how far margin and confidence fall under one fill, the best in deletion first."""
+    margins = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
+    points = {kind: per_picture(table, kind, "drop_points", fill) for kind in SIGN}
+    return [
+        {"method": titles[name]}
+        | {f"{kind}: margin falls by": mean(margins[kind][name]) for kind in SIGN}
+        | {f"{kind}: confidence drop, points": in_text(mean(points[kind][name]), 1) for kind in SIGN}
+        for name in margins["deletion"].mean().sort_values(ascending=False).index
+    ]
+
+
+def slow_results(
+    table: pd.DataFrame, fills: Sequence[str], names: Sequence[str], mean: Mean
+) -> dict[tuple[str, ...], Any]:
+    """How far the margin falls by each method and SDD (sum) less it, for a results file: {(fill, name, ...): ...}."""
+    found: dict[tuple[str, ...], Any] = {}
+    for fill, name in product(fills, names):
+        found[fill, name, "pictures"] = table["image"].nunique()
+        found[fill, name, "networks"] = table["network"].nunique()
+        falls = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
+        for kind, wide in falls.items():
+            found[fill, name, kind] = mean(wide[name])
+        for kind, wide in falls.items():
+            found[fill, name, "sdd_sum_minus", kind] = mean(wide["sdd_sum"] - wide[name])
+    return found
+
+
+def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict[str, str]]:
+    """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
+        row = rows.setdefault(one["method"], {"SDD (sum) minus": titles[one["method"]]})
+        row[f"{one['kind']}, {one['fill']}"] = f"{in_text(one, signed=True)}, **{one['verdict']}**"
+    return list(rows.values())
+
+
+def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:
+    """What all fills together say of SDD in one kind: "better than A, B and worse than C"."""
+    verdicts = compared[compared["kind"] == kind].groupby("method")["verdict"].agg(set)
+    named = {
+        word: [titles[name] for name, found in verdicts.items() if found == {word}] for word in ("better", "worse")
+    }
+    said = " and ".join(f"{word} than {', '.join(names)}" for word, names in named.items() if names)
+    return f"in {kind} SDD (sum) is {said or 'neither better nor worse than any'}"
+
+
+def mean_ranks(
+    table: pd.DataFrame, fills: Sequence[str], left_out: Collection[str], mean: Mean, titles: Mapping[Any, str]
+) -> pd.DataFrame:
+    """Mean rank of each method by the fall of the margin over all `fills`, 1 the best, for `figures.interval_plot`."""
+    rows = []
+    for kind, sign in SIGN.items():
+        first, *rest = (per_picture(table, kind, "margin_drop", fill) for fill in fills)
+        total = sum(rest, start=first).drop(columns=list(left_out))
+        placed = pd.DataFrame(rankdata(-sign * total.to_numpy(), axis=1), total.index, total.columns)
+        rows += [
+            {"method": titles[name], "measure": f"{kind}, rank", **mean(placed[name])._asdict()} for name in placed
+        ]
+    ranked = pd.DataFrame(rows)
+    order = ranked.groupby("method")["value"].mean().sort_values().index
+    return ranked.set_index("method").loc[order].reset_index().sort_values("measure", kind="stable")
+
+
+def same_rankings(maps: Mapping[str, Tensor], shared: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs of methods that rank all pixels of all pictures alike, up to rounding.
+
+    `maps` are method -> (n, H, W); `shared` is the share of the highest pixels that two methods have in common, which
+    rules most pairs out.
+    """
+    close = [pair for pair in combinations(maps, 2) if shared[pair[0]][pair[1]] > 0.999]
+
+    def alike(a: str, b: str) -> bool:
+        both = zip(maps[a].flatten(1), maps[b].flatten(1), strict=True)
+        return min(float(spearmanr(x, y).statistic) for x, y in both) > 0.99999
+
+    return [pair for pair in close if alike(*pair)]
 
 
 def clones(regions: Sequence[Mapping[str, NDArray[np.bool_]]], *, least: float = 0.999) -> dict[str, str]:

@@ -8,7 +8,8 @@ part where we exchange it, asks about one class where we ask about two, and leav
 correlation where we count them.
 
 A *case* is one picture and one rival; P parts are ranked. The scores, and what a negative value of a map means to
-each, are in `xfrlib.evaluation.part_scores`."""
+each, are in `studies.part_scores`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,6 @@ from madefaces.people import (
     render,
     swap_parts,
 )
-from studies.pair_maps import contrast_maps as pair_maps
 from studies.part_scores import (
     attainable_correlation,
     concordance,
@@ -40,7 +40,6 @@ from studies.part_scores import (
     rank_correlation,
 )
 from xfrlib.prediction import all_logits, log_odds
-from xfrlib.sdd import DEFAULT, Divergence
 
 FRACTIONS = (0.05, 0.1, 0.2)
 
@@ -231,26 +230,6 @@ def _paint(truth: PartImportance, values: Tensor) -> Tensor:
     area = truth.masks.sum(dim=(2, 3)).double()
     size, part = torch.where(truth.masks, area[:, :, None, None], torch.inf).min(dim=1)
     return torch.where(size.isinf(), 0, values.gather(1, part.flatten(1)).view_as(size))
-
-
-def case_maps(
-    model: nn.Module,
-    truth: PartImportance,
-    *,
-    batch_size: int = 32,
-    forms: Sequence[str] = ("sum",),
-    divergence: Divergence = DEFAULT,
-) -> dict[str, Tensor]:
-    """`studies.pair_maps.contrast_maps` of every case, from one forward pass a picture: each (cases, H, W)."""
-    return pair_maps(
-        model,
-        truth.images,
-        truth.classes,
-        truth.pictures,
-        batch_size=batch_size,
-        forms=forms,
-        divergence=divergence,
-    )
 
 
 def score_maps(

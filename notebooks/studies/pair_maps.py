@@ -1,4 +1,4 @@
-"""Maps of "why t and not c" of the last layer, for many pairs of classes from one forward pass a picture."""
+"""Chapter 8: maps of "why t and not c" for many pairs of classes, and the layer in which another map is made."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.explainers import explain_with
+from xfrlib.explainers.earlier_layers import blocks_with_cells
 from xfrlib.explanation import explain_features
 from xfrlib.geometry import upsampled
+from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import as_floats
+from xfrlib.profile import did_you_mean
+from xfrlib.run import ParameterError
 from xfrlib.sdd import DEFAULT, Divergence
+
+CONTRAST = {  # what is compared, and how a reader sees it
+    "sdd": "SDD (sum = product)",
+    "local_softmax": "SDD (local softmax)",
+    "exp_cam": "exp(CAM)",
+    "difference": "difference = Finer-CAM",
+    "cam": "CAM = Grad-CAM",
+    "layercam": "LayerCAM",
+    "saliency": "saliency",
+    "guided_backpropagation": "guided backpropagation",
+}
 
 
 @torch.no_grad()
@@ -66,3 +82,52 @@ def contrast_maps(
         for name, value in made.items():
             found.setdefault(name, []).append(value.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def compared_maps(
+    model: FaceClassifier,
+    images: Tensor,
+    classes: Tensor,
+    *,
+    divergence: Divergence = DEFAULT,
+    batch_size: int = 64,
+) -> dict[str, Tensor]:
+    """Every map of `CONTRAST`, in its order, of the first class against the second: each (n, H, W) float, on the CPU.
+
+    Parameters
+    ----------
+    model : FaceClassifier
+        In evaluation mode.
+    images : Tensor
+        (n, 3, H, W) uint8 RGB.
+    classes : Tensor
+        (n, 2) integers.
+    divergence : Divergence
+        Its delta is that of exp(CAM) too.
+    batch_size : int
+        Of the explainers that take a gradient.
+    """
+    maps = contrast_maps(model, images, classes, forms=("sum", "local_softmax"), divergence=divergence)
+    sharp = divergence.delta * maps["cam"]
+    maps["exp_cam"] = (sharp - sharp.amax(dim=(1, 2), keepdim=True)).exp()
+    pictures = as_floats(images)
+    for name in CONTRAST:
+        if name not in maps:
+            maps[name] = explain_with(
+                name, model, pictures, classes, output="contrast", batch_size=batch_size, progress=False
+            )
+    return {name: maps[name] for name in CONTRAST}
+
+
+def middle_layer(model: FaceClassifier, name: str, side: int, device: torch.device) -> str:
+    """The module called `name`, or, if that is empty, the first block of the backbone with cells of 8 pixels.
+
+    Raises `ParameterError` for pictures of `side` pixels where there is no such module.
+    """
+    fine = blocks_with_cells(model, torch.zeros(1, 3, side, side, device=device), side // 8)
+    known = [other for other, _ in model.named_modules() if other.count(".") <= 2]
+    if name not in ("", *known):
+        raise ParameterError(f"layer = {name!r}: the classifier has no such module{did_you_mean(name, known)}")
+    if not name and not fine:
+        raise ParameterError("no block of the backbone has cells of 8 pixels: name one as the parameter layer")
+    return name or fine[0]

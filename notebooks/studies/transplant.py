@@ -13,7 +13,7 @@ to *find* an explanation, in feature maps; here the region is given, pixels are 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from studies.part_scores import energy_in
+from studies.score_tables import Found
+from xfrlib.intervals import Interval
 from xfrlib.prediction import all_logits, log_odds
+from xfrlib.tables import in_text
 
 ALIGNED = 112  # side of the alignment in which the regions are given
 REGIONS = {  # left, top, right, bottom in pixels of the alignment, of the half-transparent line
@@ -34,6 +37,7 @@ REGIONS = {  # left, top, right, bottom in pixels of the alignment, of the half-
 }
 FEATHER = 3.0  # standard deviation of the soft edge, in pixels of the alignment
 RIVAL_KINDS = ("look-alike", "stranger")
+MOVES = {"inflow": "inflow", "auc": "AUC", "energy": "energy", "pointing": "pointing game"}  # scores, for a reader
 
 
 def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather: float = FEATHER) -> Tensor:
@@ -98,7 +102,7 @@ def choose_cases(
     Returns
     -------
     A row per case: `picture`, `donor` (a picture of the rival) and `own` (another picture of the target), as positions
-    in `labels`; `target`, `rival`; `kind`, one of `KINDS`; `part`.
+    in `labels`; `target`, `rival`; `kind`, one of `RIVAL_KINDS`; `part`.
 
     Raises
     ------
@@ -294,3 +298,36 @@ def score_transplants(
             )
         )
     return pd.concat(rows, ignore_index=True)
+
+
+def prior_changes(regions: Tensor) -> dict[str, Tensor]:
+    """Two changes that know nothing of the part, for regions (n, H, W): the same everywhere, and a hill at the centre.
+
+    Both are (n, H, W); the hill is a Gaussian whose standard deviation is a quarter of the picture.
+    """
+    y, x = (torch.linspace(-2, 2, length) for length in regions.shape[1:])
+    hill = torch.exp(-(y[:, None] ** 2 + x**2) / 2).expand(len(regions), -1, -1)
+    return {"uniform": torch.ones_like(hill), "centre": hill}
+
+
+def move_rows(scores: Found, above_seam: Found, kind: str, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows for a reader: whether each map moved for the part of a `kind` of rival, and for the control.
+
+    `scores` has the means of `inflow` and `auc`, those of the control (`seam_inflow`, `seam_auc`), `energy` and
+    `pointing`; `above_seam` the differences of the first two to the control, for maps that can differ from it.
+    """
+
+    def mean(found: Interval) -> str:
+        return in_text(found).partition(" [")[0]
+
+    rows = []
+    for name, title in titles.items():
+        row: dict[str, Any] = {"map": title}
+        for score in ("inflow", "auc"):
+            difference = above_seam.get((kind, name, score))
+            row[MOVES[score]] = mean(scores[kind, name, score])
+            row[f"{MOVES[score]}, control"] = mean(scores[kind, name, f"seam_{score}"]) if difference else ""
+            row[f"{MOVES[score]}, difference"] = difference or ""
+        row |= {f"{MOVES[score]}, beyond the control": scores[kind, name, score] for score in ("energy", "pointing")}
+        rows.append(row)
+    return rows

@@ -1,0 +1,116 @@
+"""Chapter 7's study: maps by name, ranks, verdicts and the rounds of the inpainting game."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from studies import explainers_compared as study
+from studies.inpainting import one_round
+from xfrlib import FaceClassifier
+from xfrlib.intervals import crossed_interval
+
+TITLES = {"sdd_sum": "SDD (sum)", "cam": "CAM", "rise": "RISE"}
+LABELS = np.array([0, 0, 1, 1])
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Four pictures on two networks: SDD falls deepest in deletion, RISE least in retention."""
+    rows = []
+    for network in (0, 1):
+        for image in range(4):
+            for place, method in enumerate(TITLES):
+                row = {"network": network, "image": image, "method": method, "fill": "grey"}
+                for measure in ("margin_drop", "drop_points"):
+                    row |= {f"deletion_{measure}": 9.0 - place + image, f"retention_{measure}": 5.0 - place + image}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def mean() -> study.Mean:
+    return partial(study.mean_with_interval, labels=LABELS, resamples=200, seed=0)
+
+
+def test_a_mean_goes_over_people_and_networks(table: pd.DataFrame, mean: study.Mean) -> None:
+    falls = study.per_picture(table, "deletion", "margin_drop", "grey")
+    assert falls.shape == (8, 3) and list(falls.index.names) == ["network", "image"]
+    expected = crossed_interval(falls["cam"], [0, 0, 1, 1] * 2, [0] * 4 + [1] * 4, resamples=200)
+    assert mean(falls["cam"]) == expected
+
+
+def test_rows_come_best_first_and_slow_methods_stand_beside_sdd(table: pd.DataFrame, mean: study.Mean) -> None:
+    rows = study.result_rows(table, "grey", mean, TITLES)
+    assert [row["method"] for row in rows] == list(TITLES.values())
+    assert rows[0]["deletion: margin falls by"].value == 10.5
+    found = study.slow_results(table, ["grey"], ["rise"], mean)
+    assert found["grey", "rise", "pictures"] == 4 and found["grey", "rise", "networks"] == 2
+    assert tuple(found["grey", "rise", "sdd_sum_minus", "deletion"]) == (2, 2, 2)
+
+
+def test_ranks_leave_clones_out_and_the_smaller_fall_is_better_in_retention(
+    table: pd.DataFrame, mean: study.Mean
+) -> None:
+    ranked = study.mean_ranks(table, ["grey", "grey"], ["cam"], mean, TITLES)
+    values = ranked.set_index(["measure", "method"])["value"]
+    assert values["deletion, rank"].to_dict() == {"SDD (sum)": 1, "RISE": 2}
+    assert values["retention, rank"].to_dict() == {"SDD (sum)": 2, "RISE": 1}
+
+
+def test_verdicts_in_words_need_all_fills() -> None:
+    compared = pd.DataFrame(
+        [
+            {"fill": fill, "kind": "deletion", "method": method, "value": 1, "low": 0, "high": 2, "verdict": word}
+            for method, words in {"rise": ("better", "better"), "cam": ("worse", "undecided")}.items()
+            for fill, word in zip(("black", "mean"), words, strict=True)
+        ]
+    )
+    assert study.in_words(compared, "deletion", TITLES) == "in deletion SDD (sum) is better than RISE"
+    assert study.in_words(compared[:0], "deletion", TITLES).endswith("neither better nor worse than any")
+    cam, rise = study.verdict_rows(compared, TITLES)
+    assert list(rise) == ["SDD (sum) minus", "deletion, black", "deletion, mean"]
+    assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
+
+
+def test_the_same_ranking_whatever_the_scale() -> None:
+    one = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    maps = {"one": one, "twice": 2 * one + 1, "other": one.flip(1)}
+    shared = pd.DataFrame(1.0, index=list(maps), columns=list(maps))
+    assert study.same_rankings(maps, shared) == [("one", "twice")]
+    assert study.same_rankings(maps, shared - 0.5) == []
+
+
+def test_a_tinted_map_ends_at_its_quantile() -> None:
+    picture, values = torch.full((3, 8, 8), 0.5), torch.arange(64.0).view(8, 8)
+    whole, cut = study.tinted("cam", picture, values), study.tinted("cam", picture, values, top=0.5)
+    assert whole.shape == cut.shape == (8, 8, 3)
+    assert (cut[4:] == cut[7, 7]).all() and not (whole[4:] == whole[7, 7]).all()
+    assert not np.allclose(study.tinted("sdd_sum", picture, values), whole), "its logarithm is undone"
+
+
+def test_a_round_of_the_inpainting_game() -> None:
+    class Means(torch.nn.Module):
+        out_channels, name = 3, "means"
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+    model = FaceClassifier(Means(), 3, seed=0).eval()
+    model.head.weight.data = torch.eye(3)
+    model.head.bias.data.zero_()
+    probe, twin = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
+    probe[0], twin[0], twin[1, :2] = 0.1, 0.1, 1.0  # the twin is green above
+
+    def play(values: torch.Tensor, probe: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+        return torch.where(values > 0, twin, probe), float(values.mean()), 0.5
+
+    above = torch.zeros(4, 4)
+    above[:2] = 1
+    rows, pasted = one_round(play, model, {"above": above, "below": 1 - above}, probe, twin, torch.tensor([0, 1]))
+    assert rows.to_dict("list") == {
+        "method": ["above", "below"], "found": [0.5, 0.5], "area": [0.5, 0.5], "turned": [True, False],
+    }  # fmt: skip
+    assert torch.equal(pasted["above"], twin) and torch.equal(pasted["below"], probe)
