@@ -39,13 +39,13 @@ _GIVE_UP_AFTER = 3  # pictures in a row for which a host took no connection
 class Policy:
     """How hard to try. Times in seconds."""
 
-    workers: int = 16  # requests under way; each may hold max_bytes in memory
-    per_host: int = 2  # of them to one host
-    timeout: float = 15.0  # longest silence: until there is a connection, and between two pieces of an answer
-    deadline: float = 120.0  # longest time for one request with its redirects; a slower answer is not asked for again
-    retries: int = 3  # after silence, a broken connection, 408, 429 or 5xx
-    backoff: float = 1.0  # before the first retry; doubles each time, plus up to as much at random
-    max_wait: float = 60.0  # longest pause; a server that asks for a longer one has refused
+    workers: int = 16  #: requests under way; each may hold max_bytes in memory
+    per_host: int = 2  #: of them to one host
+    timeout: float = 15.0  #: longest silence: until there is a connection, and between two pieces of an answer
+    deadline: float = 120.0  #: longest time for one request with its redirects; a slower answer is not asked for again
+    retries: int = 3  #: after silence, a broken connection, 408, 429 or 5xx
+    backoff: float = 1.0  #: before the first retry; doubles each time, plus up to as much at random
+    max_wait: float = 60.0  #: longest pause; a server that asks for a longer one has refused
     max_bytes: int = 32 << 20
     max_redirects: int = 5
     user_agent: str = "xfrlib (research; pictures by list)"
@@ -128,8 +128,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 @dataclass
 class _Host:
-    not_before: float = 0.0  # on the monotonic clock: until then the host asked to be left alone
-    failures: int = 0  # pictures in a row for which there was no connection
+    not_before: float = 0.0  #: on the monotonic clock: until then the host asked to be left alone
+    failures: int = 0  #: pictures in a row for which there was no connection
     gone: Outcome | None = None
 
 
@@ -139,7 +139,7 @@ class _Run:
     rules: Policy
     keep_changed: bool
     bar: Any
-    answered: bool = False  # some server has answered: there is a network
+    answered: bool = False  #: some server has answered: there is a network
     done: Counter[str] = field(default_factory=Counter)
 
     async def all(self, jobs: dict[tuple[str, str], list[str]]) -> None:

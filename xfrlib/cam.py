@@ -61,9 +61,9 @@ def centred(weight: Tensor) -> Tensor:
 class PooledFeatures:
     """What a network that ends in average pooling and one linear layer yields in one forward pass."""
 
-    features: Tensor  # (B, C, h, w)
-    logits: Tensor  # (B, N)
-    weight: Tensor  # (N, C)
+    features: Tensor  #: (B, C, h, w)
+    logits: Tensor  #: (B, N)
+    weight: Tensor  #: (N, C)
 
     def maps(self, classes: Tensor, *, centre: bool = True) -> Tensor:
         """`class_activation_maps` of `classes` (B, K), of centred weights unless `centre` is False: (B, K, h, w)."""

@@ -19,12 +19,12 @@ Classes = int | Sequence[int] | Tensor
 class Explanation:
     """Why each of B pictures was given its class. K classes are compared, the target first."""
 
-    classes: Tensor  # (B, K) int64
-    probabilities: Tensor  # (B, K) softmax probabilities of those classes, in [0, 1]
-    logits: Tensor  # (B, N) of all classes
-    cams: Tensor  # (B, K, h, w) signed, in units of the logit
-    sdd: Tensor  # (B, H, W) in [0, 1], the largest value of each picture is 1: to look at
-    log_sdd: Tensor  # (B, H, W) at most 0: to rank pixels by
+    classes: Tensor  #: (B, K) int64
+    probabilities: Tensor  #: (B, K) softmax probabilities of those classes, in [0, 1]
+    logits: Tensor  #: (B, N) of all classes
+    cams: Tensor  #: (B, K, h, w) signed, in units of the logit
+    sdd: Tensor  #: (B, H, W) in [0, 1], the largest value of each picture is 1: to look at
+    log_sdd: Tensor  #: (B, H, W) at most 0: to rank pixels by
 
 
 def explain(

@@ -55,63 +55,63 @@ class Profile:
 
     name: str
     title: str
-    # data
-    # "synthetic": made faces, rendered on the spot; "folder": <data root>/<folder>/<identity>/<picture>
+    #: data
+    #: "synthetic": made faces, rendered on the spot; "folder": <data root>/<folder>/<identity>/<picture>
     dataset: Annotated[str, _one_of("synthetic", "folder")]
     folder: str = ""
-    shows_real_people: bool = True  # the site carries a banner and the publishing workflow refuses it
+    shows_real_people: bool = True  #: the site carries a banner and the publishing workflow refuses it
     publishable: bool = False
-    families: Count = 10  # synthetic only: families of look-alikes
-    family_size: Count = 3  # synthetic only: members of a family
-    pictures_per_identity: Part = 40  # synthetic only
-    min_images: Part = 10  # identities with fewer usable pictures are left out
-    max_images: int | None = None  # pictures of one identity above this number are left out
-    identities: int | None = None  # how many the folder should hold; another number is reported before a run
-    pictures: int | None = None  # likewise
-    fractions: tuple[Share, ...] = (0.8, 0.1, 0.1)  # train, validation, test; per identity, held-out parts rounded up
+    families: Count = 10  #: synthetic only: families of look-alikes
+    family_size: Count = 3  #: synthetic only: members of a family
+    pictures_per_identity: Part = 40  #: synthetic only
+    min_images: Part = 10  #: identities with fewer usable pictures are left out
+    max_images: int | None = None  #: pictures of one identity above this number are left out
+    identities: int | None = None  #: how many the folder should hold; another number is reported before a run
+    pictures: int | None = None  #: likewise
+    fractions: tuple[Share, ...] = (0.8, 0.1, 0.1)  #: train, validation, test; per identity, held-out parts rounded up
     # model and fine-tuning
     backbone: str = "slim"
-    # "builtin": weights inside xfrlib; "hub:<owner>/<name>": from the Hugging Face Hub; "": random; else a path below
-    # the data root
+    #: "builtin": weights inside xfrlib; "hub:<owner>/<name>": from the Hugging Face Hub; "": random; else a path below
+    #: the data root
     checkpoint: str = "builtin"
     epochs: Count = 20
     batch_size: Annotated[int, _least(2, ": one picture gives BatchNorm poor statistics")] = 64
-    learning_rate: Positive = 0.005  # of the head, and of the backbone unless the next line says otherwise
+    learning_rate: Positive = 0.005  #: of the head, and of the backbone unless the next line says otherwise
     backbone_learning_rate: Positive | None = None
     weight_decay: Annotated[float, _least(0)] = 0.01
     lr_step: Count = 10
     lr_gamma: Positive = 0.1
-    augmentation: Annotated[str, _one_of(*AUGMENTATIONS)] = "flip"  # how training pictures are changed at random
-    accumulation: Count = 1  # parts of a batch that go through the network one after the other, to save memory
-    freeze: Annotated[str, _one_of(*FREEZES)] = "nothing"  # what does not learn; batchnorm: its statistics
-    precision: Annotated[str, _one_of(*PRECISIONS)] = "auto"  # of training; auto: bf16 where the device has it
-    compile: bool = False  # torch.compile the network for training
-    num_workers: Annotated[int, _least(0)] = 0  # processes that read pictures beside each training process
+    augmentation: Annotated[str, _one_of(*AUGMENTATIONS)] = "flip"  #: how training pictures are changed at random
+    accumulation: Count = 1  #: parts of a batch that go through the network one after the other, to save memory
+    freeze: Annotated[str, _one_of(*FREEZES)] = "nothing"  #: what does not learn; batchnorm: its statistics
+    precision: Annotated[str, _one_of(*PRECISIONS)] = "auto"  #: of training; auto: bf16 where the device has it
+    compile: bool = False  #: torch.compile the network for training
+    num_workers: Annotated[int, _least(0)] = 0  #: processes that read pictures beside each training process
     seed: Annotated[int, _least(0)] = 0
-    networks: Count = 1  # fine-tunings that differ in the seed alone (seed, seed + 1, ...)
+    networks: Count = 1  #: fine-tunings that differ in the seed alone (seed, seed + 1, ...)
     # explanation
-    top_k: Annotated[int, _least(2, ": the target class and one rival")] = 5  # classes compared, the target among them
+    top_k: Annotated[int, _least(2, ": the target class and one rival")] = 5  #: classes compared, the target among them
     delta: Positive = 1.0
-    scale: Positive = 1.0  # k of the scale s
+    scale: Positive = 1.0  #: k of the scale s
     scale_min: Positive = 1.0
     scale_max: float = 50.0
     form: Annotated[str, _one_of(*FORMS)] = "sum"
     centre: bool = True
     # evaluation
-    fraction: Share = 0.2  # share of the pixels that is deleted or retained
+    fraction: Share = 0.2  #: share of the pixels that is deleted or retained
     fills: Fills = ("black",)
-    draws: Count = 5  # draws of every random control
-    resamples: Annotated[int, _least(100, " for an interval to mean anything")] = 2000  # of the bootstrap
+    draws: Count = 5  #: draws of every random control
+    resamples: Annotated[int, _least(100, " for an interval to mean anything")] = 2000  #: of the bootstrap
     eval_batch_size: Count = 64
     # the chapters that compare: test pictures of each network, stratified over people; None is all of them
-    fast_pictures: Annotated[int, _least(1, ", or empty")] | None = None  # for methods that cost a few passes
-    slow_pictures: Annotated[int, _least(0)] = 100  # for Score-CAM, LIME, KernelSHAP and RISE; 0 leaves them out
-    curve_pictures: Count = 60  # for the curves over all shares
-    tuning_pictures: Count = 40  # validation pictures on which settings are chosen
-    judging_fills: Fills = ("black", "blur")  # judge what was chosen with grey
-    gallery_subjects: Count = 20  # people who get a page in the gallery
+    fast_pictures: Annotated[int, _least(1, ", or empty")] | None = None  #: for methods that cost a few passes
+    slow_pictures: Annotated[int, _least(0)] = 100  #: for Score-CAM, LIME, KernelSHAP and RISE; 0 leaves them out
+    curve_pictures: Count = 60  #: for the curves over all shares
+    tuning_pictures: Count = 40  #: validation pictures on which settings are chosen
+    judging_fills: Fills = ("black", "blur")  #: judge what was chosen with grey
+    gallery_subjects: Count = 20  #: people who get a page in the gallery
     # the whole
-    hours: Positive = 24.0  # a run that would take longer is refused before it starts
+    hours: Positive = 24.0  #: a run that would take longer is refused before it starts
 
     def __post_init__(self) -> None:
         for field, hint in get_type_hints(type(self), include_extras=True).items():

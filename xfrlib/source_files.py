@@ -22,9 +22,9 @@ _MODULE, _FILE = re.compile(r"\w+(\.\w+)+"), re.compile(r"(?!.*\*\*)[\w*.-]+\.\w
 
 
 class _Source(NamedTuple):
-    uses: frozenset[str]  # dotted names, absolute
-    binds: dict[str, set[str]]  # a name that an import makes -> what it stands for
-    texts: frozenset[str]  # strings; a formatted value is "*" in them
+    uses: frozenset[str]  #: dotted names, absolute
+    binds: dict[str, set[str]]  #: a name that an import makes -> what it stands for
+    texts: frozenset[str]  #: strings; a formatted value is "*" in them
 
 
 def source_files(*modules: str | ModuleType, code: str = "", folders: Sequence[Path] = ()) -> list[Path]:

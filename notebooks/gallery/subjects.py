@@ -50,8 +50,8 @@ class Subject(NamedTuple):
     """Somebody who has a page in the gallery."""
 
     identity: str
-    page: str  # name of the page's files, without suffix
-    family: int | None  # None: of a photograph nobody knows the look-alikes
+    page: str  #: name of the page's files, without suffix
+    family: int | None  #: None: of a photograph nobody knows the look-alikes
 
 
 def page_name(identity: str) -> str:
@@ -189,10 +189,10 @@ def sample_faces(
 class KnownParts(NamedTuple):
     """The parts of n pictures of made faces."""
 
-    names: tuple[str, ...]  # P parts, the background among them
-    masks: Tensor  # (n, P, H, W) bool
-    differs: tuple[str, ...]  # the parts that set the person apart from the family
-    region: Tensor  # (n, H, W) bool, their pixels; all False where they cannot be seen
+    names: tuple[str, ...]  #: P parts, the background among them
+    masks: Tensor  #: (n, P, H, W) bool
+    differs: tuple[str, ...]  #: the parts that set the person apart from the family
+    region: Tensor  #: (n, H, W) bool, their pixels; all False where they cannot be seen
 
 
 def known_parts(

@@ -50,14 +50,14 @@ _CASE = ("picture", "seed", "target", "rival", "kind", "correct")
 class PartImportance(NamedTuple):
     """What the parts of n pictures are worth against R rivals each. Cases are numbered picture * R + rival."""
 
-    table: pd.DataFrame  # a row per case and part, in this order: see `part_importance`
+    table: pd.DataFrame  #: a row per case and part, in this order: see `part_importance`
     parts: tuple[str, ...]
-    images: Tensor  # (n, 3, H, W) uint8 RGB, the pictures as they are
-    masks: Tensor  # (n * R, P, H, W) bool: pixels that show the part before or after the exchange
-    importance: Tensor  # (n * R, P) float64, log-odds lost
-    differs: Tensor  # (n * R, P) bool
-    pictures: Tensor  # (n * R,) int64, the picture of each case
-    classes: Tensor  # (n * R, 2) int64, target and rival of each case
+    images: Tensor  #: (n, 3, H, W) uint8 RGB, the pictures as they are
+    masks: Tensor  #: (n * R, P, H, W) bool: pixels that show the part before or after the exchange
+    importance: Tensor  #: (n * R, P) float64, log-odds lost
+    differs: Tensor  #: (n * R, P) bool
+    pictures: Tensor  #: (n * R,) int64, the picture of each case
+    classes: Tensor  #: (n * R, 2) int64, target and rival of each case
 
     @property
     def region(self) -> Tensor:

@@ -39,9 +39,9 @@ GLASSES = (
 class Planted(NamedTuple):
     """n pictures in two versions that differ in the sign alone."""
 
-    without: NDArray[np.uint8]  # (n, 112, 112, 3) RGB
-    with_sign: NDArray[np.uint8]  # (n, 112, 112, 3) RGB
-    mask: NDArray[np.bool_]  # (n, 112, 112), True exactly where the two can differ
+    without: NDArray[np.uint8]  #: (n, 112, 112, 3) RGB
+    with_sign: NDArray[np.uint8]  #: (n, 112, 112, 3) RGB
+    mask: NDArray[np.bool_]  #: (n, 112, 112), True exactly where the two can differ
 
 
 def plant(people: Sequence[Identity], seeds: Sequence[int], sign: str = "corner") -> Planted:

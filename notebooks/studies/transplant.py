@@ -149,12 +149,12 @@ def choose_cases(
 class Transplants(NamedTuple):
     """The pictures of n cases, and the regions in which they were changed."""
 
-    cases: pd.DataFrame  # see `choose_cases`
-    images: Tensor  # (n, 3, H, W) uint8, A as he is
-    transplanted: Tensor  # (n, 3, H, W) uint8, with B's part
-    control: Tensor  # (n, 3, H, W) uint8, with the same part of another picture of A
-    regions: Tensor  # (n, H, W) bool, where the part is at least half opaque
-    classes: Tensor  # (n, 2) int64: B, who is explained, against A
+    cases: pd.DataFrame  #: see `choose_cases`
+    images: Tensor  #: (n, 3, H, W) uint8, A as he is
+    transplanted: Tensor  #: (n, 3, H, W) uint8, with B's part
+    control: Tensor  #: (n, 3, H, W) uint8, with the same part of another picture of A
+    regions: Tensor  #: (n, H, W) bool, where the part is at least half opaque
+    classes: Tensor  #: (n, 2) int64: B, who is explained, against A
 
     def select(self, rows: ArrayLike) -> Transplants:
         """The cases at `rows` (positions, or a mask)."""

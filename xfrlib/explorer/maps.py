@@ -23,14 +23,14 @@ RIVALS = ("most probable", "look-alikes", "by hand")
 class Settings(Divergence):
     """What one map and its mask are made with, beside the constants of SDD."""
 
-    target: int | None = None  # None: the predicted class
-    rivals: str = "most probable"  # one of RIVALS
-    chosen: tuple[int, ...] = ()  # the rivals picked by hand
-    top_k: int = 5  # classes compared, the target among them
+    target: int | None = None  #: None: the predicted class
+    rivals: str = "most probable"  #: one of RIVALS
+    chosen: tuple[int, ...] = ()  #: the rivals picked by hand
+    top_k: int = 5  #: classes compared, the target among them
     centre: bool = True
-    resolution: str = "after"  # the exponential is taken after the upsampling of the CAMs, or before it
-    fraction: float = 0.2  # share of the pixels that is deleted or retained
-    fill: str = "black"  # what replaces them
+    resolution: str = "after"  #: the exponential is taken after the upsampling of the CAMs, or before it
+    fraction: float = 0.2  #: share of the pixels that is deleted or retained
+    fill: str = "black"  #: what replaces them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,10 +45,10 @@ class Maps:
 
     row: int
     settings: Settings
-    classes: list[int]  # those compared, the target first
+    classes: list[int]  #: those compared, the target first
     explanation: Explanation
-    scale: float  # the factor s of the target's map
-    mask: Tensor  # (1, H, W) bool
+    scale: float  #: the factor s of the target's map
+    mask: Tensor  #: (1, H, W) bool
 
     def __str__(self) -> str:
         return f"{self.settings.form.replace('_', ' ')}, δ {self.settings.delta:.3g}, s {self.scale:.3g}"
@@ -58,10 +58,10 @@ class Maps:
 class Answers:
     """What the network says of the picture without the masked pixels and of these alone."""
 
-    pictures: dict[str, Tensor]  # "deletion" and "retention": (3, H, W)
-    chances: dict[str, Tensor]  # "picture", "deletion" and "retention": (N,) probabilities
-    measures: dict[str, float]  # a row of `deletion_retention`
-    verdict: Judgement | None  # whether the map should be shown; None if the target is not the predicted class
+    pictures: dict[str, Tensor]  #: "deletion" and "retention": (3, H, W)
+    chances: dict[str, Tensor]  #: "picture", "deletion" and "retention": (N,) probabilities
+    measures: dict[str, float]  #: a row of `deletion_retention`
+    verdict: Judgement | None  #: whether the map should be shown; None if the target is not the predicted class
 
 
 class Remembered(nn.Module):

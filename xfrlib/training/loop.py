@@ -43,11 +43,11 @@ class FineTuning:
     history: pd.DataFrame
     best_epoch: int
     best_validation_accuracy: float
-    device: str  # this and the next two: of the last epoch trained
-    precision: str  # "bf16" or "fp32", what the training steps used; evaluation is always fp32
+    device: str  #: this and the next two: of the last epoch trained
+    precision: str  #: "bf16" or "fp32", what the training steps used; evaluation is always fp32
     processes: int
-    resumed_from: int  # epochs that were found done in the checkpoint; 0 for a run from the start
-    note: str  # what was done with the checkpoint
+    resumed_from: int  #: epochs that were found done in the checkpoint; 0 for a run from the start
+    note: str  #: what was done with the checkpoint
 
 
 def make_accelerator(device: torch.device | str | None) -> Accelerator:
