@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from xfrlib.prediction import in_evaluation
+
 
 def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     r"""Signed class activation maps of several classes from one feature map, in one contraction.
@@ -78,12 +80,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     what it does, not by its name: it is the last 4-dimensional output of a module whose mean over positions equals the
     input of the last linear layer.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The network.
-    images : Tensor
-        (B, 3, H, W), as `model` expects them.
+    `images` is (B, 3, H, W), as `model` expects them.
 
     Raises
     ------
@@ -103,25 +100,18 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
         pooled.append(inputs[0])
 
     def keep_map(_: nn.Module, __: object, output: object) -> None:
-        if (
-            isinstance(output, Tensor)
-            and output.ndim == 4
-            and output.shape[1] == linear.in_features
-            and output[0, 0].numel() > 1
-        ):
-            maps.append(output)
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == linear.in_features:
+            if output[0, 0].numel() > 1:
+                maps.append(output)
 
-    modes = {module: module.training for module in model.modules()}
     handles = [linear.register_forward_pre_hook(keep_input)]
-    handles += [module.register_forward_hook(keep_map) for module in modes]
+    handles += [module.register_forward_hook(keep_map) for module in model.modules()]
     try:
-        model.eval()
-        logits = model(images)
+        with in_evaluation(model):
+            logits = model(images)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     if not pooled or logits.ndim != 2 or logits.shape[1] != linear.out_features:
         raise ValueError(
             f"the last linear layer of {type(model).__name__} does not give its logits: "

@@ -58,11 +58,6 @@ def explain(
     divergence : Divergence
         The open constants of SDD.
 
-    Returns
-    -------
-    Explanation
-        Classes, their maps, and SDD.
-
     Raises
     ------
     ValueError
@@ -93,18 +88,9 @@ def explain_features(
     divergence: Divergence = DEFAULT,
     exponential: str = "after",
 ) -> Explanation:
-    """`explain` for a forward pass that has been made: another setting costs no new pass.
+    """`explain` for a forward pass that has been made, of pictures of `size` (H, W): another setting costs no new pass.
 
-    Parameters
-    ----------
-    pooled : PooledFeatures
-        What `xfrlib.cam.pooled_features` returned.
-    size : tuple of int
-        (H, W) of the pictures.
-    exponential : {"after", "before"}
-        Of SDD, taken after or before the upsampling; see `xfrlib.scaled_directed_divergence`.
-
-    The others are those of `explain`.
+    `exponential` is that of `xfrlib.scaled_directed_divergence`, the others are those of `explain`.
     """
     classes = select_classes(pooled.logits, top_k=top_k, target=target, competitors=competitors)
     cams = pooled.maps(classes, centre=centre)

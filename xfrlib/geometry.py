@@ -9,19 +9,9 @@ PADDINGS = {"reflect": "reflect", "edge": "replicate"}
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Lay maps over a picture: bilinear, with ``align_corners=False``.
+    """Maps (h, w), (B, h, w) or (B, K, h, w) laid over a picture of `size` (H, W), which takes the place of (h, w).
 
-    Parameters
-    ----------
-    maps : Tensor
-        (h, w), (B, h, w) or (B, K, h, w) float.
-    size : tuple of int
-        (H, W) of the picture.
-
-    Returns
-    -------
-    Tensor
-        The same with (H, W) in the place of (h, w).
+    Bilinear, with ``align_corners=False``.
     """
     batch = maps if maps.ndim == 4 else maps.unsqueeze(-3)
     batch = batch if batch.ndim == 4 else batch[None]

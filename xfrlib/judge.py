@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,23 +22,11 @@ if TYPE_CHECKING:
 
 
 def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = None) -> Tensor:
-    """What takes the place of removed pixels.
+    """What takes the place of removed pixels: images (B, 3, H, W) in [0, 1] -> the same shape.
 
-    Parameters
-    ----------
-    images : Tensor
-        (B, 3, H, W) float in [0, 1].
-    fill : {"black", "grey", "mean", "blur"} or Tensor
-        "black" is 0 in the picture (the paper's "replaced by 0" as we read it); "grey" is 0.5, the zero of a network
-        that takes [-1, 1]; "mean" is the colour `mean`; "blur" is the picture blurred by a Gaussian of a tenth of its
-        width. A tensor is the pictures themselves, (B, 3, H, W).
-    mean : Tensor, optional
-        (3,) mean colour of the training pictures.
-
-    Returns
-    -------
-    Tensor
-        (B, 3, H, W).
+    "black" is 0 in the picture (the paper's "replaced by 0" as we read it); "grey" is 0.5, the zero of a network that
+    takes [-1, 1]; "mean" is the colour `mean` (3,) of the training pictures; "blur" is the picture blurred by a
+    Gaussian of a tenth of its width; a tensor is the pictures themselves.
     """
     if isinstance(fill, Tensor):
         return as_floats(fill).to(images)
@@ -102,9 +90,7 @@ def deletion_retention(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps (B, 3, H, W) in [0, 1] to logits (B, N); it must be in evaluation mode.
-    images : Tensor
-        (B, 3, H, W) float in [0, 1].
+        Maps `images` (B, 3, H, W) float in [0, 1] to logits (B, N); it must be in evaluation mode.
     masks : Tensor
         (B, H, W) bool, True where the map is high.
     fill, mean
@@ -211,16 +197,13 @@ def evaluate(
 
     Parameters
     ----------
-    model : torch.nn.Module
-        In evaluation mode, on the device to compute on.
+    model, mean, temperature
+        As `deletion_retention` takes them; batches travel to the device of the model.
     images : Tensor
-        (n, 3, H, W) uint8 or float in [0, 1]; batches travel to the device of `model`.
-    labels : ndarray
-        (n,) identity of each picture.
+        (n, 3, H, W) uint8 or float in [0, 1]; `labels` (n,) are their identities, `logits` (n, N) those of the
+        unchanged pictures.
     regions : mapping
         Name of a map -> its masks, (n, H, W) bool with the same number of pixels everywhere.
-    logits : Tensor
-        (n, N) of the unchanged pictures.
     under_test : str
         The map whose regions the controls ``shifted``, ``other_identity`` and ``same_identity`` use; it may be missing
         where none of these is asked for.
@@ -247,10 +230,12 @@ def evaluate(
     import pandas as pd
 
     named = dict(fills) if isinstance(fills, Mapping) else {fill: fill for fill in fills}
-    device = next(model.parameters()).device
+    device, labels = next(model.parameters()).device, np.asarray(labels)
     own = regions[under_test] if under_test in regions else next(iter(regions.values()))
-    labels = np.asarray(labels)
-    drawn = _draws(controls, draws, labels)
+    alone = np.unique(labels, return_counts=True)[1].min() < 2
+    fixed = [name for name, control in CONTROLS.items() if control.fixed]
+    wanted = [name for name in controls if not (name == "same_identity" and alone)]
+    drawn = [(name, draw) for name in wanted for draw in range(1 if name in fixed else draws)]
     batches = torch.arange(len(images)).split(batch_size)[share[0] :: share[1]]
     each = (len(regions) + len(drawn)) * len(named)  # to judge of each picture
     bar = tqdm(desc="deletion and retention", unit="region", mininterval=1, disable=not progress)
@@ -261,15 +246,21 @@ def evaluate(
         masks = {(name, 0): torch.from_numpy(found[indices]) for name, found in regions.items()}
         for name, draw in drawn:
             masks[name, draw] = control_masks(name, draw, indices, own=own, labels=labels, fraction=fraction, seed=seed)
-        pictures, once, rows_of = _distinct(list(masks.values()))
+        keys = [[(i, np.packbits(mask).tobytes()) for i, mask in enumerate(found.numpy())] for found in masks.values()]
+        once: dict[tuple[int, bytes], Tensor] = {}  # no region of a picture twice
+        for row, found in zip(keys, masks.values(), strict=True):
+            once |= dict(zip(row, found, strict=True))
+        place = {key: number for number, key in enumerate(once)}
+        pictures, different = torch.tensor([picture for picture, _ in once]), torch.stack(list(once.values()))
         parts = []
         for name, fill in named.items():
             answers = []
-            for which, rows in _chunks(pictures, len(batch)):
+            for which in torch.arange(len(once)).tensor_split(-(-len(once) // len(batch))):
+                rows = pictures[which]
                 answer = deletion_retention(
                     model,
                     batch[rows],
-                    once[which].to(device),
+                    different[which].to(device),
                     fill=fill[indices][rows] if isinstance(fill, Tensor) else fill,
                     mean=mean,
                     logits=known[rows],
@@ -278,20 +269,19 @@ def evaluate(
                 answers.append(answer)
                 bar.update(len(rows))
             table = pd.concat(answers, ignore_index=True)
-            for (method, draw), places in zip(masks, rows_of, strict=True):
-                part = table.iloc[places].reset_index(drop=True)
+            for (method, draw), row in zip(masks, keys, strict=True):
+                part = table.iloc[[place[key] for key in row]].reset_index(drop=True)
                 parts.append(part.assign(image=indices, label=labels[indices], method=method, draw=draw, fill=name))
         return pd.concat(parts, ignore_index=True)
 
     tables = []
     for batch in batches:
-        shard = shards / f"{int(batch[0]):07d}-{batch_size}.parquet" if shards else None
-        done = bar.n
-        if shard is not None and shard.exists():
+        shard, done = shards and shards / f"{int(batch[0]):07d}-{batch_size}.parquet", bar.n
+        if shard and shard.exists():
             tables.append(pd.read_parquet(shard))
         else:
             tables.append(judged(batch.tolist()))
-            if shard is not None:
+            if shard:
                 with write_atomic(shard) as path:
                     tables[-1].to_parquet(path, index=False)
         bar.update(each * len(batch) - (bar.n - done))  # shared and finished ones cost nothing
@@ -303,35 +293,3 @@ def evaluate(
     result["correct"] = result["label"] == result["predicted"]
     first = ["network", "image", "label", "predicted", "correct", "method", "draw", "fill", "fraction"]
     return result[first + [c for c in result.columns if c not in first]]
-
-
-def _draws(controls: Sequence[str], draws: int, labels: np.ndarray) -> list[tuple[str, int]]:
-    """Every control and the number of each of its draws."""
-    alone = np.unique(labels, return_counts=True)[1].min() < 2
-    wanted = [name for name in controls if not (name == "same_identity" and alone)]
-    fixed = [name for name, control in CONTROLS.items() if control.fixed]
-    return [(name, draw) for name in wanted for draw in range(1 if name in fixed else draws)]
-
-
-def _distinct(masks: Sequence[Tensor]) -> tuple[list[int], Tensor, list[list[int]]]:
-    """The regions of a batch without repeats: the picture and the mask of each, and for each of `masks` its rows."""
-    seen: dict[tuple[int, bytes], int] = {}
-    once: list[Tensor] = []
-    row_of = []
-    for own in masks:
-        rows = []
-        for picture, mask in enumerate(own):
-            key = picture, np.packbits(mask.numpy()).tobytes()
-            if key not in seen:
-                seen[key] = len(once)
-                once.append(mask)
-            rows.append(seen[key])
-        row_of.append(rows)
-    return [picture for picture, _ in seen], torch.stack(once), row_of
-
-
-def _chunks(pictures: list[int], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Places in `pictures` and the pictures there, in parts of about `size`, none much smaller than the others."""
-    numbers = torch.arange(len(pictures))
-    for number in numbers.tensor_split(-(-len(pictures) // size)):
-        yield number, torch.tensor(pictures)[number]

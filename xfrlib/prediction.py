@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,18 @@ def as_floats(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards each module is in the mode that it was in, whatever happened."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 @torch.no_grad()  # not inference_mode: a caller may put the logits into a loss, as calibration does
 def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Logits and labels of all pictures of a loader, in its order.
@@ -22,28 +35,17 @@ def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str 
     Parameters
     ----------
     model : torch.nn.Module
-        Computes in evaluation mode and in float32; its mode is put back.
+        On `device`. Computes in evaluation mode; its mode is put back.
     loader : iterable
         Of (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...).
-    device : torch.device or str
-        Where the model is.
 
     Returns
     -------
     tuple of Tensor
         Logits (n, N) float32 and labels (n,), on the CPU.
-
-    Raises
-    ------
-    ValueError
-        For a loader without pictures.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation(model):
         pairs = [(model(batch[0].to(device)).float().cpu(), batch[1].cpu()) for batch in loader]
-    finally:
-        model.train(was_training)
     if not pairs:
         raise ValueError("The loader is empty: there is no picture to predict.")
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
@@ -68,19 +70,6 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, pairs: Tensor) -> Tensor:
-    """log(p_t / p_c) of each picture, the difference of two logits, since the softmax cancels.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (n, N).
-    pairs : Tensor
-        (n, 2) integers, t and c.
-
-    Returns
-    -------
-    Tensor
-        (n,) float64.
-    """
+    """log(p_t / p_c), the difference of two logits: (n, N), integers t and c (n, 2) -> (n,) float64."""
     two = logits.double().gather(1, pairs)
     return two[:, 0] - two[:, 1]

@@ -29,22 +29,10 @@ def pixel_count(fraction: float, size: tuple[int, int]) -> int:
 
 
 def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
-    """The `fraction` of pixels with the highest values, counted, not thresholded.
+    """The `fraction` of pixels with the highest values, counted, not thresholded: (B, H, W) -> bool (B, H, W).
 
-    A threshold at the percentile would remove everything or almost nothing where many values are equal. Equal values
-    are taken in reading order (top row first, left to right).
-
-    Parameters
-    ----------
-    maps : Tensor
-        (B, H, W) float, any scale; only the order matters.
-    fraction : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    Tensor
-        (B, H, W) bool, exactly round(fraction * H * W) True in each picture.
+    Exactly round(fraction * H * W) are True in each picture. A threshold at the percentile would remove everything or
+    almost nothing where many values are equal; these are taken in reading order (top row first, left to right).
 
     Raises
     ------
@@ -63,17 +51,9 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
 
 
 class Ellipse(NamedTuple):
-    """An upright ellipse.
+    """An upright ellipse; its middle lies `down` and `right` of the picture's, in shares of the sides."""
 
-    Attributes
-    ----------
-    aspect : float
-        Its height over its width.
-    down, right : float
-        How far its middle lies below and right of the picture's, in shares of the sides.
-    """
-
-    aspect: float = 1.0
+    aspect: float = 1.0  #: its height over its width
     down: float = 0.0
     right: float = 0.0
 
@@ -106,27 +86,13 @@ def disc(count: int, size: tuple[int, int]) -> Mask:
 
 
 class Draw(NamedTuple):
-    """What one draw of a control may look at.
+    """What one draw of a control may look at."""
 
-    Attributes
-    ----------
-    rng : numpy.random.Generator
-        Of this draw and this picture alone.
-    picture : int
-        The picture's place in the whole set.
-    pixels : int
-        How many are wanted.
-    own : ndarray
-        (n, H, W) bool, the regions of the map under test for the whole set.
-    labels : ndarray
-        (n,) the identities of the whole set.
-    """
-
-    rng: np.random.Generator
-    picture: int
-    pixels: int
-    own: Mask
-    labels: NDArray[np.int64]
+    rng: np.random.Generator  #: of this draw and this picture alone
+    picture: int  #: its place in the whole set
+    pixels: int  #: how many are wanted
+    own: Mask  #: (n, H, W), the regions of the map under test for the whole set
+    labels: NDArray[np.int64]  #: (n,), the identities of the whole set
 
     @property
     def size(self) -> tuple[int, int]:
@@ -208,27 +174,9 @@ CONTROLS = {
 def control_masks(
     name: str, draw: int, indices: list[int], *, own: Mask, labels: NDArray[np.int64], fraction: float, seed: int
 ) -> Tensor:
-    """Masks of one draw of one control for some pictures.
+    """Masks of draw number `draw` of one of `CONTROLS`, for the pictures at `indices`: (len(indices), H, W) bool.
 
-    Parameters
-    ----------
-    name : str
-        One of `CONTROLS`.
-    draw : int
-        The number of the draw.
-    indices : list of int
-        The pictures' places in the whole set.
-    own, labels : ndarray
-        See `Draw`.
-    fraction : float
-        Share of the pixels.
-    seed : int
-        With name, draw and index it decides every random number.
-
-    Returns
-    -------
-    Tensor
-        (len(indices), H, W) bool.
+    `own` and `labels` are those of `Draw`; `seed`, name, draw and index decide every random number.
     """
     if name not in CONTROLS:
         raise ValueError(f"unknown control {name!r}{did_you_mean(name, list(CONTROLS))}")

@@ -16,30 +16,14 @@ EXPONENTIALS = ("after", "before")
 
 @dataclass(frozen=True)
 class Divergence:
-    """The constants of scaled directed divergence that the paper's copies leave open.
+    """The constants of scaled directed divergence that the paper's copies leave open; `ValueError` names a bad one."""
 
-    Attributes
-    ----------
-    delta : float
-        Amplification, per unit of logit; above 0.
-    scale : float
-        k of the scale s; above 0.
-    scale_min, scale_max : float
-        The bounds of s; above 0.
-    form : {"sum", "product", "local_softmax"}
-        "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
-        exp(delta M_c).
-
-    Raises
-    ------
-    ValueError
-        For a value that cannot be, naming it.
-    """
-
-    delta: float = 1.0
-    scale: float = 1.0
-    scale_min: float = 1.0
-    scale_max: float = 50.0
+    delta: float = 1.0  #: amplification, per unit of logit; above 0
+    scale: float = 1.0  #: k of the scale s; above 0
+    scale_min: float = 1.0  #: the least s; above 0
+    scale_max: float = 50.0  #: the largest s
+    #: "sum"; "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
+    #: exp(delta M_c)
     form: str = "sum"
 
     def __post_init__(self) -> None:
@@ -79,10 +63,8 @@ def scaled_directed_divergence(
     ----------
     maps : Tensor
         (B, K, h, w) float, signed class activation maps, K >= 2. The scale is computed on them as they come.
-    divergence : Divergence
-        The open constants.
     target : int
-        Index in 0 to K - 1 of the target class; the others are the competitors.
+        Index of the target class, 0 to K - 1; the others are the competitors.
     size : tuple of int, optional
         (H, W) to which the maps are upsampled.
     exponential : {"after", "before"}
@@ -134,22 +116,7 @@ def scaled_directed_divergence(
 
 
 def sdd_scale(maps: Tensor, divergence: Divergence = DEFAULT, *, clamped: bool = True) -> Tensor:
-    """The factor s of the target's map.
-
-    Parameters
-    ----------
-    maps : Tensor
-        (B, K, h, w) float, the target's first.
-    divergence : Divergence
-        Its scale and the bounds of s.
-    clamped : bool
-        Keep s within its bounds.
-
-    Returns
-    -------
-    Tensor
-        (B,), one for each picture.
-    """
+    """The factor s of the target's map: maps (B, K, h, w), the target's first -> (B,), within its bounds or not."""
     sizes = maps.abs().mean(dim=(2, 3))
     _name_samples(sizes[:, 0] == 0, "has a target map that is zero everywhere, so no scale can be computed")
     s = divergence.scale * sizes[:, 1:].mean(dim=1) / sizes[:, 0]

@@ -19,16 +19,11 @@ if TYPE_CHECKING:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T for which softmax(z / T) has the lowest cross-entropy.
+    """The T for which softmax(z / T) has the lowest cross-entropy: logits (n, N), labels (n,) of held-out pictures.
 
     Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017). A network that is right on
     every held-out picture would get T = 0 and be sure of everything; as in Platt's scaling the targets are therefore
     not 1 but (n + 1) / (n + 2), the rest spread over all classes (Platt 1999, section 2.2).
-
-    Parameters
-    ----------
-    logits, labels : Tensor
-        (n, N) and (n,), of held-out pictures.
 
     Raises
     ------
@@ -54,23 +49,12 @@ PASSES = 4  # forward passes a picture that `should_show` costs beyond the one o
 
 
 class Judgement(NamedTuple):
-    """What `should_show` says of one picture.
-
-    Attributes
-    ----------
-    show : bool
-        Whether the map should be shown.
-    reason : str
-        A sentence for whoever looks at the map.
-    deletion, retention : float
-        How much more than the disc deleting the region takes, and retaining it leaves, in log-odds against the best
-        rival.
-    """
+    """What `should_show` says of one picture; advantages over the disc, in log-odds against the best rival."""
 
     show: bool
-    reason: str
-    deletion: float
-    retention: float
+    reason: str  #: a sentence for whoever looks at the map
+    deletion: float  #: how much more deleting the region takes
+    retention: float  #: how much more retaining it leaves
 
 
 def should_show(
@@ -88,20 +72,12 @@ def should_show(
 
     Parameters
     ----------
-    model : torch.nn.Module
-        (B, 3, H, W) in [0, 1] -> logits (B, N), in evaluation mode.
-    images : Tensor
-        (B, 3, H, W) float, RGB in [0, 1].
     masks : Tensor
         (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
-    fill, mean
-        What replaces removed pixels, see `xfrlib.judge.fill_picture`.
     threshold : float
         A map is shown if both advantages are above it, in log-odds.
-    temperature : float
-        Of the network's probabilities (`fit_temperature`); above 0.
-    logits : Tensor, optional
-        (B, N) of the unchanged pictures where they are known, which saves a pass.
+    model, images, fill, mean, logits, temperature
+        As `xfrlib.deletion_retention` takes them.
 
     Returns
     -------
