@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,10 +100,10 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         pooled.append(inputs[0])
 
-    def keep_map(_: nn.Module, __: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == linear.in_features:
-            if output[0, 0].numel() > 1:
-                maps.append(output)
+    def keep_map(_: nn.Module, __: object, output: Any) -> None:
+        is_map = isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1
+        if is_map and output.shape[1] == linear.in_features:
+            maps.append(output)
 
     handles = [linear.register_forward_pre_hook(keep_input)]
     handles += [module.register_forward_hook(keep_map) for module in model.modules()]
