@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from studies.explainers_compared import area_under
+from studies.full_evaluation import change_tests, summarise
 from xfrlib.intervals import Estimate, Interval, bootstrap_interval, crossed_interval, holm, sign_flip_test
-from xfrlib.tables import AGREEMENT, change_tests, in_text, markdown, per_image, plain, summarise, verdict
+from xfrlib.tables import AGREEMENT, in_text, markdown, per_image, plain, verdict
 
 
 def test_equal_values_have_an_interval_of_no_width():
