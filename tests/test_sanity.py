@@ -8,7 +8,6 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from studies import sanity
-from xfrlib import geometry
 from xfrlib.explainers import explain_with
 
 
@@ -173,20 +172,20 @@ def test_with_head_copies(classifier, images):
 
 def test_translation_by_hand():
     picture = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 3, 4)
-    assert geometry.translated(picture, (0, 1), padding="edge")[0, 0, 0].tolist() == [0, 0, 1, 2]
-    assert geometry.translated(picture, (0, 2))[0, 0, 0].tolist() == [2, 1, 0, 1]
-    assert geometry.translated(picture, (0, -1))[0, 0, 0].tolist() == [1, 2, 3, 2]
-    assert torch.equal(geometry.translated(picture, (0, 0)), picture)
+    assert sanity.translated(picture, (0, 1), padding="edge")[0, 0, 0].tolist() == [0, 0, 1, 2]
+    assert sanity.translated(picture, (0, 2))[0, 0, 0].tolist() == [2, 1, 0, 1]
+    assert sanity.translated(picture, (0, -1))[0, 0, 0].tolist() == [1, 2, 3, 2]
+    assert torch.equal(sanity.translated(picture, (0, 0)), picture)
     with pytest.raises(ValueError, match="padding = 'zeros'"):
-        geometry.translated(picture, (0, 1), padding="zeros")
+        sanity.translated(picture, (0, 1), padding="zeros")
     with pytest.raises(ValueError, match="must be less than the picture, 3 x 4"):
-        geometry.translated(picture, (3, 0))
+        sanity.translated(picture, (3, 0))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 2), (1, -2), (-3, 1)])
 def test_shifted_back_undoes_the_translation(shift):
     pictures = torch.rand(2, 1, 9, 10, generator=torch.Generator().manual_seed(0))
-    own, theirs = sanity.shifted_back(pictures[:, 0], geometry.translated(pictures, shift)[:, 0], shift)
+    own, theirs = sanity.shifted_back(pictures[:, 0], sanity.translated(pictures, shift)[:, 0], shift)
     assert torch.equal(own, theirs) and own.shape == (2, 9 - abs(shift[0]), 10 - abs(shift[1]))
     with pytest.raises(ValueError, match="leave nothing"):
         sanity.shifted_back(pictures[:, 0], pictures[:, 0], (0, 2), margin=4)
@@ -205,7 +204,7 @@ def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
     def moved(step):
         return sanity.map_similarity(
             *sanity.shifted_back(
-                explainer(pictures), explainer(geometry.translated(pictures, (0, step))), (0, step), margin=2
+                explainer(pictures), explainer(sanity.translated(pictures, (0, step))), (0, step), margin=2
             )
         )
 

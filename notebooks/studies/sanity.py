@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from xfrlib.explainers.job import draw_seed
 from xfrlib.models.weights import seeded
 from xfrlib.regions import top_fraction_mask
+
+PADDINGS = {"reflect": "reflect", "edge": "replicate"}
 
 
 def map_similarity(first: Tensor, second: Tensor, *, fraction: float = 0.2) -> pd.DataFrame:
@@ -152,6 +155,34 @@ def with_head(model: nn.Module, head: nn.Linear) -> nn.Module:
     twin = copy.deepcopy(model).eval()
     twin.head = copy.deepcopy(head)
     return twin
+
+
+def translated(images: Tensor, shift: tuple[int, int], *, padding: str = "reflect") -> Tensor:
+    """Move pictures by whole pixels; what comes into view is padded.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W).
+    shift : tuple of int
+        (down, right) in pixels.
+    padding : {"reflect", "edge"}
+        The picture mirrored at its border, or its border repeated.
+
+    Raises
+    ------
+    ValueError
+        For an unknown padding, or a shift of the size of the picture.
+    """
+    if padding not in PADDINGS:
+        raise ValueError(f"padding = {padding!r}: use one of {', '.join(PADDINGS)}")
+    height, width = images.shape[-2:]
+    reach = max(abs(step) for step in shift)
+    if reach >= min(height, width):
+        raise ValueError(f"shift = {shift}: must be less than the picture, {height} x {width}")
+    wide = F.pad(images, (reach,) * 4, mode=PADDINGS[padding])
+    top, left = reach - shift[0], reach - shift[1]
+    return wide[..., top : top + height, left : left + width]
 
 
 def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0) -> tuple[Tensor, Tensor]:

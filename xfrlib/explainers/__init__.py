@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd, earlier_layers  # noqa: F401  # isort: skip
+from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
 from xfrlib.explainers.job import Job, draw_seed, restored
 from xfrlib.explainers.registry import EXPLAINERS, Explainer, explainer
 from xfrlib.models.classifier import FaceClassifier
