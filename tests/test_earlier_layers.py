@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from studies.better_map import stitched_activation_maps
+from studies.earlier_layers import blocks_with_cells, layer_activation_maps
 from xfrlib import FaceClassifier, class_activation_maps
-from xfrlib.explainers.earlier_layers import blocks_with_cells, layer_activation_maps
 from xfrlib.models import load_backbone
 
 CLASSES = torch.tensor([[0, 3], [2, 1]])

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from studies.earlier_layers import blocks_with_cells
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.explainers import explain_with
-from xfrlib.explainers.earlier_layers import blocks_with_cells
 from xfrlib.explanation import explain_features
 from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier

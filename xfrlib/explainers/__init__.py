@@ -36,28 +36,20 @@ def explain_with(
 ) -> Tensor:
     """Explain `classes` on `images` by one of `EXPLAINERS`.
 
-    Signed maps stay signed. Where `EXPLAINERS[name].logarithm` is set the map is a logarithm: it orders pixels as the
-    published map does and does not underflow. The network runs in evaluation mode; modes, hooks, gradients and
-    `requires_grad` of its parameters, and torch's random state, are afterwards what they were, even if it fails.
+    The network runs in evaluation mode; modes, hooks, gradients and `requires_grad` of its parameters, and torch's
+    random state, are afterwards what they were, even if it fails.
 
     Parameters
     ----------
-    name : str
-        One of `EXPLAINERS`.
-    model : FaceClassifier
-        On the device to compute on.
     images : Tensor
         (B, 3, H, W) float, RGB in [0, 1], on any device; the maps come back to it.
     classes : Tensor
         (B, K) integers, the target first, then its rivals; (B,) where the method uses no rivals.
-    seed : int
-        A picture's random numbers depend on the name, the seed and its index alone, not on the batch it came with.
-    indices : sequence of int, optional
-        Index of each picture in the whole set; None: its place in `images`.
+    seed, indices : int, and sequence of int or None
+        A picture's random numbers depend on the name, the seed and its index in the whole set (None: its place in
+        `images`) alone, not on the batch that it came with.
     batch_size : int
         Most pictures, whole or perturbed, that go through the network together.
-    progress : bool
-        Show a bar.
     **budget
         The method's own settings, `EXPLAINERS[name].budget`. Several methods take `output`, what is explained:
         "centred_logit" (the target's logit less the mean of all logits, which a common shift of the logits leaves
@@ -66,7 +58,8 @@ def explain_with(
     Returns
     -------
     Tensor
-        (B, H, W) float, larger is more important.
+        (B, H, W) float, larger is more important, signed where the method is. Where `EXPLAINERS[name].logarithm` is
+        set it is a logarithm: it orders pixels as the published map does and does not underflow.
 
     Raises
     ------
@@ -82,16 +75,16 @@ def explain_with(
         if setting not in method.budget:
             raise ValueError(f"{name} has no setting {setting!r}{did_you_mean(setting, list(method.budget))}")
     contrastive = method.contrastive or budget.get("output") == "contrast"
-    classes = _checked(name, model, images, classes, contrastive, batch_size)
+    classes = _checked(name, model, images, classes, contrastive)
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     indices = range(len(images)) if indices is None else indices
     if len(indices) != len(images):
         raise ValueError(f"indices has {len(indices)} entries for {len(images)} images")
     device = next(model.parameters()).device
     step = 1 if method.slow else batch_size
-    with (
-        restored(model),
-        tqdm(total=len(images), desc=name, unit="picture", mininterval=1, disable=not progress) as bar,
-    ):
+    bar = tqdm(total=len(images), desc=name, unit="picture", mininterval=1, disable=not progress)
+    with restored(model), bar:
         maps = torch.empty(len(images), *images.shape[2:])
         for start in range(0, len(images), step):
             part = slice(start, start + step)
@@ -111,17 +104,13 @@ def passes_per_picture(name: str, model: FaceClassifier, **budget: Any) -> tuple
     return forward, backward
 
 
-def _checked(
-    name: str, model: nn.Module, images: Tensor, classes: Tensor, contrastive: bool, batch_size: int
-) -> Tensor:
+def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contrastive: bool) -> Tensor:
     """`classes` as (B, K), or a sentence that says what does not fit."""
     if not isinstance(model, FaceClassifier):
         raise ValueError(f"expected a xfrlib.FaceClassifier, whose last map is averaged, got {type(model).__name__}")
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(f"images must be float (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}")
     _need_finite(images, "images")
-    if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     classes = classes[:, None] if classes.ndim == 1 else classes
     if classes.ndim != 2 or len(classes) != len(images) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(

@@ -35,12 +35,13 @@ def exp_cam(job: Job, *, centre: bool = True, delta: float = 1.0) -> Tensor:
     return maps - maps.amax(dim=(1, 2), keepdim=True)
 
 
-def last_map(job: Job, explained: Callable[[Tensor], Tensor]) -> tuple[Channels, Channels]:
-    """The last map, and the gradient of a number of each picture's logits with respect to it, both (b, C, h, w)."""
+def last_map(job: Job, output: str | Callable[[Tensor], Tensor]) -> tuple[Channels, Channels]:
+    """The last map, and the gradient of `output`, named or of the logits (b, N), with respect to it: (b, C, h, w)."""
     with torch.no_grad():
         features = job.model.features(job.images)
     logits = job.model.head(features.requires_grad_().mean(dim=(2, 3)))
-    (slopes,) = torch.autograd.grad(explained(logits).sum(), features)
+    explained = explained_output(logits, job.classes, output) if isinstance(output, str) else output(logits)
+    (slopes,) = torch.autograd.grad(explained.sum(), features)
     return features.detach().cpu().numpy(), slopes.cpu().numpy()
 
 
@@ -50,26 +51,17 @@ def drawn(job: Job, channels: Channels, *, rectify: bool = False) -> Tensor:
     return upsampled(maps.clamp(min=0) if rectify else maps, job.size)
 
 
-def _explained(job: Job, output: str) -> Callable[[Tensor], Tensor]:
-    return lambda logits: explained_output(logits, job.classes, output)
-
-
-def grad_cam(job: Job, explained: Callable[[Tensor], Tensor], *, rectify: bool = False) -> Tensor:
-    """Grad-CAM of any number of the logits; `rectify` sets negative values to zero before the upsampling."""
-    features, slopes = last_map(job, explained)
-    return drawn(job, slopes.mean(axis=(2, 3), keepdims=True) * features, rectify=rectify)
-
-
 @explainer("Grad-CAM", "Selvaraju et al. 2017, arXiv 1610.02391", "xfrlib")
-def gradcam(job: Job, *, output: str = "centred_logit", rectify: bool = False) -> Tensor:
+def gradcam(job: Job, *, output: str | Callable[[Tensor], Tensor] = "centred_logit", rectify: bool = False) -> Tensor:
     """With a pooled head it is CAM over the number of positions. `rectify`, as published: no map below zero."""
-    return grad_cam(job, _explained(job, output), rectify=rectify)
+    features, slopes = last_map(job, output)
+    return drawn(job, slopes.mean(axis=(2, 3), keepdims=True) * features, rectify=rectify)
 
 
 @explainer("Grad-CAM++", "Chattopadhyay et al. 2018, arXiv 1710.11063", "xfrlib", name="gradcam++")
 def gradcam_plus_plus(job: Job, *, output: str = "centred_logit") -> Tensor:
     """The weight of a channel is the sum of its positive slopes over places, each weighted as in equation 19."""
-    features, slopes = last_map(job, _explained(job, output))
+    features, slopes = last_map(job, output)
     square, total = slopes**2, features.sum(axis=(2, 3), keepdims=True)
     shares = square / (2 * square + total * (square * slopes) + 1e-6)  # grad-cam's guard against 0 / 0
     weights = (np.maximum(slopes, 0) * shares).sum(axis=(2, 3), keepdims=True)
@@ -78,7 +70,7 @@ def gradcam_plus_plus(job: Job, *, output: str = "centred_logit") -> Tensor:
 
 @explainer("LayerCAM", "Jiang et al. 2021, IEEE TIP 30", "xfrlib")
 def layercam(job: Job, *, output: str = "centred_logit") -> Tensor:
-    features, slopes = last_map(job, _explained(job, output))
+    features, slopes = last_map(job, output)
     return drawn(job, np.maximum(slopes, 0) * features)
 
 
@@ -104,8 +96,8 @@ def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bo
     """Grad-CAM of the mean over rivals of (target's logit - alpha rival's logit), weighted by their probabilities.
 
     weights: "fixed" holds them constant, "equal" is the plain mean. In the authors' code the gradient also runs through
-    the softmax of the weights, so that a rival of less probability may be added and not subtracted. With one rival and
-    a pooled head all are (CAM_t - alpha CAM_c) / (h w), which with alpha = 1 is the exponent of SDD with s = 1.
+    the softmax of the weights, so that a rival of less probability may be added and not subtracted. With one rival all
+    are (CAM_t - alpha CAM_c) / (h w), which with alpha = 1 is the exponent of SDD with s = 1.
     """
     if weights not in FINER_WEIGHTS:
         raise ValueError(f"weights = {weights!r}{did_you_mean(weights, list(FINER_WEIGHTS))}")
@@ -116,4 +108,4 @@ def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bo
         shares = torch.softmax(rivals.detach() * (weights == "fixed"), dim=1)
         return logits.gather(1, job.classes[:, :1])[:, 0] - alpha * (shares * rivals).sum(dim=1)
 
-    return grad_cam(job, difference)
+    return gradcam(job, output=difference)

@@ -26,13 +26,11 @@ def saliency(job: Job, *, output: str = "centred_logit") -> Tensor:
 
 @explainer("Guided backpropagation", "Springenberg et al. 2014, arXiv 1412.6806", _PRELU, passes=(1, 1))
 def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor:
-    """Largest absolute channel of the guided gradient, with the guided rule on PReLU too.
+    """Largest absolute channel of the guided gradient, with the guided rule on PReLU too: R = max(0, PReLU'(x) R').
 
-    captum's rule is that a gradient which leaves a ReLU towards the picture is kept where it is positive, R = max(0,
-    ReLU'(x) R'), and its hooks pass over any PReLU without a word: on these networks the result would be the plain
-    gradient. Here the same hook sits on PReLU as well: R = max(0, PReLU'(x) R'), where PReLU' is 1 for x > 0 and the
-    learned slope else. With slope 0 this is guided backpropagation as published. A slope may be negative: there a unit
-    that is off turns the sign of what it passes on, as in the plain gradient, before the rule is applied.
+    captum's hooks pass over any PReLU without a word: on these networks the result would be the plain gradient. PReLU'
+    is 1 for x > 0 and the learned slope else; with slope 0 this is guided backpropagation as published. Where a slope
+    is negative, a unit that is off turns the sign of what it passes on before the rule is applied.
     """
     captum, common = captum_module("captum.attr"), captum_module("captum._utils.common")
 
@@ -51,10 +49,7 @@ def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor
 
 @explainer("Guided Grad-CAM", "Selvaraju et al. 2017, arXiv 1610.02391", _PRELU, compared=False, passes=(2, 1))
 def guided_gradcam(job: Job, *, output: str = "centred_logit", rectify: bool = True) -> Tensor:
-    """Grad-CAM of the last map times guided backpropagation (Selvaraju et al. 2017, section 3.2).
-
-    With `rectify`, as published, a picture in which no place speaks for the target gets a map of zeros.
-    """
+    """With `rectify`, as published, a picture in which no place speaks for the target gets a map of zeros."""
     return gradcam(job, output=output, rectify=rectify) * guided_backpropagation(job, output=output)
 
 
@@ -66,13 +61,11 @@ def _signed(job: Job, together: int, attribute: Callable[[Tensor, Tensor], Tenso
 
 @explainer("DeepLIFT", "Shrikumar et al. 2017, arXiv 1704.02685", _PRELU, compared=False, passes=(2, 2))
 def deep_lift(job: Job, *, fill: str = "black", output: str = "centred_logit") -> Tensor:
-    """Sum over channels, signed, of DeepLIFT with the rescale rule; the reference picture is `fill`.
+    """Sum over channels, signed, with the rescale rule (section 3.5.1); a map sums to the change of output from `fill`.
 
-    The rule sends the difference of the output from its value at the reference back through each non-linearity in the
-    ratio of what came out to what went in, so that a map sums to that difference (Shrikumar et al. 2017, arXiv
-    1704.02685, section 3.5.1). captum keeps a table of the layers it has a rule for. PReLU is not in it and would be
-    passed over without a word, and its rule for max-pooling loses the sum on the 1x1 pools that only subsample in IR
-    networks. Here PReLU has the rule and such a pool the plain gradient, for as long as the call takes.
+    captum's table of layers lacks PReLU, which would be passed over without a word, and its rule for max-pooling loses
+    the sum on the 1x1 pools that only subsample in IR networks. Here PReLU has the rule and such a pool the plain
+    gradient, for as long as the call takes.
     """
     captum, module = captum_module("captum.attr"), captum_module("captum.attr._core.deep_lift")
 
@@ -98,12 +91,7 @@ def integrated_gradients(job: Job, *, steps: int = 32, fill: str = "black", outp
     method = captum_module("captum.attr").IntegratedGradients(Scored(job.model, output))
 
     def attribute(images: Tensor, classes: Tensor) -> Tensor:
-        return method.attribute(
-            images,
-            fill_picture(images, fill),
-            additional_forward_args=classes,
-            n_steps=steps,
-            internal_batch_size=max(job.batch_size, len(images)),
-        )
+        given, largest = (images, fill_picture(images, fill)), max(job.batch_size, len(images))
+        return method.attribute(*given, additional_forward_args=classes, n_steps=steps, internal_batch_size=largest)
 
     return _signed(job, job.batch_size // steps, attribute)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.models.classifier import FaceClassifier
+from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
 
 OUTPUTS = ("centred_logit", "logit", "contrast", "probability")
@@ -37,16 +38,12 @@ class Job:
 
 def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:
     """One number a picture: logits (B, N) and classes (B, K), the target first -> (B,). See `explain_with`."""
-    if output == "probability":
-        return logits.softmax(dim=1).gather(1, classes[:, :1])[:, 0]
-    own = logits.gather(1, classes[:, :1])[:, 0]
-    if output == "logit":
-        return own
+    if output not in OUTPUTS:
+        raise ValueError(f"output = {output!r}{did_you_mean(output, list(OUTPUTS))}")
+    own = (logits.softmax(dim=1) if output == "probability" else logits).gather(1, classes[:, :1])[:, 0]
     if output == "centred_logit":
         return own - logits.mean(dim=1)
-    if output == "contrast":
-        return own - logits.gather(1, classes[:, 1:]).mean(dim=1)
-    raise ValueError(f"output = {output!r}{did_you_mean(output, list(OUTPUTS))}")
+    return own - logits.gather(1, classes[:, 1:]).mean(dim=1) if output == "contrast" else own
 
 
 class Scored(nn.Module):
@@ -63,16 +60,12 @@ class Scored(nn.Module):
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for the pictures alone inside; afterwards the network is as it was."""
-    modes = {module: module.training for module in model.modules()}
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        model.eval()
         model.requires_grad_(False)  # no explainer needs the gradients of weights, which cost half of a backward pass
-        with torch.inference_mode(False), torch.enable_grad():
+        with in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for parameter, needs in required.items():
             parameter.requires_grad_(needs)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.explainers.job import Job, Scored, captum_module
-from xfrlib.explainers.registry import explainer
+from xfrlib.explainers.registry import Make, explainer
 from xfrlib.judge import fill_picture
 from xfrlib.models.weights import seeded
 from xfrlib.profile import did_you_mean
@@ -49,11 +49,8 @@ def superpixels(image: Tensor, count: int = 49, *, kind: str = "kmeans", compact
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(height, width)).to(image.device)
 
 
-def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Callable[..., Tensor]:
-    """An explainer of a method of captum that fits a linear model to superpixels, each shown or filled.
-
-    Each pixel gets the coefficient of its segment.
-    """
+def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Make:
+    """An explainer that gives each pixel the coefficient of its segment in captum's linear model of segments shown."""
 
     def make(
         job: Job,

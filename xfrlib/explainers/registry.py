@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+Make = Callable[..., Tensor]  # (job, *, setting=default, ...) -> (b, H, W)
+
 
 @dataclass(frozen=True)
 class Explainer:
@@ -17,7 +19,7 @@ class Explainer:
     title: str
     source: str  #: the paper
     library: str  #: whose code computes the map
-    make: Callable[..., Tensor]  #: (job, **budget) -> (b, H, W)
+    make: Make
     contrastive: bool = False  #: compares the target with the rivals
     compared: bool = True  #: False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
     slow: bool = False  #: many passes a picture: for a stated sample of the pictures
@@ -36,28 +38,14 @@ class Explainer:
 EXPLAINERS: dict[str, Explainer] = {}
 
 
-def explainer(
-    title: str, source: str, library: str, *, name: str = "", **facts: Any
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Enter a function into `EXPLAINERS`.
+def explainer(title: str, source: str, library: str, *, name: str = "", **facts: Any) -> Callable[[Make], Make]:
+    """Enter a function into `EXPLAINERS`, under its own name or `name`; the others are fields of `Explainer`.
 
-    Parameters
-    ----------
-    title, source, library : str
-        How a reader is told of it, its paper, and whose code computes the map.
-    name : str
-        What `explain_with` and the tables call it, if not by the name of the function.
-    **facts
-        The other fields of `Explainer`.
-
-    Returns
-    -------
-    callable
-        Decorates a function ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps
-        (b, H, W), larger where it matters more, neither rectified nor scaled. Its keyword arguments are the settings.
+    It decorates ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps (b, H, W),
+    larger where it matters more, neither rectified nor scaled.
     """
 
-    def register(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def register(make: Make) -> Make:
         EXPLAINERS[name or make.__name__] = Explainer(title, source, library, make, **facts)
         return make
 

@@ -1,4 +1,4 @@
-"""Class activation maps with smaller cells than the last map has, from a network that is not trained anew."""
+"""Chapters 8 and 10: class activation maps of an earlier layer, with smaller cells than the last map has."""
 
 from __future__ import annotations
 
@@ -45,17 +45,7 @@ def layer_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor
     classes : Tensor
         (B, K) integers, the classes wanted for each picture.
     layer : str
-        Name of a module of `model`; its output is (B, C, h, w).
-
-    Returns
-    -------
-    Tensor
-        (B, K, h, w) float.
-
-    Raises
-    ------
-    ValueError
-        For a layer that there is not.
+        Name of a module of `model`; its output is (B, C, h, w), and so the maps are (B, K, h, w).
     """
     module = dict(model.named_modules()).get(layer)
     if module is None:
