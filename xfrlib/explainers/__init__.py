@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
-from xfrlib.explainers.job import Job, draw_seed, restored
-from xfrlib.explainers.registry import EXPLAINERS, Explainer, explainer
+from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import did_you_mean
 
@@ -45,9 +44,8 @@ def explain_with(
         (B, 3, H, W) float, RGB in [0, 1], on any device; the maps come back to it.
     classes : Tensor
         (B, K) integers, the target first, then its rivals; (B,) where the method uses no rivals.
-    seed, indices : int, and sequence of int or None
-        A picture's random numbers depend on the name, the seed and its index in the whole set (None: its place in
-        `images`) alone, not on the batch that it came with.
+    seed, indices : int, sequence of int
+        Random numbers depend on `name`, `seed` and a picture's index (None: its place in `images`), not on its batch.
     batch_size : int
         Most pictures, whole or perturbed, that go through the network together.
     **budget
@@ -74,8 +72,7 @@ def explain_with(
     for setting in budget:
         if setting not in method.budget:
             raise ValueError(f"{name} has no setting {setting!r}{did_you_mean(setting, list(method.budget))}")
-    contrastive = method.contrastive or budget.get("output") == "contrast"
-    classes = _checked(name, model, images, classes, contrastive)
+    classes = _checked(name, model, images, classes, method.contrastive or budget.get("output") == "contrast")
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     indices = range(len(images)) if indices is None else indices
@@ -113,13 +110,11 @@ def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contr
     _need_finite(images, "images")
     classes = classes[:, None] if classes.ndim == 1 else classes
     if classes.ndim != 2 or len(classes) != len(images) or classes.is_floating_point() or classes.dtype == torch.bool:
-        raise ValueError(
-            f"classes must be integers ({len(images)}, K), the target first, got {classes.dtype} {tuple(classes.shape)}"
-        )
-    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= model.num_classes):
-        raise ValueError(
-            f"classes must lie in 0 to {model.num_classes - 1}, got {int(classes.min())} to {int(classes.max())}"
-        )
+        got = f"{classes.dtype} {tuple(classes.shape)}"
+        raise ValueError(f"classes must be integers ({len(images)}, K), the target first, got {got}")
+    if ((classes < 0) | (classes >= model.num_classes)).any():
+        got = f"{int(classes.min())} to {int(classes.max())}"
+        raise ValueError(f"classes must lie in 0 to {model.num_classes - 1}, got {got}")
     if contrastive and classes.shape[1] < 2:
         raise ValueError(f"{name} compares the target with rivals: give classes (B, K) with K of at least 2")
     for index, row in enumerate(classes.tolist()):

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfrlib.cam import pooled_features
-from xfrlib.explainers.job import Job, Scored, explained_output
-from xfrlib.explainers.registry import explainer
+from xfrlib.explainers.job import Job, Scored, explained_output, explainer
 from xfrlib.geometry import upsampled
 from xfrlib.profile import did_you_mean
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.explainers.grad_cam import gradcam
-from xfrlib.explainers.job import Job, Scored, captum_module
-from xfrlib.explainers.registry import explainer
+from xfrlib.explainers.job import Job, Scored, captum_module, explainer
 from xfrlib.judge import fill_picture
 
 _PRELU = "captum, its rule extended to PReLU"
@@ -91,7 +90,7 @@ def integrated_gradients(job: Job, *, steps: int = 32, fill: str = "black", outp
     method = captum_module("captum.attr").IntegratedGradients(Scored(job.model, output))
 
     def attribute(images: Tensor, classes: Tensor) -> Tensor:
-        given, largest = (images, fill_picture(images, fill)), max(job.batch_size, len(images))
-        return method.attribute(*given, additional_forward_args=classes, n_steps=steps, internal_batch_size=largest)
+        settings = {"n_steps": steps, "internal_batch_size": max(job.batch_size, len(images))}
+        return method.attribute(images, fill_picture(images, fill), additional_forward_args=classes, **settings)
 
     return _signed(job, job.batch_size // steps, attribute)

@@ -1,10 +1,11 @@
-"""What all explainers share: the pictures of a call, the number explained, a network left as it was found."""
+"""What all explainers share: their registry, the pictures of a call, the number explained, a network left as found."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
 
 OUTPUTS = ("centred_logit", "logit", "contrast", "probability")
+Make = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,46 @@ class Job:
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures."""
         return self.images.shape[2], self.images.shape[3]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What a reader and a table must know of a method."""
+
+    title: str
+    source: str  #: the paper
+    library: str  #: whose code computes the map
+    make: Make  #: (job, **budget) -> (b, H, W)
+    contrastive: bool = False  #: compares the target with the rivals
+    compared: bool = True  #: False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
+    slow: bool = False  #: many passes a picture: for a stated sample of the pictures
+    logarithm: bool = False  #: the map is the logarithm of the published one, which underflows; exp gives it back
+    #: Forward and backward passes a picture: a number, the setting that says it, or "1 + channels" of the last map. A
+    #: gradient that ends at the last map counts as none.
+    passes: tuple[int | str, int | str] = (1, 0)
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """The method's own settings and their defaults."""
+        parameters = inspect.signature(self.make).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+EXPLAINERS: dict[str, Explainer] = {}
+
+
+def explainer(title: str, source: str, library: str, *, name: str = "", **facts: Any) -> Callable[[Make], Make]:
+    """Enter a function into `EXPLAINERS`, under its own name or `name`; the others are fields of `Explainer`.
+
+    It decorates ``(job, *, setting=default, ...)``: a `xfrlib.explainers.job.Job` of b pictures -> maps (b, H, W),
+    larger where it matters more, neither rectified nor scaled. Nothing else has to name it.
+    """
+
+    def register(make: Make) -> Make:
+        EXPLAINERS[name or make.__name__] = Explainer(title, source, library, make, **facts)
+        return make
+
+    return register
 
 
 def explained_output(logits: Tensor, classes: Tensor, output: str) -> Tensor:

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.job import Job, Scored, captum_module
-from xfrlib.explainers.registry import Make, explainer
+from xfrlib.explainers.job import Job, Make, Scored, captum_module, explainer
 from xfrlib.judge import fill_picture
 from xfrlib.models.weights import seeded
 from xfrlib.profile import did_you_mean
@@ -84,9 +83,8 @@ def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Mak
 @explainer("LIME", "Ribeiro et al. 2016, arXiv 1602.04938", "captum", slow=True, passes=("samples", 0))
 @over_superpixels
 def lime() -> Callable[[nn.Module], Any]:
-    """captum's Lime with the kernel and the ridge of the authors' code for pictures.
+    """The authors' ridge and kernel exp(-d^2 / (2 LIME_WIDTH^2)), d the cosine distance of segments shown to all.
 
-    The weight of a sample is exp(-d^2 / (2 LIME_WIDTH^2)), d the cosine distance of its segments shown to all of them.
     captum's own defaults are a lasso, which sets most coefficients to exactly zero, and a distance of pixel values.
     """
 
@@ -100,10 +98,7 @@ def lime() -> Callable[[nn.Module], Any]:
 @explainer("KernelSHAP", "Lundberg and Lee 2017, arXiv 1705.07874", "captum", slow=True, passes=("samples", 0))
 @over_superpixels
 def kernel_shap() -> Callable[[nn.Module], Any]:
-    """captum's KernelShap, each sample followed by its complement, which cancels much of the noise.
-
-    See Covert and Lee (2021), "Improving KernelSHAP", section 4; captum draws every sample on its own.
-    """
+    """Unlike captum's, each sample is followed by its complement: less noise (Covert and Lee 2021, section 4)."""
 
     class Paired(captum_module("captum.attr").KernelShap):  # type: ignore[misc]
         def kernel_shap_perturb_generator(self, original: Any, **settings: Any) -> Iterator[Tensor]:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.explainers.job import Job, Scored
-from xfrlib.explainers.registry import explainer
+from xfrlib.explainers.job import Job, Scored, explainer
 from xfrlib.judge import fill_picture
 
 
@@ -27,12 +26,11 @@ def rise_masks(
     A `cells` x `cells` grid of zeros and ones is upsampled to one cell more than the picture and cropped at a random
     place (Petsiuk et al. 2018, section 3.2). `generator` must be on the CPU; `batch_size` does not change the masks.
     """
-    height, width = size
-    cell = (-(-height // cells), -(-width // cells))
+    cell = [-(-side // cells) for side in size]
     grid = (torch.rand(count, 1, cells, cells, generator=generator) < keep).float()
-    top = torch.randint(cell[0], (count, 1), generator=generator) + torch.arange(height)
-    left = torch.randint(cell[1], (count, 1), generator=generator) + torch.arange(width)
-    large = ((cells + 1) * cell[0], (cells + 1) * cell[1])
+    top = torch.randint(cell[0], (count, 1), generator=generator) + torch.arange(size[0])
+    left = torch.randint(cell[1], (count, 1), generator=generator) + torch.arange(size[1])
+    large = [(cells + 1) * side for side in cell]
     for some, rows, columns in zip(grid.split(batch_size), top.split(batch_size), left.split(batch_size), strict=True):
         whole = F.interpolate(some, size=large, mode="bilinear", align_corners=False)[:, 0]
         yield whole[torch.arange(len(some))[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -7,8 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from xfrlib.cam import pooled_features
-from xfrlib.explainers.job import Job
-from xfrlib.explainers.registry import explainer
+from xfrlib.explainers.job import Job, explainer
 from xfrlib.profile import FORMS
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
 
