@@ -10,6 +10,7 @@ import pytest
 from parameters import start
 
 from madefaces import people
+from studies.full_evaluation import write_results
 from xfrlib import artifacts, explainers, judge, training
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
@@ -104,7 +105,7 @@ def results():
 
 
 def test_results_keep_their_schema(tmp_path):
-    artifacts.write_results(tmp_path / "results.json", results())
+    write_results(tmp_path / "results.json", results())
     assert json.loads((tmp_path / "results.json").read_text()) == results()
     for path in (("methods", "sdd", "black", "deletion", "drop_points", "low"), ("methods", "disc"), ("data_hash",),
                  ("fine_tuning", "checkpoint_sha256")):  # fmt: skip
@@ -114,7 +115,7 @@ def test_results_keep_their_schema(tmp_path):
             node = node[key]
         del node[path[-1]]
         with pytest.raises(jsonschema.ValidationError, match=f"'{path[-1]}' is a required property"):
-            artifacts.write_results(tmp_path / "broken.json", broken)
+            write_results(tmp_path / "broken.json", broken)
     assert not (tmp_path / "broken.json").exists()
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("xfrlib", "facedata", "madefaces")  # the project's in ROOT; what is installed lies beside them
@@ -21,11 +22,11 @@ PACKAGES = ("xfrlib", "facedata", "madefaces")  # the project's in ROOT; what is
 def source_files(*modules: ModuleType, code: str = "", folders: Sequence[Path] = ()) -> list[Path]:
     """The files of the project that some modules, or a piece of code, depend on: absolute, sorted, with their own.
 
-    Every import counts, wherever it stands, but for those under ``if TYPE_CHECKING``. Of a package that is used through
-    its attributes, as in ``xfrlib.explain(…)``, only the modules count that these come from, and each ``__init__.py``
-    on the way; of one that is used otherwise, all that it imports. A text that is a module's dotted name counts as an
-    import of it (``"xfrlib.training"``, with the ``__main__`` that ``python -m`` runs), and a text that ends in the
-    suffix of a file of data beside the module counts as that file (``f"{name}.safetensors"``).
+    Every import counts, wherever it stands, but for those under ``if TYPE_CHECKING``. What is taken from a package, as
+    by ``from xfrlib import explain`` or by ``import xfrlib`` and ``xfrlib.explain(…)``, counts as the module that it
+    comes from, and each ``__init__.py`` on the way; a package that is imported otherwise as all that it imports. A text
+    that is a module's dotted name counts as an import of it (``"xfrlib.training"``, with the ``__main__`` that ``python
+    -m`` runs), and one that ends in the suffix of a file of data beside the module as that file (``f"{name}.csv"``).
 
     Parameters
     ----------
@@ -34,92 +35,70 @@ def source_files(*modules: ModuleType, code: str = "", folders: Sequence[Path] =
     folders : sequence of Path
         Where modules of the project lie besides `PACKAGES`, and besides the folders of `modules`.
     """
-    places, todo = [*folders, ROOT], [module.__name__ for module in modules]
+    places, names = [*folders, ROOT], [module.__name__ for module in modules]
     for module in modules:
-        file = Path(str(module.__file__)).resolve()
-        places.insert(0, file.parents[module.__name__.count(".") + (file.name == "__init__.py")])
+        own = Path(str(module.__file__)).resolve()
+        places.insert(0, own.parents[module.__name__.count(".") + (own.name == "__init__.py")])
 
     @cache
     def place(name: str) -> Path | None:
         """The file of a module of the project; None for any other name."""
         known = [folder for folder in places if folder != ROOT or name.split(".")[0] in PACKAGES]
         path = name.replace(".", "/")
-        files = [folder / f"{path}{end}" for folder in known for end in ("/__init__.py", ".py")]
+        files = (folder / f"{path}{end}" for folder in known for end in ("/__init__.py", ".py"))
         return next(filter(Path.is_file, files), None)
 
-    def used(source: _Source) -> set[str]:
+    def used(source: _Source) -> list[str]:
         """The names that a source imports, and the modules that it names."""
-        named = {text for text in source.texts if re.fullmatch(r"\w+(\.\w+)+", text) and place(text)}
-        return source.names() | named | {f"{name}.__main__" for name in named}
+        named = [text for text in source.texts if re.fullmatch(r"\w+(\.\w+)+", text) and place(text)]
+        return [*source.names, *named, *(f"{name}.__main__" for name in named)]
 
-    todo += used(_source(code, ""))
+    names += used(_read(code, ""))
     seen, found = set[str](), set[Path]()
-    while todo:
-        if (name := todo.pop()) in seen:
+    while names:
+        if (name := names.pop()) in seen:
             continue
         seen.add(name)
-        file, (parent, _, attribute) = place(name), name.rpartition(".")
-        if file:
-            source = _source(file.read_text(encoding="utf-8"), name if file.name == "__init__.py" else parent)
-            data = [path for path in file.parent.iterdir() if path.suffix not in ("", ".py", ".pyc")]
-            found |= {file, *(path for path in data if any(text.endswith(path.suffix) for text in source.texts))}
-            todo += used(source)
-            while package := place(parent):
-                found.add(package)
-                parent = parent.rpartition(".")[0]
+        parent, _, attribute = name.rpartition(".")
+        if file := place(name):
+            source = _read(file.read_text(encoding="utf-8"), name if file.name == "__init__.py" else parent)
+            names += used(source)
+            found |= {file, *filter(None, (place(name[: dot.start()]) for dot in re.finditer(r"\.", name)))}
+            data = (path for path in file.parent.iterdir() if path.suffix not in ("", ".py"))
+            found.update(path for path in data if any(text.endswith(path.suffix) for text in source.texts))
         elif (above := place(parent)) and above.name == "__init__.py":
+            names += _read(above.read_text(encoding="utf-8"), parent).binds.get(attribute, [parent])
             found.add(above)
-            todo += _source(above.read_text(encoding="utf-8"), parent).binds.get(attribute, {parent})
         elif parent:
-            todo.append(parent)  # `name` is an attribute of it
+            names.append(parent)  # of which `name` is an attribute
     return sorted(found)
 
 
-class _Source(ast.NodeVisitor):
-    """What a source of a package imports and names."""
-
-    def __init__(self, package: str) -> None:
-        self.package = package
-        self.binds = defaultdict[str, set[str]](set)  # a name here -> what it stands for
-        self.imported, self.chains, self.texts = set[str](), set[str](), set[str]()
-
-    def names(self) -> set[str]:
-        """What is used of the imports, and each import that is not used."""
-        tops = {chain: chain.split(".")[0] for chain in self.chains}
-        used = {there + chain[len(top) :] for chain, top in tops.items() for there in self.binds.get(top, ())}
-        return used | {name for name in self.imported if not any(f"{one}.".startswith(f"{name}.") for one in used)}
-
-    def visit_If(self, node: ast.If) -> None:
-        if not ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            self.generic_visit(node)
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            top = alias.name.split(".")[0]
-            self.binds[alias.asname or top].add(alias.name if alias.asname else top)
-            self.imported.add(alias.name)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        base = resolve_name("." * node.level + (node.module or ""), self.package)
-        for alias in node.names:
-            name = base if alias.name == "*" else f"{base}.{alias.name}"
-            self.binds[alias.asname or alias.name].add(name)
-            self.imported.add(name)
-
-    def visit_Attribute(self, node: ast.Attribute | ast.Name) -> None:
-        if re.fullmatch(r"\w+(\.\w+)*", chain := ast.unparse(node)):
-            self.chains.add(chain)
-        else:
-            self.generic_visit(node)
-
-    visit_Name = visit_Attribute
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        self.texts.add(str(node.value))
+class _Source(NamedTuple):
+    names: set[str]  #: what it imports
+    binds: dict[str, list[str]]  #: a name that it has from elsewhere -> what it stands for
+    texts: set[str]
 
 
 @cache
-def _source(code: str, package: str) -> _Source:
-    source = _Source(package)
-    source.visit(ast.parse(code))
-    return source
+def _read(code: str, package: str) -> _Source:
+    """What a source of `package` imports and says."""
+    tree, found = ast.parse(code), _Source(set(), defaultdict(list), set())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    here, there = alias.asname or alias.name.split(".")[0], alias.asname and alias.name
+                    taken = re.findall(rf"(?<!from )(?<![\w.]){here}((?:\.\w+)+)", code)
+                    found.names.update({f"{there or here}{names}" for names in taken} or {alias.name})
+            case ast.ImportFrom():
+                base = resolve_name("." * node.level + (node.module or ""), package)
+                for alias in node.names:
+                    found.names.add(name := base if alias.name == "*" else f"{base}.{alias.name}")
+                    found.binds[alias.asname or alias.name].append(name)
+            case ast.Constant(str(text)):
+                found.texts.add(text)
+    return found
