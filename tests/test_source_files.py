@@ -74,7 +74,7 @@ def below(folder: Path, found: list[Path]) -> set[str]:
         ("from house import kitchen\ndef f(x: kitchen.T): ...", KITCHEN),
         ("run('house.hall')", {"hall"}),
         ("run('the house.hall is open')", None),
-        ("run('house.garden')", {"garden/__main__", "garden/__init__"} | ATTIC),
+        ("run('house.garden')", {"garden/__main__"} | GARDEN | ATTIC),
         ("from yard import gate", {"yard/__init__", "yard/gate", "hall"}),
     ],
 )  # fmt: skip

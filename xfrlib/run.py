@@ -62,16 +62,24 @@ def command_line_run(notebook: str, description: str | None, arguments: list[str
     parser.add_argument("--profile", required=True, help="name or path of a profile")
     parser.add_argument("--data-root", default="", help="folder of data sets and weights; else XFR_DATA, else data/")
     parser.add_argument("--run-name", default="", help="folder below runs/ for a run with other settings")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a profile's value")
-    given, changes = parser.parse_args(arguments), dict[str, Any]()
+    replaced = parser.add_argument(
+        "--set", type=_setting, action="append", default=[], help="replace a profile's value"
+    )
+    replaced.metavar = "FIELD=VALUE"
+    given = parser.parse_args(arguments)
     try:
-        for name, _, value in (text.partition("=") for text in given.set):
-            changes[name] = yaml.safe_load(value)
-        return NotebookRun(notebook, given.profile, changes, given.data_root, given.run_name)
-    except yaml.YAMLError:
-        parser.error(f"--set {name}={value}: not a value as YAML writes it")
+        return NotebookRun(notebook, given.profile, dict(given.set), given.data_root, given.run_name)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """The name and the value, as YAML writes it, of ``FIELD=VALUE``."""
+    name, _, value = text.partition("=")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{name} = {value}: not a value as YAML writes it") from error
 
 
 class NotebookRun:
