@@ -68,16 +68,11 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of settings (anything JSON can hold), of files (a `Path`) and of programs (a module).
-
-    Of a file its content counts, of a module that of all its `xfrlib.source_files.source_files`.
-    """
+    """A short hash of settings (anything JSON can hold) and of programs: modules, with all their `source_files`."""
     texts = list[str]()
     for part in parts:
-        if isinstance(part, Path | ModuleType):
-            texts += map(file_sha256, source_files(part) if isinstance(part, ModuleType) else [part])
-        else:
-            texts.append(json.dumps(part, sort_keys=True))
+        program = isinstance(part, ModuleType)
+        texts += map(file_sha256, source_files(part)) if program else [json.dumps(part, sort_keys=True)]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 

@@ -58,7 +58,7 @@ class Profile:
 
     name: str
     title: str
-    #: data
+    # data
     #: "synthetic": made faces, rendered on the spot; "folder": <data root>/<folder>/<identity>/<picture>
     dataset: Annotated[str, _one_of("synthetic", "folder")]
     folder: str = ""

@@ -62,10 +62,8 @@ def command_line_run(notebook: str, description: str | None, arguments: list[str
     parser.add_argument("--profile", required=True, help="name or path of a profile")
     parser.add_argument("--data-root", default="", help="folder of data sets and weights; else XFR_DATA, else data/")
     parser.add_argument("--run-name", default="", help="folder below runs/ for a run with other settings")
-    replaced = parser.add_argument(
-        "--set", type=_setting, action="append", default=[], help="replace a profile's value"
-    )
-    replaced.metavar = "FIELD=VALUE"
+    other = parser.add_argument("--set", type=_setting, action="append", default=[], help="replace a profile's value")
+    other.metavar = "FIELD=VALUE"
     given = parser.parse_args(arguments)
     try:
         return NotebookRun(notebook, given.profile, dict(given.set), given.data_root, given.run_name)
@@ -118,17 +116,18 @@ class NotebookRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def need(self, name: str, made_by: str) -> Path:
+    def need(self, name: str, made_by: str, network: int = 0) -> Path:
         """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
 
         Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
         """
-        return self._touched.setdefault(name, self._find(name, made_by, self._folders))
-
-    def _find(self, name: str, made_by: str, folders: list[Path], whose: str = "") -> Path:
+        folders, whose = self._folders, ""
+        if network:  # never the artefact of network 0, which the other run falls back to for what all networks share
+            other, whose = self.network(network), f"network {network} of "
+            folders = [other.folder, self._runs / f"seed={other.profile.seed}"]
         for path in (folder / name for folder in folders):
             if path.exists():
-                return path
+                return self._touched.setdefault(f"{whose}{name}", path)
         raise MissingArtifactError(
             f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
             f"(or everything in order: make book PROFILE={self.profile.name})"
@@ -194,13 +193,7 @@ class NotebookRun:
 
     def classifier(self, network: int = 0) -> FaceClassifier:
         """The fine-tuned classifier `network` in evaluation mode, on the device of this run."""
-        name, made_by = "classifier.safetensors", "02_fine_tuning"
-        if network:  # never the file of network 0, which `need` of the other run would fall back to
-            other = self.network(network)
-            folders = [other.folder, self._runs / f"seed={other.profile.seed}"]
-            path = self._find(name, made_by, folders, f"network {network} of ")
-        else:
-            path = self.need(name, made_by)
+        path = self.need("classifier.safetensors", "02_fine_tuning", network)
         return load_classifier(path).to(self.device).eval()
 
     def temperature(self, network: int = 0) -> float:

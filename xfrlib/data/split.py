@@ -80,7 +80,7 @@ def _units(pictures: pd.DataFrame, seed: int) -> list[list[Any]]:
     units: dict[Any, list[tuple[str, Any]]] = {}
     for row, path, group in zip(pictures.index, pictures["path"], pictures["duplicate_group"], strict=True):
         units.setdefault(group if group >= 0 else path, []).append((path_draw(seed, path), row))
-    return [[row for _, row in unit] for unit in sorted(units.values(), key=lambda unit: min(unit)[0])]
+    return [[row for _, row in unit] for unit in sorted(units.values(), key=min)]
 
 
 def _closest_subset(sizes: list[int], target: int) -> list[int]:
