@@ -45,6 +45,7 @@ def _one_of(*known: str) -> Limit:
 Count = Annotated[int, _least(1)]
 Part = Annotated[int, _least(3, ": one for each part of the split")]
 Positive = Annotated[float, (lambda value: 0 < value < math.inf, "must be a positive number")]
+NotNegative = Annotated[float, (lambda value: 0 <= value < math.inf, "must be at least 0 and finite")]
 Share = Annotated[float, (lambda value: 0 < value < 1, "must lie between 0 and 1, both excluded")]
 Fills = Annotated[tuple[Annotated[str, _one_of(*FILLS)], ...], (bool, f"use some of {', '.join(FILLS)}")]
 Judges = Annotated[Fills, (lambda fills: "grey" not in fills, "grey chooses the settings, so that it cannot judge")]
@@ -81,7 +82,7 @@ class Profile:
     batch_size: Annotated[int, _least(2, ": one picture gives BatchNorm poor statistics")] = 64
     learning_rate: Positive = 0.005  #: of the head, and of the backbone unless the next line says otherwise
     backbone_learning_rate: Positive | None = None
-    weight_decay: Annotated[float, (lambda value: 0 <= value < math.inf, "must be at least 0 and finite")] = 0.01
+    weight_decay: NotNegative = 0.01
     lr_step: Count = 10
     lr_gamma: Positive = 0.1
     augmentation: Annotated[str, _one_of(*AUGMENTATIONS)] = "flip"  #: how training pictures are changed at random
