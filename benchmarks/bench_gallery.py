@@ -22,7 +22,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone, load_profile
-from xfrlib.data.faces import prepare_manifest, write_manifest
+from xfrlib.data.duplicates import find_duplicates
+from xfrlib.data.faces import scan_faces, write_manifest
+from xfrlib.data.split import split_faces
 from xfrlib.models.classifier import save_classifier
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages are made as the book makes them
@@ -43,10 +45,8 @@ def lay_out(folder: Path) -> None:
     profile = load_profile(PROFILE)
     names = ("families", "family_size", "pictures_per_identity", "seed")
     write_faces(folder / "faces", **{name: getattr(profile, name) for name in names}, progress=False)
-    options = {"fractions": profile.fractions, "seed": profile.seed}
-    write_manifest(
-        prepare_manifest(folder / "faces", near_threshold=None, progress=False, **options), folder / "manifest.csv"
-    )
+    table = find_duplicates(scan_faces(folder / "faces", seed=profile.seed, progress=False), near_threshold=None)
+    write_manifest(split_faces(table, profile.fractions, seed=profile.seed), folder / "manifest.csv")
     people = sorted(path.name for path in (folder / "faces").iterdir())
     model = FaceClassifier(load_backbone(profile.backbone, profile.checkpoint), len(people))
     save_classifier(folder / "classifier.safetensors", model, people)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from prepared import prepare_manifest
 from safetensors.torch import load_file
 from tiny_training import train
 
@@ -104,7 +105,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         run = NotebookRun("01_data_preparation", str(profile))
         size = {name: PROFILE[name] for name in ("families", "family_size", "pictures_per_identity")}
         people.write_faces(run.faces_root(), **size, seed=0)
-        manifest = faces.prepare_manifest(run.faces_root(), near_threshold=None, progress=False)
+        manifest = prepare_manifest(run.faces_root(), near_threshold=None)
         faces.write_manifest(manifest, run.output("manifest.csv"))
 
         said = launched("--num_processes=2", "-m", "xfrlib.training", f"--profile={profile}", build=build)
@@ -140,6 +141,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         (["--profile=quick", "--set=epohcs=3"], "did you mean 'epochs'"),
         (["--profile=quick", "--set=epochs=0"], "epochs = 0: must be at least 1"),
         (["--profile=quick", "--set=epochs"], "epochs = None"),
+        (["--profile=quick", "--set=fills=[grey"], "fills = [grey: not a value as YAML writes it"),
     ],
 )
 def test_the_distributed_command_line_names_what_is_wrong(

@@ -1,6 +1,7 @@
 """Chapter 7's study: maps by name, ranks, verdicts and the rounds of the inpainting game."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -114,3 +115,22 @@ def test_a_round_of_the_inpainting_game() -> None:
         "method": ["above", "below"], "found": [0.5, 0.5], "area": [0.5, 0.5], "turned": [True, False],
     }  # fmt: skip
     assert torch.equal(pasted["above"], twin) and torch.equal(pasted["below"], probe)
+
+
+def test_what_is_kept_is_made_once_for_each_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(study, "read_manifest", lambda path: path)
+    monkeypatch.setattr(study, "data_hash", str)
+    (tmp_path / "classifier.safetensors").write_text("weights")
+    run = SimpleNamespace(need=lambda name, _: tmp_path / name, output=lambda name: tmp_path / name)
+    made: list[int] = []
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        return torch.full((2, 3), float(len(made)))
+
+    first = study.kept(run, {"name": "rise", "masks": 5}, make)
+    assert torch.equal(study.kept(run, {"name": "rise", "masks": 5}, make), first) and len(made) == 1
+    assert not torch.equal(study.kept(run, {"name": "rise", "masks": 6}, make), first)
+    (tmp_path / "classifier.safetensors").write_text("other weights")
+    study.kept(run, {"name": "rise", "masks": 5}, make)
+    assert len(made) == 3

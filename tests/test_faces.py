@@ -16,10 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from prepared import prepare_manifest
 
+from studies.data_report import data_report, split_counts
 from xfrlib.data import faces
-from xfrlib.data.duplicates import _MIRROR, _hamming, _near_pairs, perceptual_hash
-from xfrlib.data.split import _closest_subset, held_out
+from xfrlib.data.duplicates import _MIRROR, _hamming, _near_pairs, find_duplicates, perceptual_hash
+from xfrlib.data.split import _closest_subset, held_out, split_faces
 
 
 def picture(seed, size=48):
@@ -46,7 +48,7 @@ def scan(root, **options):
 
 
 def prepare(root, **options):
-    return faces.prepare_manifest(root, progress=False, **options)
+    return prepare_manifest(root, **options)
 
 
 def table_of(sizes, groups=None):
@@ -283,7 +285,7 @@ def test_exact_near_and_mirrored_copies_are_grouped_and_strangers_are_not(tmp_pa
     save(original, tmp_path / "Ann" / "b.jpg", quality=60)
     save(original.resize((64, 64)).point(lambda v: v * 0.6 + 40), tmp_path / "Ann" / "dull.png")
     save(original.transpose(Image.Transpose.FLIP_LEFT_RIGHT), tmp_path / "Ann" / "mirror.png")
-    table = faces.find_duplicates(faces.scan_faces(tmp_path, progress=False)).set_index("path")
+    table = find_duplicates(faces.scan_faces(tmp_path, progress=False)).set_index("path")
     group = table[table["duplicate_group"] >= 0]
     assert group["duplicate_group"].unique().tolist() == [0]
     assert group["duplicate_kind"].to_dict() == {
@@ -293,7 +295,7 @@ def test_exact_near_and_mirrored_copies_are_grouped_and_strangers_are_not(tmp_pa
         "Ann/mirror.png": "near",
         "Bob/other name.png": "exact",
     }
-    only_exact = faces.find_duplicates(table.reset_index(), near_threshold=None).set_index("path")
+    only_exact = find_duplicates(table.reset_index(), near_threshold=None).set_index("path")
     assert only_exact.index[only_exact["duplicate_group"] >= 0].tolist() == ["Ann/a.png", "Bob/other name.png"]
 
 
@@ -336,8 +338,8 @@ def test_mirror_mask_fits_the_hash():
 
 
 def test_split_counts_by_hand():
-    manifest = faces.split_faces(table_of({"a": 3, "b": 10, "c": 11, "d": 20, "e": 92}))
-    assert faces.split_counts(manifest).to_numpy().tolist() == [
+    manifest = split_faces(table_of({"a": 3, "b": 10, "c": 11, "d": 20, "e": 92}))
+    assert split_counts(manifest).to_numpy().tolist() == [
         [1, 1, 1],
         [8, 1, 1],
         [7, 2, 2],
@@ -351,7 +353,7 @@ def test_split_counts_by_hand():
         "d": [3],
         "e": [4],
     }
-    assert faces.data_report(manifest)["missed_shares"] == []
+    assert data_report(manifest)["missed_shares"] == []
 
 
 def test_held_out_rounds_up_without_binary_error():
@@ -362,20 +364,18 @@ def test_held_out_rounds_up_without_binary_error():
 
 def test_split_ignores_row_order_and_follows_the_seed():
     table = table_of({"a": 30, "b": 30})
-    split = faces.split_faces(table, seed=1).set_index("path")["split"]
-    shuffled = faces.split_faces(table.sample(frac=1, random_state=0), seed=1).set_index("path")["split"]
+    split = split_faces(table, seed=1).set_index("path")["split"]
+    shuffled = split_faces(table.sample(frac=1, random_state=0), seed=1).set_index("path")["split"]
     assert split.to_dict() == shuffled.to_dict()
-    assert split.to_dict() != faces.split_faces(table, seed=2).set_index("path")["split"].to_dict()
-    decomposed = faces.split_faces(
-        table.assign(path=table["path"].str.replace("a/", unicodedata.normalize("NFD", "é/")))
-    )
-    composed = faces.split_faces(table.assign(path=table["path"].str.replace("a/", "é/")))
+    assert split.to_dict() != split_faces(table, seed=2).set_index("path")["split"].to_dict()
+    decomposed = split_faces(table.assign(path=table["path"].str.replace("a/", unicodedata.normalize("NFD", "é/"))))
+    composed = split_faces(table.assign(path=table["path"].str.replace("a/", "é/")))
     assert decomposed["split"].tolist() == composed["split"].tolist()
 
 
 def test_every_picture_is_as_likely_to_be_held_out():
     table = table_of({"a": 10, "b": 10}, {f"a/{k:03}.png": 0 for k in (3, 7)})
-    times = sum((faces.split_faces(table, seed=s)["split"] == "test").to_numpy() for s in range(60))
+    times = sum((split_faces(table, seed=s)["split"] == "test").to_numpy() for s in range(60))
     assert times[[3, 7]].sum() == 0  # one place in the test part cannot hold the pair
     assert times[:10].sum() == times[10:].sum() == 60 and times[10:].min() >= 1
 
@@ -386,13 +386,13 @@ def test_groups_stay_whole_and_training_is_never_empty(sizes, seed):
     paths = [f"a/{k:03}.png" for k in range(sum(sizes))]
     owner = np.repeat(np.arange(len(sizes)), sizes)
     groups = {path: int(g) for path, g in zip(paths, owner, strict=True) if sizes[g] > 1}
-    manifest = faces.split_faces(table_of({"a": sum(sizes), "b": 5}, groups), seed=seed)
+    manifest = split_faces(table_of({"a": sum(sizes), "b": 5}, groups), seed=seed)
     mine = manifest[manifest["identity"] == "a"]
     assert (mine.groupby(owner)["split"].nunique() == 1).all()
     assert (mine["split"] == "train").any() and set(mine["split"]) <= set(faces.SPLITS)
     singles, target = sizes.count(1), held_out(sum(sizes), 0.1)
     if singles > 2 * target:
-        assert faces.split_counts(manifest).loc["a"].tolist() == [sum(sizes) - 2 * target, target, target]
+        assert split_counts(manifest).loc["a"].tolist() == [sum(sizes) - 2 * target, target, target]
 
 
 @settings(max_examples=200, deadline=None)
@@ -407,23 +407,23 @@ def test_closest_subset_equals_trying_all(sizes, target):
 
 def test_large_groups_miss_the_shares_and_are_reported():
     groups = {f"a/{k:03}.png": 0 for k in range(9)} | {f"a/{k:03}.png": 1 for k in range(9, 18)}
-    manifest = faces.split_faces(table_of({"a": 19, "b": 10}, groups))
-    assert faces.split_counts(manifest).loc["a"].tolist() == [18, 0, 1]
-    missed = faces.data_report(manifest)["missed_shares"]
+    manifest = split_faces(table_of({"a": 19, "b": 10}, groups))
+    assert split_counts(manifest).loc["a"].tolist() == [18, 0, 1]
+    missed = data_report(manifest)["missed_shares"]
     assert missed == [{"identity": "a", "got": [18, 0, 1], "wanted": [15, 2, 2]}]
 
 
 def test_a_photograph_under_two_names_is_for_training_only_and_is_named():
     table = table_of({"a": 10, "b": 10}, {"a/000.png": 4, "b/005.png": 4})
     for seed in range(20):
-        manifest = faces.split_faces(table, seed=seed)
+        manifest = split_faces(table, seed=seed)
         assert set(manifest.loc[manifest["duplicate_group"] == 4, "split"]) == {"train"}
-        assert faces.split_counts(manifest).to_numpy().tolist() == [[8, 1, 1], [8, 1, 1]]
-    assert faces.data_report(manifest)["duplicates"]["across_identities"] == [["a/000.png", "b/005.png"]]
+        assert split_counts(manifest).to_numpy().tolist() == [[8, 1, 1], [8, 1, 1]]
+    assert data_report(manifest)["duplicates"]["across_identities"] == [["a/000.png", "b/005.png"]]
 
 
 def test_people_with_fewer_than_three_pictures_are_left_out_by_status():
-    manifest = faces.split_faces(table_of({"a": 2, "b": 4, "c": 3}))
+    manifest = split_faces(table_of({"a": 2, "b": 4, "c": 3}))
     out = manifest[manifest["identity"] == "a"]
     assert set(out["status"]) == {"too_few_images"} and set(out["label"]) == {-1} and set(out["split"]) == {""}
     assert out["note"].iloc[0] == "2 usable pictures of a, a split needs 3"
@@ -434,9 +434,9 @@ def test_bad_fractions_and_missing_duplicates_are_refused():
     table = table_of({"a": 5, "b": 5})
     for fractions in ((0.8, 0.1), (0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (0, 0.5, 0.5)):
         with pytest.raises(ValueError, match="must sum to 1"):
-            faces.split_faces(table, fractions)
+            split_faces(table, fractions)
     with pytest.raises(ValueError, match="run find_duplicates"):
-        faces.split_faces(table.drop(columns="duplicate_group"))
+        split_faces(table.drop(columns="duplicate_group"))
 
 
 # --- manifest ---------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_manifest_round_trip_is_byte_stable_and_keeps_odd_names(tmp_path):
 
 
 def test_data_hash_covers_what_matters_and_nothing_else():
-    manifest = faces.split_faces(table_of({"a": 4, "b": 4}))
+    manifest = split_faces(table_of({"a": 4, "b": 4}))
     value = faces.data_hash(manifest)
     assert len(value) == 64
     assert value == faces.data_hash(manifest.sample(frac=1, random_state=1))
@@ -478,7 +478,7 @@ def test_report_is_json_and_adds_up(tmp_path):
     (root / "Ann" / "bad.jpg").touch()
     (root / "Nobody").mkdir()
     manifest = prepare(root)
-    report = json.loads(json.dumps(faces.data_report(manifest)))
+    report = json.loads(json.dumps(data_report(manifest)))
     assert report["files"] == 16
     assert report["statuses"] == {"too_few_images": 1, "unreadable": 1, "used": 15}
     assert report["notes"] == {"grey->RGB": 2}

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
+from prepared import prepare_manifest
 
 import subjects
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.data.faces import prepare_manifest, write_manifest
+from xfrlib.data.faces import write_manifest
 from xfrlib.models.classifier import save_classifier
 from xfrlib.run import NotebookRun, ParameterError
 
@@ -165,7 +166,7 @@ def test_names_stay_names_in_markdown() -> None:
 
 def make_data(folder: Path, *, families: int, size: int) -> None:
     write_faces(folder / "faces", families=families, family_size=size, pictures_per_identity=4, seed=0, progress=False)
-    manifest = prepare_manifest(folder / "faces", fractions=(0.5, 0.25, 0.25), near_threshold=None, progress=False)
+    manifest = prepare_manifest(folder / "faces", fractions=(0.5, 0.25, 0.25), near_threshold=None)
     write_manifest(manifest, folder / "manifest.csv")
 
 

@@ -20,10 +20,12 @@ from unittest import mock
 import pytest
 import torch
 import yaml
+from prepared import prepare_manifest
 from test_checkpoints import lightning
 from test_models import filled
 
 from madefaces import people
+from studies.data_report import data_report
 from xfrlib import profile as profile_module
 from xfrlib.data import faces
 from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
@@ -112,9 +114,9 @@ def trained(profile: str) -> None:
     if settings.dataset == "synthetic":
         size = {name: getattr(settings, name) for name in ("families", "family_size", "pictures_per_identity")}
         people.write_faces(run.faces_root(), **size, seed=0, progress=False)
-    manifest = faces.prepare_manifest(run.faces_root(), near_threshold=None, progress=False)
+    manifest = prepare_manifest(run.faces_root(), near_threshold=None)
     faces.write_manifest(manifest, run.output("manifest.csv"))
-    run.write_json("data_report.json", faces.data_report(manifest, settings.fractions))
+    run.write_json("data_report.json", data_report(manifest, settings.fractions))
     run = NotebookRun("02_fine_tuning", profile)
     identities = run.dataset("test").identities
     model = FaceClassifier(run.backbone(), len(identities))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studies.explainers_compared import GRIDS, smoothed
-from xfrlib import explainers, prediction, protocol, top_fraction_mask
+from xfrlib import prediction, protocol, top_fraction_mask
 from xfrlib.explainers import EXPLAINERS, explain_with
 from xfrlib.intervals import bootstrap_interval
 from xfrlib.judge import evaluate
@@ -116,16 +116,10 @@ def test_equal_keys_of_the_per_image_table_mean_equal_rows(tmp_path) -> None:
     ]  # fmt: skip
 
 
-def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(
-    classifier, images, tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(protocol, "read_manifest", lambda path: path)
-    monkeypatch.setattr(protocol, "data_hash", str)
-    (tmp_path / "classifier.safetensors").write_text("weights")
+def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(classifier, images, tmp_path) -> None:
     run = SimpleNamespace(
         profile=dataclasses.replace(load_profile("quick"), draws=1, fills=("black",)),
         temperature=lambda network: 1.0,
-        need=lambda name, _: tmp_path / name,
         output=lambda name: tmp_path / name,
     )
     names = pd.DataFrame({"label": np.arange(len(images)) % 2, "identity": "somebody", "path": "a.png"})
@@ -163,22 +157,3 @@ def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> 
         found = bootstrap_interval(wide["random_explainer"], labels)
         assert found.low <= wide["random_map"].mean() <= found.high
         assert found.low < found.high
-
-
-def test_what_is_kept_is_made_once_for_each_key(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(protocol, "read_manifest", lambda path: path)
-    monkeypatch.setattr(protocol, "data_hash", str)
-    (tmp_path / "classifier.safetensors").write_text("weights")
-    run = SimpleNamespace(need=lambda name, _: tmp_path / name, output=lambda name: tmp_path / name)
-    made: list[int] = []
-
-    def make() -> torch.Tensor:
-        made.append(1)
-        return torch.full((2, 3), float(len(made)))
-
-    first = protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers)
-    assert torch.equal(protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers), first) and len(made) == 1
-    assert not torch.equal(protocol.kept(run, {"name": "rise", "masks": 6}, make, explainers), first)
-    (tmp_path / "classifier.safetensors").write_text("other weights")
-    protocol.kept(run, {"name": "rise", "masks": 5}, make, explainers)
-    assert len(made) == 3

@@ -61,18 +61,6 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         part.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_results(path: Path, values: dict[str, Any]) -> None:
-    """Write a results file, if it is what ``results.schema.json`` in this package describes.
-
-    Raises `jsonschema.ValidationError` naming the entry at fault.
-    """
-    import jsonschema  # takes a second, which only who writes results has to wait
-
-    schema = json.loads(Path(__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
-    jsonschema.validate(values, schema)
-    write_json(path, values)
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -80,16 +68,11 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of settings (anything JSON can hold), of files (a `Path`) and of programs (a module).
-
-    Of a file its content counts, of a module that of all its `xfrlib.source_files.source_files`.
-    """
+    """A short hash of settings (anything JSON can hold) and of programs: modules, with all their `source_files`."""
     texts = list[str]()
     for part in parts:
-        if isinstance(part, Path | ModuleType):
-            texts += map(file_sha256, source_files(part) if isinstance(part, ModuleType) else [part])
-        else:
-            texts.append(json.dumps(part, sort_keys=True))
+        program = isinstance(part, ModuleType)
+        texts += map(file_sha256, source_files(part)) if program else [json.dumps(part, sort_keys=True)]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 

@@ -8,8 +8,8 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -45,8 +45,12 @@ def _one_of(*known: str) -> Limit:
 Count = Annotated[int, _least(1)]
 Part = Annotated[int, _least(3, ": one for each part of the split")]
 Positive = Annotated[float, (lambda value: 0 < value < math.inf, "must be a positive number")]
+NotNegative = Annotated[float, (lambda value: 0 <= value < math.inf, "must be at least 0 and finite")]
 Share = Annotated[float, (lambda value: 0 < value < 1, "must lie between 0 and 1, both excluded")]
 Fills = Annotated[tuple[Annotated[str, _one_of(*FILLS)], ...], (bool, f"use some of {', '.join(FILLS)}")]
+Judges = Annotated[Fills, (lambda fills: "grey" not in fills, "grey chooses the settings, so that it cannot judge")]
+_THREE = "give three positive shares (train, validation, test) that sum to 1"
+Shares = Annotated[tuple[Share, ...], (lambda three: len(three) == 3 and math.isclose(sum(three), 1), _THREE)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Profile:
 
     name: str
     title: str
-    #: data
+    # data
     #: "synthetic": made faces, rendered on the spot; "folder": <data root>/<folder>/<identity>/<picture>
     dataset: Annotated[str, _one_of("synthetic", "folder")]
     folder: str = ""
@@ -68,7 +72,7 @@ class Profile:
     max_images: int | None = None  #: pictures of one identity above this number are left out
     identities: int | None = None  #: how many the folder should hold; another number is reported before a run
     pictures: int | None = None  #: likewise
-    fractions: tuple[Share, ...] = (0.8, 0.1, 0.1)  #: train, validation, test; per identity, held-out parts rounded up
+    fractions: Shares = (0.8, 0.1, 0.1)  #: train, validation, test; per identity, held-out parts rounded up
     # model and fine-tuning
     backbone: str = "slim"
     #: "builtin": weights inside xfrlib; "hub:<owner>/<name>": from the Hugging Face Hub; "": random; else a path below
@@ -78,7 +82,7 @@ class Profile:
     batch_size: Annotated[int, _least(2, ": one picture gives BatchNorm poor statistics")] = 64
     learning_rate: Positive = 0.005  #: of the head, and of the backbone unless the next line says otherwise
     backbone_learning_rate: Positive | None = None
-    weight_decay: Annotated[float, _least(0)] = 0.01
+    weight_decay: NotNegative = 0.01
     lr_step: Count = 10
     lr_gamma: Positive = 0.1
     augmentation: Annotated[str, _one_of(*AUGMENTATIONS)] = "flip"  #: how training pictures are changed at random
@@ -108,7 +112,7 @@ class Profile:
     slow_pictures: Annotated[int, _least(0)] = 100  #: for Score-CAM, LIME, KernelSHAP and RISE; 0 leaves them out
     curve_pictures: Count = 60  #: for the curves over all shares
     tuning_pictures: Count = 40  #: validation pictures on which settings are chosen
-    judging_fills: Fills = ("black", "blur")  #: judge what was chosen with grey
+    judging_fills: Judges = ("black", "blur")  #: judge what was chosen with grey
     gallery_subjects: Count = 20  #: people who get a page in the gallery
     # the whole
     hours: Positive = 24.0  #: a run that would take longer is refused before it starts
@@ -116,17 +120,12 @@ class Profile:
     def __post_init__(self) -> None:
         for field, hint in get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, field, _checked(field, getattr(self, field), hint))
-        three = len(self.fractions) == 3 and abs(sum(self.fractions) - 1) < 1e-9
-        most = max(self.max_images or 0, self.min_images)
-        for field, ok, mend in (
-            ("folder", self.dataset != "folder" or self.folder, "name the folder of identities below the data root"),
-            ("max_images", self.max_images in (None, most), "must not be below min_images"),
-            ("fractions", three, "give three positive shares (train, validation, test) that sum to 1"),
-            ("scale_max", self.scale_max >= self.scale_min, "must not be below scale_min"),
-            ("judging_fills", "grey" not in self.judging_fills, "grey chooses the settings, so that it cannot judge"),
-        ):
-            if not ok:
-                raise ValueError(f"{field} = {getattr(self, field)!r}: {mend}")
+        if self.dataset == "folder" and not self.folder:
+            raise ValueError("folder = '': name the folder of identities below the data root")
+        if self.max_images is not None and self.max_images < self.min_images:
+            raise ValueError(f"max_images = {self.max_images}: must not be below min_images")
+        if not self.scale_max >= self.scale_min:
+            raise ValueError(f"scale_max = {self.scale_max}: must not be below scale_min")
 
     def replace(self, **changes: Any) -> Profile:
         """A copy with some fields changed, checked like the original. Raises `ValueError` for an unknown field."""
@@ -172,18 +171,19 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 def _checked(field: str, value: Any, hint: Any) -> Any:
     """`value`, if the annotation of its field allows it; whole numbers pass as floats, lists become tuples."""
-    wanted = []
-    for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
-        kind, *limits = get_args(option) if get_origin(option) is Annotated else (option,)
-        wanted.append("nothing" if kind is NoneType else kind.__name__)
-        if get_origin(kind) is tuple and isinstance(value, list | tuple):
-            value = tuple(_checked(field, item, get_args(kind)[0]) for item in value)
-        elif kind is float and type(value) is int:
-            value = float(value)
-        elif type(value) is not kind:
-            continue
-        for holds, mend in limits:
-            if not holds(value):
-                raise ValueError(f"{field} = {value!r}: {mend}")
-        return value
-    raise ValueError(f"{field} = {value!r}: must be {' or '.join(wanted)}, not {type(value).__name__}")
+    if optional := NoneType in get_args(hint):
+        hint = get_args(hint)[0]
+        if value is None:
+            return None
+    kind, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        value = tuple(_checked(field, item, get_args(kind)[0]) for item in value)
+    elif kind is float and type(value) is int:
+        value = float(value)
+    elif type(value) is not kind:
+        wanted = f"{kind.__name__} or nothing" if optional else kind.__name__
+        raise ValueError(f"{field} = {value!r}: must be {wanted}, not {type(value).__name__}")
+    for holds, mend in limits:
+        if not holds(value):
+            raise ValueError(f"{field} = {value!r}: {mend}")
+    return value

@@ -9,8 +9,7 @@ Notebook 06 then finds every batch done.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from types import ModuleType
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xfrlib import judge, models, regions
-from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
-from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
+from xfrlib import judge, models
+from xfrlib.artifacts import fingerprint, write_atomic
+from xfrlib.data.faces import FaceDataset
 from xfrlib.explanation import explain
 from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
+from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun, command_line_run
 
 NOTEBOOK = "06_full_evaluation"
@@ -44,34 +44,21 @@ class MappedPictures(NamedTuple):
 def map_regions(
     model: FaceClassifier, loader: Iterable[Any], *, fraction: float = 0.2, progress: bool = True, **settings: Any
 ) -> MappedPictures:
-    """One pass over a loader: logits, and the regions of SDD and of CAM.
+    """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): logits, and the regions of SDD and of CAM.
 
     SDD is ranked by its logarithm, because a sharp map underflows to exact zeros away from its peak and ties would then
-    decide; CAM is upsampled as SDD's maps are.
-
-    Parameters
-    ----------
-    model : FaceClassifier
-        On the device to compute on.
-    loader : iterable
-        Of (images (B, 3, H, W) RGB in [0, 1], ...).
-    fraction : float
-        Share of the pixels in a region.
-    **settings
-        Those of `explain`.
+    decide; CAM is upsampled as SDD's maps are. `settings` are those of `explain`.
     """
     device = next(model.parameters()).device
-    images, logits, found = [], [], {"sdd": [], "cam": []}  # type: ignore[var-annotated]
+    images, logits, sdd, cam = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     for batch, *_ in tqdm(loader, desc="maps", unit="batch", mininterval=1, disable=not progress):
         explanation = explain(model, batch.to(device), **settings)
-        cam = upsampled(explanation.cams[:, 0], batch.shape[2:])
-        for name, ranking in (("sdd", explanation.log_sdd), ("cam", cam)):
-            found[name].append(regions.top_fraction_mask(ranking, fraction).cpu().numpy())
+        sdd.append(top_fraction_mask(explanation.log_sdd, fraction).cpu())
+        cam.append(top_fraction_mask(upsampled(explanation.cams[:, 0], batch.shape[2:]), fraction).cpu())
         images.append((batch * 255).round().byte())
         logits.append(explanation.logits.cpu())
-    return MappedPictures(
-        torch.cat(images), torch.cat(logits), {name: np.concatenate(masks) for name, masks in found.items()}
-    )
+    regions = {"sdd": torch.cat(sdd).numpy(), "cam": torch.cat(cam).numpy()}
+    return MappedPictures(torch.cat(images), torch.cat(logits), regions)
 
 
 def evaluation_table(
@@ -118,57 +105,27 @@ def judged(
     progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
-    """`xfrlib.judge.evaluate` on one network, calibrated, resumable, with the profile's seed.
+    """`xfrlib.judge.evaluate`, with its `settings`, on one network: calibrated, resumable, with the profile's seed.
 
     Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings,
-    code. `settings` are those of `evaluate`.
+    code.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
-    tensors = [images, *model.state_dict().values(), *map(torch.from_numpy, regions.values())]
-    content = [_digest(tensor) for tensor in tensors]
+    arrays = [tensor.cpu().numpy() for tensor in (images, *model.state_dict().values())] + list(regions.values())
+    content = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
     key = fingerprint(content, list(regions), labels.tolist(), plain, judge, models)
-    return judge.evaluate(
-        model,
-        images,
-        labels,
-        regions,
-        batch_size=run.profile.eval_batch_size,
-        mean=training_mean(run) if "mean" in settings.get("fills", ()) else None,
-        shards=run.output(f"evaluation_shards/{key}"),
-        share=share,
-        progress=progress,
-        **settings,
-    )
-
-
-def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor], code: ModuleType) -> Tensor:
-    """What `make` returns, from a file if an earlier run with the same `key`, code, weights and pictures has made it.
-
-    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the module `code`.
-    """
-    classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
-    pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
-    path = run.output(f"kept/{fingerprint(key, classifier, pictures, code, models)}.pt")
-    if not path.exists():
-        with write_atomic(path) as part:
-            torch.save(make(), part)
-    return torch.load(path, weights_only=True)
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+    settings |= {"mean": training_mean(run)} if "mean" in settings.get("fills", ()) else {}
+    settings |= {"batch_size": run.profile.eval_batch_size, "shards": run.output(f"evaluation_shards/{key}")}
+    return judge.evaluate(model, images, labels, regions, share=share, progress=progress, **settings)
 
 
 def write_table(run: NotebookRun, table: pd.DataFrame) -> None:
     """Write a notebook's part of the per-image table: ``evaluation.parquet/<notebook>.parquet``.
 
-    The parts have the columns of `evaluation_table` in common, and `pandas.read_parquet` reads the folder as one table.
-    Added are `chapter`, the notebook, which is part of the `KEY`: chapters give one name to maps of other settings, and
-    draw their random controls from other seeds. And `settings`, in words, of a map that was made with other than the
-    profile's; "" where `table` does not say.
-
-    Raises `ValueError` for two rows of one key, naming it.
+    `pandas.read_parquet` reads the folder as one table: the columns of `evaluation_table`, `chapter` (the notebook,
+    because chapters give one name to maps of other settings and draw their controls from other seeds) and `settings`,
+    in words, of a map made with other than the profile's. Raises `ValueError` for two rows of one `KEY`, naming it.
     """
     table = table.assign(chapter=run.notebook, settings=table.get("settings", ""))
     twice = table[table.duplicated(list(KEY))]
@@ -193,8 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     state = PartialState(cpu=run.device.type == "cpu")
     test, model, profile = run.dataset("test"), run.classifier().to(state.device), run.profile
     # The maps cost one pass a picture, the table a hundred: each process makes all maps and a share of the table.
-    loader = DataLoader(test, profile.eval_batch_size, num_workers=profile.num_workers)
-    first = state.is_main_process
+    loader, first = DataLoader(test, profile.eval_batch_size, num_workers=profile.num_workers), state.is_main_process
     mapped = map_regions(model, loader, fraction=profile.fraction, progress=first, **run.explanation)
     evaluation_table(run, model, test, mapped, share=(state.process_index, state.num_processes), progress=first)
     state.wait_for_everyone()

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from xfrlib.artifacts import MissingArtifactError, SentenceError
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier, load_classifier, save_classifier
-from xfrlib.profile import data_root, did_you_mean, load_profile
+from xfrlib.profile import Profile, data_root, did_you_mean, load_profile
 from xfrlib.sdd import Divergence
 
 _INJECTED = str | int | float | list | tuple | dict | None  # what papermill can write into a notebook
@@ -34,20 +33,11 @@ class ParameterError(SentenceError, ValueError):
 def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
     """Check the parameters of a notebook and say where it reads and writes.
 
-    Parameters
-    ----------
-    notebook : str
-        Its file name without the suffix.
-    namespace : dict
-        ``globals()`` of the notebook. Its parameters are the names that a cell has annotated so far; any other plain
-        value was injected by mistake. `profile` names the profile, `data_root` overrides ``XFR_DATA``, `run_name` is
-        the folder below ``runs/`` of a run with other settings. A field of `Profile` replaces the profile's value
-        unless it is None; what else there is belongs to the notebook alone.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown parameter or an impossible value, naming it.
+    Its parameters are the names that a cell has annotated so far in `namespace`, its ``globals()``; any other plain
+    value was injected by mistake. `profile` names the profile, `data_root` overrides ``XFR_DATA``, `run_name` is the
+    folder below ``runs/`` of a run with other settings. A field of `Profile` replaces the profile's value unless it is
+    None; what else there is belongs to the notebook alone. Raises `ParameterError` for an unknown parameter or an
+    impossible value, naming it.
     """
     known = list(namespace.get("__annotations__", {}))
     if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
@@ -56,11 +46,9 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
             if isinstance(value, _INJECTED) and not private and name not in known:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
-    profile = namespace["profile"]
+    changes = {f.name: namespace[f.name] for f in fields(Profile) if f.name in known and namespace[f.name] is not None}
     try:
-        settings = load_profile(profile).as_dict()
-        changes = {name: namespace[name] for name in known if name in settings and namespace[name] is not None}
-        return NotebookRun(notebook, profile, changes, namespace["data_root"], namespace["run_name"])
+        return NotebookRun(notebook, namespace["profile"], changes, namespace["data_root"], namespace["run_name"])
     except (ValueError, FileNotFoundError) as error:
         raise ParameterError(str(error)) from error
 
@@ -74,13 +62,22 @@ def command_line_run(notebook: str, description: str | None, arguments: list[str
     parser.add_argument("--profile", required=True, help="name or path of a profile")
     parser.add_argument("--data-root", default="", help="folder of data sets and weights; else XFR_DATA, else data/")
     parser.add_argument("--run-name", default="", help="folder below runs/ for a run with other settings")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a profile's value")
+    other = parser.add_argument("--set", type=_setting, action="append", default=[], help="replace a profile's value")
+    other.metavar = "FIELD=VALUE"
     given = parser.parse_args(arguments)
     try:
-        changes = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given.set)}
-        return NotebookRun(notebook, given.profile, changes, given.data_root, given.run_name)
+        return NotebookRun(notebook, given.profile, dict(given.set), given.data_root, given.run_name)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """The name and the value, as YAML writes it, of ``FIELD=VALUE``."""
+    name, _, value = text.partition("=")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{name} = {value}: not a value as YAML writes it") from error
 
 
 class NotebookRun:
@@ -92,14 +89,14 @@ class NotebookRun:
         base = load_profile(profile)
         self.notebook, self.profile = notebook, base.replace(**changes or {})
         self.device, self.data_root = artifacts.default_device(), data_root(root)
-        self._named, self._given_name = profile, run_name
+        self._profile_given, self._name_given = profile, run_name
         self._changes = {k: v for k, v in self.profile.as_dict().items() if v != base.as_dict()[k]}
         run_name = run_name or ",".join(f"{key}={value}" for key, value in self._changes.items()).replace("/", "_")
         if Path(run_name).name != run_name:
             raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
-        self._run_name, self._base_folder = run_name, artifacts.build_root() / base.name
-        self.folder = self._base_folder / "runs" / run_name if run_name else self._base_folder
-        self._folders = [self.folder, self._base_folder]  # where `need` looks
+        self._runs = artifacts.build_root() / base.name / "runs"
+        self.folder = self._runs / run_name if run_name else self._runs.parent
+        self._folders = [self.folder, self._runs.parent]  # where `need` looks
         self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
         self._started = time.monotonic()
 
@@ -119,21 +116,22 @@ class NotebookRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def need(self, name: str, made_by: str) -> Path:
+    def need(self, name: str, made_by: str, network: int = 0) -> Path:
         """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
 
         Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
         """
-        return self._touched.setdefault(name, self._find(name, made_by, self._folders))
-
-    def _find(self, name: str, made_by: str, folders: Sequence[Path], whose: str = "") -> Path:
-        found = next((folder / name for folder in folders if (folder / name).exists()), None)
-        if found is None:
-            raise MissingArtifactError(
-                f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
-                f"(or everything in order: make book PROFILE={self.profile.name})"
-            )
-        return found
+        folders, whose = self._folders, ""
+        if network:  # never the artefact of network 0, which the other run falls back to for what all networks share
+            other, whose = self.network(network), f"network {network} of "
+            folders = [other.folder, self._runs / f"seed={other.profile.seed}"]
+        for path in (folder / name for folder in folders):
+            if path.exists():
+                return self._touched.setdefault(f"{whose}{name}", path)
+        raise MissingArtifactError(
+            f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
+            f"(or everything in order: make book PROFILE={self.profile.name})"
+        )
 
     def faces_root(self) -> Path:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
@@ -158,11 +156,11 @@ class NotebookRun:
             return
         # --multi_gpu chooses the launcher that starts processes, also where they then compute on a CPU
         options = "--multi_gpu --num_machines=1 --main_process_port=0 --mixed_precision=no --dynamo_backend=no"
-        command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}", *options.split()]
-        command += ["-m", module, f"--profile={self._named}", f"--run-name={self._run_name}"]
+        launcher = ["accelerate.commands.launch", f"--num_processes={processes}", *options.split(), "-m", module]
+        run = [f"--profile={self._profile_given}", f"--run-name={self._name_given}", f"--data-root={self.data_root}"]
         settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
-        command += [f"--data-root={self.data_root}", *settings]
         on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
+        command = [sys.executable, "-m", *launcher, *run, *settings]
         if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
             raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
 
@@ -173,9 +171,8 @@ class NotebookRun:
 
     def backbone(self) -> Backbone:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""
-        checkpoint = self.profile.checkpoint
-        named = checkpoint in ("", "builtin") or checkpoint.startswith("hub:")
-        place = checkpoint if named else self.data_root / checkpoint
+        given = self.profile.checkpoint
+        place = given if given in ("", "builtin") or given.startswith("hub:") else self.data_root / given
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:
@@ -189,20 +186,14 @@ class NotebookRun:
         if number == 0:
             return self
         changes = {**self._changes, "seed": self.profile.seed + number}
-        name = f"{self._given_name},seed={changes['seed']}" if self._given_name else ""
-        other = NotebookRun(self.notebook, self._named, changes, str(self.data_root), name)
+        name = f"{self._name_given},seed={changes['seed']}" if self._name_given else ""
+        other = NotebookRun(self.notebook, self._profile_given, changes, str(self.data_root), name)
         other._folders = [other.folder, *self._folders]
         return other
 
     def classifier(self, network: int = 0) -> FaceClassifier:
         """The fine-tuned classifier `network` in evaluation mode, on the device of this run."""
-        name, made_by = "classifier.safetensors", "02_fine_tuning"
-        if network == 0:
-            path = self.need(name, made_by)
-        else:  # never the file of network 0, which `need` of the other run would fall back to
-            other = self.network(network)
-            folders = [other.folder, self._base_folder / "runs" / f"seed={other.profile.seed}"]
-            path = self._find(name, made_by, folders, f"network {network} of ")
+        path = self.need("classifier.safetensors", "02_fine_tuning", network)
         return load_classifier(path).to(self.device).eval()
 
     def temperature(self, network: int = 0) -> float:
@@ -239,12 +230,11 @@ class NotebookRun:
         from IPython.display import Markdown, display
 
         facts = self.provenance()
-        settings = facts.pop("settings")
         facts |= {key: f"{facts[key][:16]}…" for key in ("data_hash", "classifier_sha256") if key in facts}
         facts["settings"] = ", ".join(
             f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            for key, value in settings.items()
+            for key, value in facts.pop("settings").items()
             if key not in ("name", "title", "seed") and value not in ("", None)
         )
-        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
-        display(Markdown("\n".join(["**Provenance of this page**", "", "| what | value |", "|---|---|", *rows])))
+        rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
+        display(Markdown(f"**Provenance of this page**\n\n| what | value |\n|---|---|\n{rows}"))

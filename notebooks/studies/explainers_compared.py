@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
-from xfrlib import explainers, plots, protocol
+from xfrlib import explainers, models, plots
+from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
+from xfrlib.data.faces import data_hash, read_manifest
 from xfrlib.explainers import EXPLAINERS, explain_with
 from xfrlib.intervals import Interval, crossed_interval
 from xfrlib.judge import blurred
@@ -44,7 +47,21 @@ def explained(
     if not EXPLAINERS[name].slow:
         return make()
     pixels = int(images.mul(255).round().long().sum())  # exact on any number of threads
-    return protocol.kept(run, [name, options, classes.tolist(), pixels], make, explainers)
+    return kept(run, [name, options, classes.tolist(), pixels], make)
+
+
+def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns, from a file if an earlier run with the same `key`, code, weights and pictures has made it.
+
+    `key` holds, as JSON can, all that the result depends on besides network 0, the pictures and the explainers.
+    """
+    classifier = file_sha256(run.need("classifier.safetensors", "02_fine_tuning"))
+    pictures = data_hash(read_manifest(run.need("manifest.csv", "01_data_preparation")))
+    path = run.output(f"kept/{fingerprint(key, classifier, pictures, explainers, models)}.pt")
+    if not path.exists():
+        with write_atomic(path) as part:
+            torch.save(make(), part)
+    return torch.load(path, weights_only=True)
 
 
 def tinted(name: str, picture: Tensor, values: Tensor, *, top: float = 1.0) -> NDArray[np.float32]:

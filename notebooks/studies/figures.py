@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from xfrlib.explanation import Explanation
 from xfrlib.plots import (
     CAM_UNIT,
     COLOURS,
@@ -27,6 +26,9 @@ from xfrlib.plots import (
     subplots,
 )
 from xfrlib.regions import top_fraction_mask
+
+if TYPE_CHECKING:
+    from xfrlib.explanation import Explanation
 
 
 @style()

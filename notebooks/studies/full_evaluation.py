@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pandas as pd
 
+from xfrlib.artifacts import write_json
 from xfrlib.intervals import bootstrap_interval, holm, sign_flip_test
 from xfrlib.tables import MEASURES, SIGN, per_image, plain
 
@@ -65,3 +69,13 @@ def change_tests(
         {key: {"p": own, "p_holm": both} for (key, own), both in zip(p.items(), corrected, strict=True)}
     )
     return tests
+
+
+def write_results(path: Path, values: dict[str, Any]) -> None:
+    """Write a results file, if it is what ``results.schema.json`` beside this module describes.
+
+    Raises `jsonschema.ValidationError` naming the entry at fault.
+    """
+    schema = json.loads(Path(__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema)
+    write_json(path, values)

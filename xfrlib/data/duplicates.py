@@ -35,14 +35,12 @@ def perceptual_hash(picture: Image.Image) -> str:
     return "" if low == high else str(imagehash.phash(picture, hash_size=_HASH_SIDE))
 
 
-def find_duplicates(
-    table: pd.DataFrame, *, near_threshold: int | None = NEAR_WITHIN, across_threshold: int = NEAR_ACROSS
-) -> pd.DataFrame:
+def find_duplicates(table: pd.DataFrame, *, near_threshold: int | None = NEAR_WITHIN) -> pd.DataFrame:
     """Add duplicate_group (-1: alone) and duplicate_kind ("", "exact", "near") to the table of `scan_faces`.
 
-    Exact: equal SHA-256. Near: the 256-bit hashes differ in at most `near_threshold` bits within an identity, or in
-    `across_threshold` (never more than the former) between identities or when one is mirrored. None: exact ones only.
-    Groups are closed under both relations (if A is like B and B like C, the three are one group). Only used rows count.
+    Exact: equal SHA-256. Near: the 256-bit hashes differ in at most `near_threshold` bits within an identity, and in no
+    more than `NEAR_ACROSS` between identities or when one is mirrored. None: exact ones only. Groups are closed under
+    both relations (if A is like B and B like C, the three are one group). Only used rows count.
     """
     table = table.assign(duplicate_group=-1, duplicate_kind="")
     used = table[table["status"] == "used"].sort_values("path", key=lambda paths: paths.map(path_order))
@@ -53,8 +51,8 @@ def find_duplicates(
     if near_threshold is not None and len(hashed):
         words = np.frombuffer(bytes.fromhex("".join(used["phash"].iloc[hashed])), np.uint64).reshape(len(hashed), -1)
         people = used["identity"].iloc[hashed].factorize()[0]
-        limits = near_threshold, min(near_threshold, across_threshold)
-        pairs += [hashed[pair] for pair in _near_pairs(words, people, *limits)]
+        across = min(near_threshold, NEAR_ACROSS)
+        pairs += [hashed[pair] for pair in _near_pairs(words, people, near_threshold, across)]
     left, right = np.concatenate(pairs, axis=1)
     links = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(used), len(used)))
     group = pd.Series(connected_components(links, directed=False)[1], index=used.index)

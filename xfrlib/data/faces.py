@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.data.duplicates import NEAR_WITHIN, find_duplicates, perceptual_hash
+from xfrlib.data.duplicates import perceptual_hash
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image
-from xfrlib.data.split import held_out, path_draw, path_order, set_status, spanning_groups, split_faces
+from xfrlib.data.split import path_draw, path_order, set_status
 
 SPLITS = ("train", "validation", "test")
 # "misplaced": the file lies beside the identity folders, or deeper than <identity>/<picture>
@@ -45,8 +44,8 @@ def _describe(root: Path, path: str, min_side: int) -> dict[str, Any]:
     """The row of one file: what it is and whether it can be used."""
     shown = os.fsencode(path).decode("utf-8", "backslashreplace")
     parts = shown.split("/")
-    row = dict.fromkeys(_COLUMNS, "") | {"path": shown, "width": 0, "height": 0}
-    row["identity"] = parts[0] if len(parts) > 1 else ""
+    person = parts[0] if len(parts) > 1 else ""
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | {"identity": person, "path": shown, "width": 0, "height": 0}
     for wrong, status, note in (
         (path.endswith("/"), "too_few_images", "no file in this folder, or no right to list it"),
         (any(part.startswith(".") for part in parts), "not_an_image", "hidden"),
@@ -63,10 +62,8 @@ def _describe(root: Path, path: str, min_side: int) -> dict[str, Any]:
         data = file.read_bytes()
         row["sha256"] = hashlib.sha256(data).hexdigest()
         picture, row["mode"], note = decode_image(data)
-    except OSError as error:
-        return row | {"status": "unreadable", "note": error.strerror or type(error).__name__}
-    except FaceImageError as error:
-        return row | {"status": "unreadable", "note": str(error)}
+    except (OSError, FaceImageError) as error:
+        return row | {"status": "unreadable", "note": getattr(error, "strerror", None) or str(error)}
     row["width"], row["height"] = picture.size
     if min(picture.size) < min_side:
         return row | {"status": "too_small", "note": f"shorter side below {min_side} pixels"}
@@ -110,27 +107,6 @@ def scan_faces(
     return table
 
 
-def prepare_manifest(
-    root: str | Path,
-    *,
-    min_side: int = 32,
-    min_images: int = 3,
-    max_images: int | None = None,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    near_threshold: int | None = NEAR_WITHIN,
-    seed: int = 0,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """`scan_faces`, `find_duplicates` and `split_faces` in one: the manifest of a folder of identities.
-
-    For made faces give near_threshold=None: look-alikes are near by design, and no picture of theirs is copied.
-    """
-    table = scan_faces(
-        root, min_side=min_side, min_images=min_images, max_images=max_images, seed=seed, progress=progress
-    )
-    return split_faces(find_duplicates(table, near_threshold=near_threshold), fractions, seed=seed)
-
-
 def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     """Write the manifest as CSV (UTF-8), atomically; equal tables give equal bytes."""
     with write_atomic(Path(path)) as part:
@@ -141,8 +117,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read what `write_manifest` wrote. Raises `ValueError` naming missing columns."""
     # as text and without missing values: a person may be called "NA" or "007"
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    missing = [column for column in _MANIFEST if column not in table]
-    if missing:
+    if missing := [column for column in _MANIFEST if column not in table]:
         raise ValueError(f"{path}: not a manifest, it lacks {', '.join(missing)}; prepare the data again")
     return table.astype(dict.fromkeys(_INTEGERS, "int64"))
 
@@ -154,63 +129,18 @@ def data_hash(manifest: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def split_counts(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Number of used pictures, a row per identity, a column per split."""
-    used = manifest[manifest["status"] == "used"]
-    return pd.crosstab(used["identity"], used["split"]).reindex(columns=list(SPLITS), fill_value=0)
-
-
-def data_report(manifest: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> dict[str, Any]:
-    """What a reader should know of a manifest, as plain JSON values.
-
-    Keys: files, statuses, notes (of used pictures), problems (files that are broken or out of place), identities,
-    images (per split), duplicates (groups, pictures, largest_group, across_identities), missed_shares (identities
-    whose parts differ from the rounded-up shares, with got and wanted as [train, validation, test]), data_hash.
-    """
-    used = manifest[manifest["status"] == "used"]
-    counts = split_counts(manifest)
-    bad = manifest[manifest["status"].isin(["unreadable", "too_small", "misplaced", "not_an_image"])]
-    grouped = used[used["duplicate_group"] >= 0]
-    groups = grouped.groupby("duplicate_group")
-    missed = []
-    for identity, *got in counts.itertuples():
-        outside = [held_out(sum(got), fraction) for fraction in fractions[1:]]
-        wanted = [sum(got) - sum(outside), *outside]
-        if got != wanted:
-            missed.append({"identity": identity, "got": got, "wanted": wanted})
-    return {
-        "files": int((~manifest["path"].str.endswith("/")).sum()),
-        "statuses": manifest["status"].value_counts().sort_index().to_dict(),
-        "notes": used.loc[used["note"] != "", "note"].value_counts().sort_index().to_dict(),
-        "problems": bad[["path", "status", "note"]].to_dict("records"),
-        "identities": len(counts),
-        "images": {split: int(counts[split].sum()) for split in SPLITS},
-        "duplicates": {
-            "groups": len(groups),
-            "pictures": grouped["duplicate_kind"].value_counts().sort_index().to_dict(),
-            "largest_group": int(groups.size().max()) if len(groups) else 0,
-            "across_identities": [groups.get_group(group)["path"].tolist() for group in spanning_groups(used)],
-        },
-        "missed_shares": missed,
-        "data_hash": data_hash(manifest),
-    }
-
-
 class FaceDataset(Dataset[tuple[torch.Tensor, int, int]]):
-    """One split of a manifest: item i is (image float32 (3, size, size) RGB in [0, 1], label, i).
-
-    `.table` holds the rows, `.identities` the names in the order of the labels (of all splits), `.num_classes` their
-    number.
-    """
+    """One split of a manifest: item i is (image float32 (3, size, size) RGB in [0, 1], label, i)."""
 
     def __init__(self, root: str | Path, manifest: pd.DataFrame, split: str, *, size: int = 112) -> None:
         if split not in SPLITS:
             raise ValueError(f"split = {split!r}: use one of {', '.join(SPLITS)}")
         used = manifest[manifest["status"] == "used"]
         self.root, self.size = Path(root), size
+        #: names in the order of the labels, of all splits
         self.identities: list[str] = used.drop_duplicates("label").sort_values("label")["identity"].tolist()
         self.num_classes = len(self.identities)
-        self.table = used[used["split"] == split].reset_index(drop=True)
+        self.table = used[used["split"] == split].reset_index(drop=True)  #: the rows
         if self.table.empty:
             raise ValueError(
                 f"the manifest has no picture in split {split!r}; give it a share and prepare the data again"

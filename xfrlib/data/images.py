@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 # Only what faces are stored in: Pillow would hand EPS, whatever the file's suffix, to an outside program.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_UPRIGHT = {  # by the value of EXIF's orientation tag
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
+_UPRIGHT = {tag: Image.Transpose[turn] for tag, turn in enumerate(_TURNS, 2)}  # by EXIF's orientation tag
 
 
 class FaceImageError(ValueError):
@@ -38,10 +32,9 @@ def load_image(path: str | Path, size: int | None = 112) -> np.ndarray:
     """
     try:
         picture, _, _ = decode_image(Path(path).read_bytes())
-    except OSError as error:
-        raise FaceImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except FaceImageError as error:
-        raise FaceImageError(f"{path}: {error}") from error
+    except (OSError, FaceImageError) as error:
+        reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else error
+        raise FaceImageError(f"{path}: {reason}") from error
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), method=Image.Resampling.BICUBIC)
     return np.array(picture)
@@ -53,8 +46,8 @@ def decode_image(data: bytes) -> tuple[Image.Image, str, str]:
         raise FaceImageError("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            limit, (width, height) = Image.MAX_IMAGE_PIXELS, picture.size
-            if limit is not None and width * height > limit:  # Pillow only warns up to twice the limit
+            (width, height), limit = picture.size, Image.MAX_IMAGE_PIXELS or math.inf
+            if width * height > limit:  # Pillow only warns up to twice the limit
                 raise FaceImageError(f"{width} x {height} pixels, more than Pillow's limit of {limit}")
             frames = "first of several frames" if getattr(picture, "is_animated", False) else ""
             picture.load()

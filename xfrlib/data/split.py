@@ -60,15 +60,12 @@ def split_faces(table: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1
     table.loc[used.index, "label"] = used["identity"].map({name: label for label, name in enumerate(names)})
     table.loc[used.index, "split"] = "train"
     spanning = spanning_groups(used)
-    drawn: dict[str, list[Any]] = {"validation": [], "test": []}
     for _, group in used.groupby("identity"):
         rest = _units(group[~group["duplicate_group"].isin(spanning)], seed)
         for split, fraction in (("test", fractions[2]), ("validation", fractions[1])):
             chosen = _closest_subset([len(unit) for unit in rest], held_out(len(group), fraction))
-            for k in sorted(chosen, reverse=True):
-                drawn[split] += rest.pop(k)
-    for split, rows in drawn.items():
-        table.loc[rows, "split"] = split
+            table.loc[[row for k in chosen for row in rest[k]], "split"] = split
+            rest = [unit for k, unit in enumerate(rest) if k not in chosen]
     return table
 
 
@@ -83,7 +80,7 @@ def _units(pictures: pd.DataFrame, seed: int) -> list[list[Any]]:
     units: dict[Any, list[tuple[str, Any]]] = {}
     for row, path, group in zip(pictures.index, pictures["path"], pictures["duplicate_group"], strict=True):
         units.setdefault(group if group >= 0 else path, []).append((path_draw(seed, path), row))
-    return [[row for _, row in unit] for unit in sorted(units.values(), key=lambda unit: min(unit)[0])]
+    return [[row for _, row in unit] for unit in sorted(units.values(), key=min)]
 
 
 def _closest_subset(sizes: list[int], target: int) -> list[int]:
