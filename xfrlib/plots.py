@@ -139,19 +139,10 @@ def overlay(
     limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> ScalarMappable:
-    """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does.
+    """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does; returns it for `colour_bar`.
 
-    Parameters
-    ----------
-    cmap : str
-        `DIVERGING` maps get a line at half of each limit, dashed below zero: red and blue are one grey in print.
-    limits : (float, float), optional
-        Ends of the colours. None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise.
-
-    Returns
-    -------
-    ScalarMappable
-        For `colour_bar`.
+    `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
+    at half of each limit, dashed below zero, because red and blue are one grey in print.
     """
     values, (height, width) = _floats(values), as_pictures(image).shape[1:3]
     if values.ndim != 2:
@@ -195,19 +186,9 @@ def contact_sheet(
     outlines: Array | None = None,
     width: float = WIDTH,
 ) -> Figure:
-    """Pictures in a grid, row by row.
+    """Pictures in a grid, row by row: tensors (n, 3, H, W) or arrays (n, H, W, 3), at most 8 in a row.
 
-    Parameters
-    ----------
-    images : Tensor (n, 3, H, W) or array (n, H, W, 3)
-    columns : int, optional
-        None: at most 8.
-    rows : strings, optional
-        Labels of the rows, at their left.
-    outlines : (n, H, W) bool, optional
-        Masks to outline, one on each picture.
-    width : float
-        Of the figure, in inches.
+    `rows` labels each row at its left, `outlines` (n, H, W) are masks to outline; `width` is the figure's, in inches.
     """
     pictures = as_pictures(images)
     columns = columns or min(8, len(pictures))
