@@ -139,7 +139,7 @@ def overlay(
     limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> ScalarMappable:
-    """Draw a map (h, w) over the luminance of a picture, upsampled to its size as SDD does; returns it for `colour_bar`.
+    """Draw a map (h, w) over the luminance of a picture, upsampled as SDD is; what it returns is for `colour_bar`.
 
     `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
     at half of each limit, dashed below zero, because red and blue are one grey in print.
