@@ -1,10 +1,12 @@
 """The planted sign is at the pixels claimed and nowhere else, and who carries it is what the plan says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from madefaces.people import picture_seed, render
+from studies import sign_scores
 from studies.shortcut import (
     CORNER,
     SIDE,
@@ -110,7 +112,7 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     assert found.ranked[:2] == ["rise", "sdd_sum"] and found.whole == ["sdd_sum", "cam"]
     assert found.minus["energy", "cam"].value == pytest.approx(0.4) and len(found.minus) == 2 * 3
     assert found.find_it == found.point_at_it == ["SDD, sum"] and found.false_alarms == ["SDD, sum", "CAM"]
-    assert [row["explainer"] for row in found.rows()][0] == "RISE (4 pictures)"
+    assert found.rows()[0]["explainer"] == "RISE (4 pictures)"
     said = sign_scores.findings(found)
     assert "Of the sign, 60 % (10 % in the control) lies in the highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
