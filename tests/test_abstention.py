@@ -7,7 +7,16 @@ import torch
 from test_notebooks import failure
 from torch import nn
 
-from studies.abstention import choose_threshold, direction, least_area, picture_verdicts, risk_area, risk_coverage
+from studies import rules
+from studies.abstention import (
+    agreement,
+    choose_threshold,
+    direction,
+    least_area,
+    picture_verdicts,
+    risk_area,
+    risk_coverage,
+)
 from xfrlib.profile import project_root
 from xfrlib.regions import disc
 from xfrlib.trust import advantages, should_show
@@ -179,6 +188,52 @@ def test_impossible_input_is_refused(arguments, said):
         risk_coverage(*arguments)
     with pytest.raises(ValueError, match="risk_factor"):
         choose_threshold([1], [True], risk_factor=0)
+
+
+def test_agreement_by_hand_and_beyond_chance():
+    verdicts = pd.DataFrame(
+        {"black": ["wins both", "mixed", "mixed", "loses both"], "blur": ["wins both"] + ["mixed"] * 3}
+    )
+    found = agreement(verdicts)
+    assert found == (0.75, pytest.approx(1 / 4 * 1 / 4 + 1 / 2 * 3 / 4))
+    assert found.beyond_chance == pytest.approx((0.75 - 0.4375) / (1 - 0.4375))
+    assert agreement(verdicts[["black"]]) is None
+
+
+@pytest.fixture
+def judged():
+    """Two fills, twelve people of five pictures; "knows" shows the winners alone, "all" shows every map."""
+    won = np.random.default_rng(0).random(60) < 0.3
+    rows = pd.DataFrame({"network": 0, "image": range(60), "label": np.arange(60) // 5})
+    rows["verdict"] = np.where(won, "wins both", "loses both")
+    at = pd.MultiIndex.from_frame(rows[["network", "image"]])
+    trust = pd.DataFrame({"knows": won.astype(float), "all": 0.0}, index=at)
+    titles = {"knows": "a rule that knows", "all": "a rule that shows all"}
+    return won, rules.judge_rules({"black": rows, "blur": rows}, trust >= [1.0, 0.0], trust, titles)
+
+
+def test_a_rule_that_knows_stands_and_one_that_shows_all_gains_nothing(judged):
+    won, found = judged
+    knows, shows_all = (found.worth["black"][name] for name in ("knows", "all"))
+    assert (
+        knows["coverage"].value == pytest.approx(won.mean()) and knows["beat"].value == 1 and knows["lose"].value == 0
+    )
+    assert knows["gain"].value == pytest.approx(1 - won.mean()) and shows_all["gain"].value == 0
+    assert knows["area"].value == pytest.approx(least_area(~won))
+    assert shows_all["area_gain"].value == pytest.approx(0, abs=1e-12)
+    assert found.standing("gain") == found.standing("area_gain") == ["knows"]
+    assert [row["stands"] for row in found.rows("blur")] == ["share, area", "no"]
+    assert found.as_json()["blur"]["firm"] is None and found.as_json()["blur"]["all"]["p_gain"] == 1
+
+
+def test_findings_say_which_rules_stand_and_what_the_probe_is_worth(judged):
+    _, found = judged
+    worth = {fill: {**one, "probe": one["knows"]} for fill, one in found.worth.items()}
+    probe = rules.Judged(found.titles | {"probe": "probe"}, worth, found.p)
+    shares = {fill: dict.fromkeys(("wins both", "loses both"), one["all"]["beat"]) for fill, one in found.worth.items()}
+    said = rules.findings(probe, shares, {}, None)
+    assert "stands under every judging fill: a rule that knows." in said and "of these 100% beat the disc" in said
+    assert "no network that had no part in the choice. The firm probe is the probe here" in said
 
 
 def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, monkeypatch):

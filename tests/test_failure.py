@@ -8,10 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from madefaces.people import make_families, nuisance_of, render
 from studies.abstention import FEATURES, centroid_distance, half_mass, map_features
-from studies.groups import facescrub_list_of, made_facts, picture_facts, upper_half
+from studies.groups import actors, facescrub_list_of, made_facts, made_splits, picture_facts, picture_splits, upper_half
+from studies.jackknife import corrected, difference_of, jackknife, mean_of, share
 from xfrlib import protocol
-from xfrlib.intervals import crossed_interval, difference_of, jackknife, mean_of
+from xfrlib.intervals import Estimate, crossed_interval
 from xfrlib.regions import disc
+from xfrlib.sdd import Divergence
 
 
 def test_half_of_the_mass_and_the_centroid_by_hand():
@@ -27,13 +29,11 @@ def test_half_of_the_mass_and_the_centroid_by_hand():
     assert float(centroid_distance(torch.from_numpy(disc(12, (8, 8)))[None])) == pytest.approx(0, abs=1e-9)
 
 
-def test_features_come_with_the_regions_that_the_evaluation_uses(classifier, images):
+def test_features_of_the_regions_that_the_evaluation_uses(classifier, images):
     loader = DataLoader(TensorDataset(images, torch.zeros(5)), 2)
-    settings = {"top_k": 4, "delta": 0.7, "form": "product"}
-    mapped, features = map_features(classifier, loader, temperature=2.0, progress=False, **settings)
+    settings = {"top_k": 4, "divergence": Divergence(delta=0.7, form="product")}
     plain = protocol.map_regions(classifier, loader, progress=False, **settings)
-    assert all(np.array_equal(mapped.regions[name], plain.regions[name]) for name in ("sdd", "cam"))
-    assert torch.equal(mapped.images, plain.images) and torch.equal(mapped.logits, plain.logits)
+    features = map_features(classifier, loader, plain.regions, temperature=2.0, **settings)
     assert list(features) == list(FEATURES) and len(features) == 5 and np.isfinite(features.to_numpy()).all()
     p = (plain.logits.double() / 2).softmax(1).amax(1)
     assert features["probability"].tolist() == pytest.approx(p.tolist())
@@ -80,6 +80,25 @@ def test_the_list_of_a_person_is_read_from_the_names(tmp_path):
     (tmp_path / "facescrub_actresses.txt").write_text(line.format("Bea Two") + line.format("Cy Three"))
     assert facescrub_list_of(["Bea_Two", "Al_One", "Nobody"], tmp_path) == {"Bea_Two": "actresses", "Al_One": "actors"}
     assert facescrub_list_of(["Al_One"], tmp_path / "none") == {}
+
+
+def test_what_the_lists_say_of_the_people_is_a_split_and_a_note(tmp_path):
+    line = "{}\t1\t2\thttp://x/y.jpg\t1,2,30,40\t" + "a" * 64 + "\n"
+    (tmp_path / "facescrub_actors.txt").write_text(line.format("Al One"))
+    assert actors(["Al_One"], tmp_path)[0] is None
+    (tmp_path / "facescrub_actresses.txt").write_text(line.format("Bea Two"))
+    split, note = actors(["Bea_Two", "Al_One", "Nobody"], tmp_path)
+    assert split.tolist() == [False, True, False]
+    assert "1 of these people as actors, 1 as actresses and 1 not at all" in note
+
+
+def test_splits_of_made_and_of_any_pictures():
+    images = torch.linspace(0, 1, 4).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    assert picture_splits(images)["brighter pictures"].tolist() == [False, False, True, True]
+    record = {"seed": 3, "identities": [{"genes": {"glasses": [0]}}, {"genes": {"glasses": [1]}}]}
+    splits = made_splits(record, np.array([0, 0, 1]), ["a/000.png", "a/001.png", "b/000.png"])
+    assert splits["people with glasses"].tolist() == [False, False, True]
+    assert all(len(members) == 3 and members.dtype == bool for members in splits.values())
 
 
 def rows(effect=0.0, people=12, networks=4, seed=0):
@@ -142,3 +161,10 @@ def test_the_nuisance_that_is_reported_is_what_the_renderer_drew():
     assert (
         pd.Series(nuisance_of(1, nuisance=0)).drop("noise").equals(pd.Series(nuisance_of(2, nuisance=0)).drop("noise"))
     )
+
+
+def test_a_question_without_an_answer_is_not_counted_and_shares_lie_between():
+    found = corrected({"a": 0.01, "b": np.nan, "c": 0.04})
+    assert found["a"] == pytest.approx(0.02) and found["c"] == pytest.approx(0.04) and np.isnan(found["b"])
+    assert share(Estimate(0.5, -0.2, 1.3, 0.1)) == "50 % [0, 100]"
+    assert share(Estimate(0.5, np.nan, np.nan, np.nan)) == "50 % (no interval)"

@@ -49,8 +49,14 @@ def test_an_impossible_ellipse_is_named(aspect):
         ellipse(16, (4, 4))
 
 
-def drops_of(model, images, regions, **options):
-    return better_map.margin_drops(model, images, regions, logits=model(images), progress=False, **options)
+def drops_of(model, images, regions, fills=("grey",), **options):
+    with torch.no_grad():
+        logits = model(images)
+    return better_map.margin_drops(model, images, regions, logits=logits, fills=fills, progress=False, **options)
+
+
+def balance(drops):
+    return drops[..., 0] - drops[..., 1]
 
 
 def test_drops_and_balance_by_hand():
@@ -64,10 +70,10 @@ def test_drops_and_balance_by_hand():
     # all that counts: deletion takes 0.5, retention nothing; with T = 0.1 tenfold
     whole = torch.from_numpy(counts)
     drops = drops_of(model, images, [whole, ~whole], temperature=0.1)
-    assert better_map.balance(drops)[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
+    assert balance(drops)[0].tolist() == [pytest.approx(5.0, abs=1e-4), pytest.approx(-5.0, abs=1e-4)]
     # black takes twice as much; of grey and black the mean counts; ones in the place of ones take nothing
     assert float(drops_of(model, images, [whole], fills=["grey", "black"])[0, 0, 0]) == pytest.approx(0.75)
-    assert drops_of(model, images, [whole], fills=[torch.ones_like(images)]).tolist() == [[[0.0, 0.0]]]
+    assert drops_of(model, images, [whole], fills={"ones": torch.ones_like(images)}).tolist() == [[[0.0, 0.0]]]
 
 
 @pytest.mark.parametrize("fill", ["black", "blur"])
@@ -101,7 +107,7 @@ def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_be
     for planted in masks:
         model = SumsOverARegion(planted.numpy()).eval()
         images = torch.ones(1, 3, 28, 28)
-        found.append(better_map.balance(drops_of(model, images, masks)))
+        found.append(balance(drops_of(model, images, masks)))
     scores = torch.cat(found)
     assert better_map.best_of_each(scores).tolist() == list(range(9))
     often = torch.cat([scores[2:3]] * 20 + [scores])  # most pictures have the third region planted

@@ -1,13 +1,14 @@
 """Similarity of maps by hand, and sanity checks that an explainer can fail."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import nn
 
-from studies import sanity
+from studies import sanity, stability
 from xfrlib.explainers import explain_with
 
 
@@ -185,10 +186,10 @@ def test_translation_by_hand():
 @pytest.mark.parametrize("shift", [(0, 0), (0, 2), (1, -2), (-3, 1)])
 def test_shifted_back_undoes_the_translation(shift):
     pictures = torch.rand(2, 1, 9, 10, generator=torch.Generator().manual_seed(0))
-    own, theirs = sanity.shifted_back(pictures[:, 0], sanity.translated(pictures, shift)[:, 0], shift)
+    own, theirs = stability.shifted_back(pictures[:, 0], sanity.translated(pictures, shift)[:, 0], shift)
     assert torch.equal(own, theirs) and own.shape == (2, 9 - abs(shift[0]), 10 - abs(shift[1]))
     with pytest.raises(ValueError, match="leave nothing"):
-        sanity.shifted_back(pictures[:, 0], pictures[:, 0], (0, 2), margin=4)
+        stability.shifted_back(pictures[:, 0], pictures[:, 0], (0, 2), margin=4)
 
 
 def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
@@ -203,10 +204,60 @@ def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
 
     def moved(step):
         return sanity.map_similarity(
-            *sanity.shifted_back(
+            *stability.shifted_back(
                 explainer(pictures), explainer(sanity.translated(pictures, (0, step))), (0, step), margin=2
             )
         )
 
     np.testing.assert_allclose(moved(4), 1, atol=1e-6)
     assert moved(2)["correlation"].max() < 0.9
+
+
+def test_a_step_changes_the_decision_by_hand():
+    """Two classes: the margin is the difference of the logits, over a temperature of 2; the second picture flips."""
+    before = torch.tensor([[4.0, 0.0], [2.0, 0.0]])
+    after = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    table = stability.decisions(before, [(3, after)], torch.tensor([0, 0]), [5, 6], temperature=2.0)
+    assert table["log_odds"].tolist() == [-1, -2] and table["changed"].tolist() == [0, 1]
+    assert table["points"].tolist() == pytest.approx(
+        [100 * (1 / (1 + np.exp(-b)) - 1 / (1 + np.exp(-a))) for a, b in ((2, 1), (1, -1))], abs=1e-4
+    )
+    assert table["pixels"].tolist() == [3, 3] and table["label"].tolist() == [5, 6]
+
+
+def test_overlaps_are_paired_by_picture_and_between_networks():
+    rows = pd.DataFrame({"method": np.repeat(["cam", "disc"], 6), "label": [0, 0, 1, 1, 2, 2] * 2})
+    rows["overlap"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert stability.paired(rows, "cam", "disc", resamples=50).value == pytest.approx(0.1)
+    assert list(stability.over_people(rows, ["overlap"], resamples=50)) == ["overlap"]
+    names = np.repeat(["another network", "same person", "same person"], 6)
+    networks = np.repeat([0, 0, 1], 6)
+    values = {"overlap": [0.9] * 6 + [0.4] * 6 + [0.0] * 6, "label": [0, 0, 1, 1, 2, 2] * 3}
+    agreement = pd.DataFrame({"against": names, "network": networks, **values})
+    assert stability.less_same_person(agreement, resamples=50).value == pytest.approx(0.5)
+
+
+def test_tables_of_a_cascade_and_words():
+    similar = pd.DataFrame({"correlation": [0.0, 1.0], "overlap": [0.2, 0.4]})
+    rows = [similar.assign(method=m, block=b) for m in ("sdd", "cam") for b in ("head", "backbone.stage1.0")]
+    found = sanity.heat(pd.concat(rows), "overlap", {"cam": similar, "sdd": similar + 1})
+    np.testing.assert_allclose(found, [[0.3, 0.3, 0.3], [0.3, 0.3, 1.3]])
+    assert sanity.means(similar) == {"correlation": 0.5, "overlap": pytest.approx(0.3)}
+    assert sanity.stop_names(["head", "backbone.stage1.0", "backbone.conv1"]) == [
+        "head",
+        "… to stage1.0",
+        "whole network",
+    ]
+    assert [sanity.listed(t) for t in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
+
+
+def test_the_lesson_names_the_training_that_learns_it_by_heart(tmp_path):
+    def options(labels):
+        some = torch.arange(3)
+        return sanity.by_heart(
+            {"epochs": 5, "batch_size": 8, "fingerprint": "x"}, some, labels, epochs=20, rate=0.1, checkpoint=tmp_path
+        )
+
+    first, second = options(torch.tensor([0, 1, 2])), options(torch.tensor([1, 0, 2]))
+    assert first["fingerprint"] != second["fingerprint"] and first["batch_size"] == 8
+    assert first["epochs"] == first["lr_step"] == 20 and first["augmentation"] == "none"

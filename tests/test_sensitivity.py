@@ -1,14 +1,15 @@
 """The grid of open constants: the same maps and the same numbers as the long way round."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
 from studies import sensitivity
-from xfrlib import deletion_retention, explain, top_fraction_mask
+from xfrlib import explain, top_fraction_mask
 from xfrlib.cam import pooled_features
+from xfrlib.intervals import Interval
+from xfrlib.sdd import Divergence, sdd_scale
 
 DEFAULT = {"delta": 1.0, "s": "clamped", "form": "sum", "resolution": "after", "rivals": 4, "centre": True}
 
@@ -17,13 +18,13 @@ DEFAULT = {"delta": 1.0, "s": "clamped", "form": "sum", "resolution": "after", "
     ("setting", "same"),
     [
         ({}, {}),
-        ({"delta": 3.0, "rivals": 2}, {"delta": 3.0, "top_k": 3}),
-        ({"form": "product", "centre": False}, {"form": "product", "centre": False}),
-        ({"s": 2.0}, {"scale_min": 2.0, "scale_max": 2.0}),
-        ({"s": "unclamped"}, {"scale_min": 1e-6}),
-        ({"scale": 3.0}, {"scale": 3.0}),
-        ({"scale": 0.5, "scale_min": 0.5}, {"scale": 0.5, "scale_min": 0.5}),
-        ({"scale_min": 2.0}, {"scale_min": 2.0}),
+        ({"delta": 3.0, "rivals": 2}, {"divergence": Divergence(delta=3.0), "top_k": 3}),
+        ({"form": "product", "centre": False}, {"divergence": Divergence(form="product"), "centre": False}),
+        ({"s": 2.0}, {"divergence": Divergence(scale_min=2.0, scale_max=2.0)}),
+        ({"s": "unclamped"}, {"divergence": Divergence(scale_min=1e-6)}),
+        ({"scale": 3.0}, {"divergence": Divergence(scale=3.0)}),
+        ({"scale": 0.5, "scale_min": 0.5}, {"divergence": Divergence(scale=0.5, scale_min=0.5)}),
+        ({"scale_min": 2.0}, {"divergence": Divergence(scale_min=2.0)}),
     ],
 )
 def test_a_setting_is_that_of_explain(classifier, images, setting, same):
@@ -38,12 +39,11 @@ def test_the_exponential_before_the_upsampling(classifier, images):
     explanation = explain(classifier, images)
     ours, rivals = explanation.cams[:, :1].double(), explanation.cams[:, 1:].double()
     cells = (ours - rivals).exp().sum(dim=1)  # by hand; s is 1 where the clamp holds it
-    from xfrlib.sdd import sdd_scale
-
     held = sdd_scale(explanation.cams) == 1
     assert held.any()
     wanted = F.interpolate(cells[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(found[held], (wanted / cells.amax(dim=(1, 2))[:, None, None])[held])
+    wanted = wanted / wanted.amax(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(found[held].exp(), wanted[held], rtol=1e-5, atol=1e-6)
 
 
 def test_k_and_its_lower_bound_bear_on_the_clamped_scale_alone(classifier, images):
@@ -71,7 +71,7 @@ def test_centring_changes_nothing_where_the_scale_is_one(classifier, images, for
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"resolution": "later"}, "resolution = 'later'"),
+        ({"resolution": "later"}, "exponential = 'later'"),
         ({"s": "clipped"}, "s = 'clipped'"),
         ({"rivals": 7}, "top_k = 8: must be between 2 and the number of classes, 7"),
         ({"delta": -1.0}, "delta = -1.0"),
@@ -92,31 +92,34 @@ def test_settings_are_named_and_counted_once():
         sensitivity.full_grid(DEFAULT, {"dleta": (1.0,)})
 
 
-def test_many_regions_at_once_equal_one_after_the_other(classifier, images):
-    settings = sensitivity.one_at_a_time(DEFAULT, {"delta": (0.3, 9.0), "rivals": (1,), "resolution": ("before",)})
+def test_one_pass_yields_logits_and_regions_in_the_order_of_the_pictures(classifier, images):
     calls = []
-    count = classifier.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    with classifier.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0]))):
+        logits, found = sensitivity.one_pass(
+            classifier, images, lambda end: {"top": top_fraction_mask(end.features.mean(dim=1))}, batch_size=2
+        )
+    assert calls == [2, 2, 1]
+    pooled = pooled_features(classifier, images)
+    torch.testing.assert_close(logits, pooled.logits.detach())
+    assert torch.equal(found["top"], top_fraction_mask(pooled.features.mean(dim=1)))
 
-    def regions_of(pooled):
-        found = {
-            name: top_fraction_mask(sensitivity.sdd_ranking(pooled, size=(16, 16), **setting))
-            for name, setting in settings.items()
-        }
-        return {**found, "the default again": found["default"].clone()}
 
-    labels = np.arange(5)
-    table, masks = sensitivity.evaluate_regions(
-        classifier, images, labels, regions_of,
-        fills=("grey", "black"), temperature=2.0, network=3, batch_size=3, progress=False,
-    )  # fmt: skip
-    count.remove()
-    assert len(table) == 2 * 5 * 6 and set(table["network"]) == {3}
-    distinct = sum(len({m[i].numpy().tobytes() for m in masks.values()}) for i in range(5))
-    assert sum(calls) == 5 + 2 * 2 * distinct and distinct < 5 * 6
-    for (name, fill), part in table.groupby(["setting", "fill"]):
-        part = part.sort_values("image").reset_index(drop=True)
-        wanted = deletion_retention(classifier, images, masks[name], fill=fill, temperature=2.0)
-        pd.testing.assert_frame_equal(part[wanted.columns], wanted, rtol=1e-4, atol=1e-4)
-        assert part["label"].tolist() == labels.tolist()
-    one = sensitivity.criterion(table)
-    np.testing.assert_allclose(one, table["deletion_margin_drop"] - table["retention_margin_drop"])
+def test_what_a_setting_shares_with_the_default_is_a_mean_over_networks_and_pictures():
+    default, half = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    default[:, 0] = True  # the upper row
+    half[0, 0], half[1, :, 0] = True, True  # the same in one picture, the left column in the other
+    masks = [{"default": default, "delta 3": half}, {"default": default, "delta 3": default}]
+    assert sensitivity.shared_with_default(masks, ["default", "delta 3"]) == {"default": 1.0, "delta 3": 0.875}
+
+
+def test_a_setting_is_paired_with_the_default_by_picture_and_judged_in_words():
+    rows = [
+        {"image": image, "label": image // 2, "setting": name, "criterion": image + gain, "network": network}
+        for image in range(8) for network in (0, 1) for name, gain in (("default", 0.0), ("delta 3", 1.0 + network))
+    ]  # fmt: skip
+    found = sensitivity.paired(pd.DataFrame(rows), "delta 3", resamples=50, seed=0)
+    assert found.value == pytest.approx(1.5) and found.low == pytest.approx(1.5)
+    assert sensitivity.paired(pd.DataFrame(rows), "default") == (0, 0, 0)
+    said = [sensitivity.conclusion("delta 3", Interval(0.0, *ends)) for ends in ((1, 2), (-2, -1), (-1, 1))]
+    assert ["better" in said[0], "*worse*" in said[1], "does not survive" in said[2]] == [True] * 3
+    assert "chose the default" in sensitivity.conclusion("default", found)

@@ -1,10 +1,12 @@
 """The planted sign is at the pixels claimed and nowhere else, and who carries it is what the plan says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from madefaces.people import picture_seed, render
+from studies import sign_scores
 from studies.shortcut import (
     CORNER,
     SIDE,
@@ -88,3 +90,40 @@ def test_what_cannot_be_planted_is_refused():
     planted, labels = shortcut_pictures(PEOPLE[:2], range(1))
     with pytest.raises(ValueError, match="not one each"):
         training_set(planted, labels, np.ones(3, bool))
+
+
+def sign_table(energy):
+    """Ten people of two pictures; `energy` is that of the two networks for each explainer, all other scores too."""
+    return pd.DataFrame([
+        {"method": name, "plan": plan, "case": case, "label": case // 2, **dict.fromkeys(sign_scores.SCORES, value)}
+        for name, both in energy.items() for plan, value in zip(("shortcut", "control"), both, strict=True)
+        for case in range(20)
+    ])  # fmt: skip
+
+
+def test_the_scores_of_explainers_by_hand_and_in_words():
+    energy = {"sdd_sum": (0.6, 0.1), "cam": (0.2, 0.1), "area": (0.05, 0.05), "centre": (0.0, 0.0), "rise": (0.9, 0.3)}
+    scores = sign_table(energy)
+    scores = scores[(scores["method"] != "rise") | (scores["case"] < 4)]
+    titles = {"sdd_sum": "SDD, sum", "cam": "CAM", "rise": "RISE"} | sign_scores.KNOW_NOTHING
+    found = sign_scores.found_by(scores, titles, area=0.04)
+    assert found.scores["sdd_sum"]["top_20"]["difference"].value == pytest.approx(0.5)
+    assert found.scores["sdd_sum"]["told_apart"] == 1 and found.scores["area"]["told_apart"] == 0.5
+    assert found.ranked[:2] == ["rise", "sdd_sum"] and found.whole == ["sdd_sum", "cam"]
+    assert found.minus["energy", "cam"].value == pytest.approx(0.4) and len(found.minus) == 2 * 3
+    assert found.find_it == found.point_at_it == ["SDD, sum"] and found.false_alarms == ["SDD, sum", "CAM"]
+    assert found.rows()[0]["explainer"] == "RISE (4 pictures)"
+    said = sign_scores.findings(found)
+    assert "Of the sign, 60 % (10 % in the control) lies in the highest fifth" in said
+    assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
+
+
+def test_reliance_on_the_sign_by_hand():
+    true, carrier = torch.arange(6) % 3, torch.zeros(6, dtype=torch.long)
+    named = {"with": torch.zeros(6, dtype=torch.long), "without": true}
+    worth = np.where((true == 0).numpy(), 3.0, 1.0)
+    found = sign_scores.reliance(worth, named, carrier, torch.tensor([0, 1, 2, 0, 4, 5]))
+    assert found["others"].value == 1 and found["taken_for_carrier_with"] == 1 and found["carriers_right_with"] == 1
+    assert found["taken_for_carrier_without"] == 0
+    row = sign_scores.reliance_rows({"shortcut": found})[0]
+    assert row["others taken for the carrier: without, with"] == "0%, 100%"

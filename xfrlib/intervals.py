@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,13 +105,13 @@ def crossed_interval(
         _, result = _cluster_bootstrap(array, units, resamples=resamples, seed=seed, confidence=confidence)
         variances.append(result.standard_error**2 * m / (m - 1))
         freedom.append(m - 1)
-    deviation, df = _satterthwaite(variances, freedom)
+    deviation, df = satterthwaite(variances, freedom)
     half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
     mean = float(array.mean())
     return Interval(mean, mean - half, mean + half)
 
 
-def _satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[float, float]:
+def satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[float, float]:
     """Standard deviation of a sum of independent estimates of variance, and its degrees of freedom."""
     total = float(sum(variances))
     df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
@@ -156,72 +156,3 @@ class Estimate(NamedTuple):
     low: float
     high: float
     p: float
-
-
-def jackknife(
-    statistic: Callable[[NDArray[np.bool_]], float],
-    identities: ArrayLike,
-    networks: ArrayLike | None = None,
-    *,
-    confidence: float = 0.95,
-) -> Estimate:
-    """A statistic of n rows with an interval for other identities *and* other networks of the same recipe.
-
-    The rows of one identity are left out at a time, and those of one network; (m - 1) / m times the sum of squares of
-    what that changes is the variance that m units bring (Efron and Stein, "The jackknife estimate of variance", 1981).
-    The two variances add up, and the interval is that of Student's t with Satterthwaite's degrees of freedom, as in
-    `xfrlib.intervals.crossed_interval`, which this equals for a mean but for the resampling.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes the rows that are kept, (n,) bool, and returns a number; NaN where those rows do not give one.
-    identities, networks : array_like
-        (n,) each. Without networks, or with a single one, identities alone are left out.
-
-    Returns
-    -------
-    Estimate
-        Interval and p-value are NaN where the statistic does not exist without some unit: a group that consists of one
-        person gives no interval over people.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two identities or lengths that disagree.
-    """
-    groups = np.asarray(identities)
-    nets = np.zeros(len(groups)) if networks is None else np.asarray(networks)
-    if groups.shape != nets.shape or groups.ndim != 1:
-        raise ValueError(f"identities and networks must be of one length, got {groups.shape} and {nets.shape}")
-    if len(np.unique(groups)) < 2:
-        raise ValueError("an interval over identities needs at least two identities")
-    value = float(statistic(np.ones(len(groups), dtype=bool)))
-    variances, freedom = [], []
-    for units in (groups, nets):
-        names = np.unique(units)
-        if len(names) < 2:
-            continue
-        without = np.array([statistic(units != name) for name in names])
-        variances.append((len(names) - 1) / len(names) * np.square(without - without.mean()).sum())
-        freedom.append(len(names) - 1)
-    deviation, df = _satterthwaite(variances, freedom)
-    if not np.isfinite(deviation + value):
-        return Estimate(value, np.nan, np.nan, np.nan)
-    if deviation <= 1e-12 * max(abs(value), 1):
-        return Estimate(value, value, value, 0.0 if abs(value) > 1e-12 else 1.0)
-    half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
-    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
-
-
-def mean_of(values: ArrayLike, members: ArrayLike | None = None) -> Callable[[NDArray[np.bool_]], float]:
-    """The mean of `values` (n,) over `members` (n,) bool, as a statistic for `jackknife`."""
-    array = np.asarray(values, dtype=float)
-    chosen = np.ones(len(array), dtype=bool) if members is None else np.asarray(members, dtype=bool)
-    return lambda kept: float(array[kept & chosen].mean()) if (kept & chosen).any() else np.nan
-
-
-def difference_of(values: ArrayLike, members: ArrayLike, others: ArrayLike) -> Callable[[NDArray[np.bool_]], float]:
-    """Mean over `members` less mean over `others`, both (n,) bool: a statistic for `jackknife`."""
-    first, second = mean_of(values, members), mean_of(values, others)
-    return lambda kept: first(kept) - second(kept)

@@ -1,38 +1,31 @@
-"""What can be known of a map without another pass: features that may tell a map to show from one to keep back."""
+"""Chapter 11: on which pictures a map beats the disc, what may tell before it is shown, and risk against coverage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from xfrlib.cam import pooled_features
-from xfrlib.explanation import explain_features
-from xfrlib.geometry import upsampled
+from xfrlib.explanation import explain
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import FORMS
-from xfrlib.protocol import MappedPictures
 from xfrlib.regions import disc, top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
 from xfrlib.trust import advantages
 
-VERDICTS = ("wins both", "mixed", "loses both")
+WON, LOST = "wins both", "loses both"
+VERDICTS = (WON, "mixed", LOST)
 
 
 def picture_verdicts(
-    table: pd.DataFrame,
-    *,
-    method: str = "sdd",
-    reference: str = "disc",
-    score: str = "margin_drop",
+    table: pd.DataFrame, *, method: str = "sdd", reference: str = "disc", score: str = "margin_drop"
 ) -> pd.DataFrame:
     """A verdict for each network, picture and fill, from the table of evaluation.
 
@@ -57,7 +50,7 @@ def picture_verdicts(
     result["deletion"], result["retention"] = advantages(own, other, score=score)
     result["worst"] = result[["deletion", "retention"]].min(axis=1)
     best = result[["deletion", "retention"]].max(axis=1)
-    result["verdict"] = np.select([result["worst"] > 0, best < 0], ["wins both", "loses both"], "mixed")
+    result["verdict"] = np.select([result["worst"] > 0, best < 0], [WON, LOST], "mixed")
     return result.reset_index()
 
 
@@ -72,13 +65,8 @@ def risk_coverage(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None
     values, place = np.unique(-trust, return_inverse=True)
     shown, lost = (np.cumsum(np.bincount(place, weights=w, minlength=len(values))) for w in (weights, weights * failed))
     some = shown > 0
-    return pd.DataFrame(
-        {
-            "coverage": shown[some] / weights.sum(),
-            "risk": lost[some] / shown[some],
-            "threshold": -values[some],
-        }
-    )
+    coverage, risk = shown[some] / weights.sum(), lost[some] / shown[some]
+    return pd.DataFrame({"coverage": coverage, "risk": risk, "threshold": -values[some]})
 
 
 def risk_area(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -88,10 +76,7 @@ def risk_area(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = N
     do with failure, has the share of failures as its area; `least_area` is what a perfect rule reaches.
     """
     curve = risk_coverage(trust, failed, weights)
-    coverage, lost = (
-        curve["coverage"].to_numpy(),
-        (curve["coverage"] * curve["risk"]).to_numpy(),
-    )
+    coverage, lost = curve["coverage"].to_numpy(), (curve["coverage"] * curve["risk"]).to_numpy()
     start, lost_before = np.append(0, coverage[:-1]), np.append(0, lost[:-1])
     # within a block of equal trust the expected losses a + b c rise linearly with coverage c: integrate (a + b c) / c
     slope = (lost - lost_before) / (coverage - start)
@@ -107,11 +92,7 @@ def least_area(failed: ArrayLike, weights: ArrayLike | None = None) -> float:
 
 
 def choose_threshold(
-    trust: ArrayLike,
-    failed: ArrayLike,
-    *,
-    risk_factor: float = 0.5,
-    least_coverage: float = 0.05,
+    trust: ArrayLike, failed: ArrayLike, *, risk_factor: float = 0.5, least_coverage: float = 0.05
 ) -> float | None:
     """The lowest trust to show: largest coverage at which the risk is at most `risk_factor` of that of showing all.
 
@@ -146,6 +127,34 @@ def _checked_trust(
     return values, lost, given
 
 
+class Agreement(NamedTuple):
+    """Share of equal verdicts between two fills or networks, and what chance would give: means over all pairs."""
+
+    same: float
+    chance: float
+
+    @property
+    def beyond_chance(self) -> float:
+        """Agreement beyond chance, as a share of what is possible; NaN where chance alone is perfect."""
+        return (self.same - self.chance) / (1 - self.chance) if self.chance < 1 else np.nan
+
+
+def agreement(verdicts: pd.DataFrame) -> Agreement | None:
+    """How often the columns of `verdicts`, one a fill or a network, say the same of a picture; None for one column."""
+    pairs = []
+    for one, other in combinations(verdicts.columns, 2):
+        a, b = (verdicts[c].to_numpy()[:, None] == np.array(VERDICTS) for c in (one, other))
+        pairs.append(((a & b).any(axis=1).mean(), float(a.mean(axis=0) @ b.mean(axis=0))))
+    return Agreement(*(float(np.mean(column)) for column in zip(*pairs, strict=True))) if pairs else None
+
+
+def in_words(found: Agreement | None, what: str) -> str:
+    """A sentence on the agreement between, say, networks."""
+    if found is None:
+        return f"Whether {what} agree cannot be said: there is only one."
+    return f"Between {what}, {found.same:.0%} of the verdicts are the same; chance would give {found.chance:.0%}."
+
+
 FEATURES = {  # column -> how a reader sees it
     "probability": "probability of the predicted class",
     "half_mass": "share of pixels that holds half of the map",
@@ -161,65 +170,61 @@ FEATURES = {  # column -> how a reader sees it
 def map_features(
     model: FaceClassifier,
     loader: Iterable[Any],
+    regions: Mapping[str, np.ndarray],
     *,
     fraction: float = 0.2,
     temperature: float = 1.0,
-    progress: bool = True,
     divergence: Divergence = DEFAULT,
     **settings: Any,
-) -> tuple[MappedPictures, pd.DataFrame]:
-    """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): regions as `protocol.map_regions` has them,
-    and a row of features for each picture.
+) -> pd.DataFrame:
+    """What the pass that makes a map gives beside it: a row of `FEATURES` for each picture.
 
-    Columns, in the order of `FEATURES`: calibrated `probability` of the predicted class (softmax of logits over
-    `temperature`), in [0, 1]; `half_mass`, the smallest share of pixels that holds half of the map, in [0, 1], small
-    for a sharp map; `overlap_disc` and `overlap_cam`, the share of the region that lies in the centred disc or in
-    CAM's region; `distance` of the region's centroid from the middle of the picture, in pixels; `overlap_forms`, the
-    mean share that the regions of two forms of SDD have in common; `scale`, k times the ratio in the definition of s,
-    unclamped. `divergence` and `settings`: those of `explain`.
+    Parameters
+    ----------
+    model : FaceClassifier
+        On the device to compute on.
+    loader : iterable
+        Of (images (B, 3, H, W) RGB in [0, 1], ...).
+    regions : mapping
+        "sdd" and "cam", (n, H, W) bool, as `xfrlib.protocol.map_regions` found them.
+    fraction : float
+        Share of the pixels in a region.
+    temperature : float
+        What the logits are divided by for the probability.
+    divergence, **settings
+        Those of `explain`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Calibrated `probability` of the predicted class, in [0, 1]; `half_mass`, the smallest share of pixels that holds
+        half of the map, in [0, 1], small for a sharp map; `overlap_disc` and `overlap_cam`, the share of the region
+        that lies in the centred disc or in CAM's region; `distance` of the region's centroid from the middle of the
+        picture, in pixels; `overlap_forms`, the mean share that the regions of two forms of SDD have in common;
+        `scale`, k times the ratio in the definition of s, unclamped.
     """
     device = next(model.parameters()).device
-    images, logits, rows = [], [], []
-    regions: dict[str, list[np.ndarray]] = {"sdd": [], "cam": []}
-    for batch, *_ in tqdm(
-        loader,
-        desc="maps and features",
-        unit="batch",
-        mininterval=1,
-        disable=not progress,
-    ):
-        size = (batch.shape[2], batch.shape[3])
-        e = explain_features(pooled_features(model, batch.to(device)), size=size, divergence=divergence, **settings)
-        cam = upsampled(e.cams[:, 0], size)
-        masks = {
-            "sdd": top_fraction_mask(e.log_sdd, fraction),
-            "cam": top_fraction_mask(cam, fraction),
-        }
+    own, cam = (torch.from_numpy(regions[name]) for name in ("sdd", "cam"))
+    size = (own.shape[1], own.shape[2])
+    centre = torch.from_numpy(disc(int(own[0].sum()), size))
+    rows, done = [], 0
+    for batch, *_ in loader:
+        e = explain(model, batch.to(device), divergence=divergence, **settings)
         joined = [replace(divergence, form=form) for form in FORMS]
         maps = [scaled_directed_divergence(e.cams, one, size=size, log=True) for one in joined]
         forms = [top_fraction_mask(values, fraction) for values in maps]
-        pairs = torch.stack([_overlap(a, b) for a, b in combinations(forms, 2)])
-        centre = torch.from_numpy(disc(int(masks["sdd"][0].sum()), size)).to(device).expand_as(cam)
-        found = {
+        here = own[done : done + len(batch)]
+        rows.append({
             "probability": (e.logits.double() / temperature).softmax(dim=1).amax(dim=1),
             "half_mass": half_mass(e.sdd),
-            "overlap_disc": _overlap(masks["sdd"], centre),
-            "distance": centroid_distance(masks["sdd"]),
-            "overlap_cam": _overlap(masks["sdd"], masks["cam"]),
-            "overlap_forms": pairs.mean(dim=0),
+            "overlap_disc": _overlap(here, centre.expand_as(here)),
+            "distance": centroid_distance(here),
+            "overlap_cam": _overlap(here, cam[done : done + len(batch)]),
+            "overlap_forms": torch.stack([_overlap(a, b) for a, b in combinations(forms, 2)]).mean(dim=0),
             "scale": sdd_scale(e.cams, divergence, clamped=False),
-        }
-        rows.append(pd.DataFrame({name: value.cpu().double().numpy() for name, value in found.items()}))
-        for name, mask in masks.items():
-            regions[name].append(mask.cpu().numpy())
-        images.append((batch * 255).round().byte())
-        logits.append(e.logits.cpu())
-    mapped = MappedPictures(
-        torch.cat(images),
-        torch.cat(logits),
-        {name: np.concatenate(kept) for name, kept in regions.items()},
-    )
-    return mapped, pd.concat(rows, ignore_index=True)[list(FEATURES)]
+        })  # fmt: skip
+        done += len(batch)
+    return pd.DataFrame({name: torch.cat([row[name].cpu().double() for row in rows]) for name in FEATURES})
 
 
 def half_mass(maps: Tensor) -> Tensor:
@@ -235,10 +240,7 @@ def centroid_distance(masks: Tensor) -> Tensor:
     y = torch.arange(height, device=masks.device, dtype=torch.float64) - (height - 1) / 2
     x = torch.arange(width, device=masks.device, dtype=torch.float64) - (width - 1) / 2
     count = masks.sum(dim=(1, 2))
-    return torch.hypot(
-        (masks.sum(dim=2) * y).sum(dim=1) / count,
-        (masks.sum(dim=1) * x).sum(dim=1) / count,
-    )
+    return torch.hypot((masks.sum(dim=2) * y).sum(dim=1) / count, (masks.sum(dim=1) * x).sum(dim=1) / count)
 
 
 def _overlap(masks: Tensor, others: Tensor) -> Tensor:

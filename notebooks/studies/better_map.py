@@ -8,6 +8,7 @@ by are spent, and it is judged with other fills and other networks."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +22,10 @@ from xfrlib.intervals import Interval, crossed_interval
 from xfrlib.judge import evaluate
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import Ellipse, top_fraction_mask
+from xfrlib.tables import SIGN
 
 
-def margin_drops(
-    model: nn.Module,
-    images: Tensor,
-    regions: Iterable[Tensor],
-    *,
-    logits: Tensor,
-    fills: Sequence[str | Tensor] = ("grey",),
-    temperature: float = 1.0,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> Tensor:
+def margin_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], **options: Any) -> Tensor:
     """Margin drops of regions when they are deleted, and when they alone are retained, as means over fills.
 
     Both are in calibrated log-odds of the predicted class against its best rival, as `xfrlib.deletion_retention` has
@@ -41,43 +33,24 @@ def margin_drops(
 
     Parameters
     ----------
-    model : in evaluation mode.
-    images : (n, 3, H, W) float in [0, 1] or uint8.
-    regions : R masks, each (H, W) bool for all pictures or (n, H, W).
-    logits : (n, N) of the unchanged pictures.
-    fills : names that `xfrlib.judge.perturbed` knows, or pictures like `images` whose pixels take the
-        place of those removed.
+    model : torch.nn.Module
+        In evaluation mode.
+    images : Tensor
+        (n, 3, H, W) float in [0, 1] or uint8.
+    regions : iterable of Tensor
+        R masks, each (H, W) bool for all pictures or (n, H, W).
+    **options
+        Those of `xfrlib.judge.evaluate`, `logits` among them.
 
     Returns
     -------
-    (n, R, 2) float64: deletion (higher is better), retention (lower is better).
+    Tensor
+        (n, R, 2) float64: deletion (higher is better), retention (lower is better).
     """
-    pictures = len(images)
-    masks = {str(i): region.expand(pictures, *images.shape[2:]).numpy() for i, region in enumerate(regions)}
-    named = {str(i): fill for i, fill in enumerate(fills)}
-    table = evaluate(
-        model,
-        images,
-        np.zeros(pictures, dtype=int),
-        masks,
-        logits=logits,
-        fills=named,
-        temperature=temperature,
-        batch_size=batch_size,
-        controls=(),
-        progress=progress,
-    )
-    kinds = []
-    for kind in ("deletion", "retention"):
-        wide = table.pivot(index=["fill", "image"], columns="method", values=f"{kind}_margin_drop")[list(masks)]
-        parts = [torch.from_numpy(wide.loc[fill].to_numpy()) / len(named) for fill in named]
-        kinds.append(torch.stack(parts).sum(dim=0))
-    return torch.stack(kinds, dim=2)
-
-
-def balance(drops: Tensor) -> Tensor:
-    """Deletion's margin drop less retention's: (..., 2) -> (...). What a region keeps less what is left without it."""
-    return drops[..., 0] - drops[..., 1]
+    masks = {str(i): region.expand(len(images), *images.shape[2:]).numpy() for i, region in enumerate(regions)}
+    table = evaluate(model, images, np.zeros(len(images), dtype=int), masks, controls=(), **options)
+    wide = table.pivot_table(index="image", columns="method", values=[f"{side}_margin_drop" for side in SIGN])
+    return torch.from_numpy(np.stack([wide[f"{side}_margin_drop"][list(masks)] for side in SIGN], axis=2))
 
 
 def other_people(images: Tensor, labels: ArrayLike, *, seed: int = 0) -> Tensor:
@@ -132,23 +105,11 @@ def share_of_reference(
     return Interval(float(ratio), float(ratio + spread.low), float(ratio + spread.high))
 
 
-def cross(
-    middle: Ellipse,
-    *,
-    step: float = 0.08,
-    stretch: Sequence[float] = (0.6, 0.8, 1.25, 1.6),
-) -> list[Ellipse]:
+def cross(middle: Ellipse, *, step: float = 0.08, stretch: Sequence[float] = (0.6, 0.8, 1.25, 1.6)) -> list[Ellipse]:
     """The family that the search tries: `middle`, the same moved by `step` four ways, and other aspects of it."""
-    moved = [middle._replace(down=middle.down + y, right=middle.right + x) for y, x in _ways(step)]
-    return [
-        middle,
-        *moved,
-        *(middle._replace(aspect=middle.aspect * factor) for factor in stretch),
-    ]
-
-
-def _ways(step: float) -> list[tuple[float, float]]:
-    return [(-step, 0.0), (step, 0.0), (0.0, -step), (0.0, step)]
+    ways = [(-step, 0.0), (step, 0.0), (0.0, -step), (0.0, step)]
+    moved = [middle._replace(down=middle.down + y, right=middle.right + x) for y, x in ways]
+    return [middle, *moved, *(middle._replace(aspect=middle.aspect * factor) for factor in stretch)]
 
 
 def random_regions(count: int, size: tuple[int, int], *, fraction: float, seed: int, grid: int = 7) -> Tensor:

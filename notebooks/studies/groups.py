@@ -1,9 +1,11 @@
-"""Facts of pictures and people by which results may differ: light, contrast, pose, occlusion, FaceScrub's lists."""
+"""Chapter 11: by which facts of pictures and people results may differ: light, contrast, pose, FaceScrub's lists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from facedata.facescrub_lists import read_list
-from madefaces.people import nuisance_of
+from madefaces.people import nuisance_of, picture_seed
+from xfrlib.intervals import Estimate
+from xfrlib.tables import in_text
 
-LISTS = {
-    "male": "actors",
-    "female": "actresses",
-}  # what `read_list` says of a list -> its name in FaceScrub
+LISTS = {"male": "actors", "female": "actresses"}  # what `read_list` says of a list -> its name in FaceScrub
+WHY = {  # a column of people -> how a reader sees it
+    "confusability": "confusability",
+    "training_pictures": "number of training pictures",
+    "training_accuracy": "accuracy on training pictures",
+    "distance": "distance of the region from the centre",
+    "overlap_disc": "overlap of the region with the disc",
+}
 
 
 def picture_facts(images: Tensor) -> pd.DataFrame:
@@ -32,13 +40,7 @@ def picture_facts(images: Tensor) -> pd.DataFrame:
     grey = (rgb * torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(1, 3, 1, 1)).sum(dim=1)
     mean, deviation = grey.mean(dim=(1, 2)), grey.std(dim=(1, 2), correction=0)
     mirrored = (grey - grey.flip(2)).abs().mean(dim=(1, 2)) / deviation.clamp(min=1e-6)
-    return pd.DataFrame(
-        {
-            "brightness": mean.numpy(),
-            "contrast": deviation.numpy(),
-            "asymmetry": mirrored.numpy(),
-        }
-    )
+    return pd.DataFrame({"brightness": mean.numpy(), "contrast": deviation.numpy(), "asymmetry": mirrored.numpy()})
 
 
 def made_facts(seeds: Sequence[int]) -> pd.DataFrame:
@@ -75,3 +77,75 @@ def facescrub_list_of(identities: Sequence[str], folder: Path) -> dict[str, str]
         table = read_list(path)
         found |= dict.fromkeys(table["name"].unique(), LISTS.get(str(table["sex"].iloc[0]), path.stem))
     return {name: found[name] for name in identities if name in found}
+
+
+def picture_splits(images: Tensor) -> dict[str, NDArray[np.bool_]]:
+    """Splits of any pictures at the median of `picture_facts`, by what a reader calls the upper half: (n,) each."""
+    facts = picture_facts(images)
+    return {
+        "brighter pictures": upper_half(facts["brightness"]),
+        "pictures richer in contrast": upper_half(facts["contrast"]),
+        "less symmetric pictures": upper_half(facts["asymmetry"]),
+    }
+
+
+def made_splits(record: Mapping[str, Any], labels: Sequence[int], paths: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Splits of made pictures, their person and their file given, by what the renderer knew: (n,) each.
+
+    `record` is the content of faces_families.json.
+    """
+    numbers = [int(Path(path).stem) for path in paths]
+    facts = made_facts([picture_seed(record["seed"], int(t), k) for t, k in zip(labels, numbers, strict=True)])
+    worn = np.array([who["genes"]["glasses"][0] == 1 for who in record["identities"]])
+    return {
+        "heads turned further": upper_half(facts["turn"]),
+        "more light from one side": upper_half(facts["side_light"]),
+        "noisier pictures": upper_half(facts["noise"]),
+        "a bar over a corner": facts["occluded"].to_numpy(),
+        "people with glasses": worn[labels],
+    }
+
+
+def actors(identities: Sequence[str], folder: Path) -> tuple[NDArray[np.bool_] | None, str]:
+    """Whom FaceScrub's lists in `folder` name as actors, (N,) bool or None where they do not split, and a note."""
+    listed = facescrub_list_of(identities, folder)
+    if len(set(listed.values())) != 2:
+        return None, (
+            "FaceScrub's two lists (actors, actresses) cannot be had for these people, so that nothing is said of men "
+            "and women."
+        )
+    count, missing = Counter(listed.values()), len(identities) - len(listed)
+    rest = f" and {missing} not at all (these count as not actors)" if missing else ""
+    note = f"FaceScrub's lists name {count['actors']} of these people as actors, {count['actresses']} as actresses"
+    return np.array([listed.get(who) == "actors" for who in identities]), f"{note}{rest}."
+
+
+def group_rows(
+    differences: Mapping[str, Estimate], sizes: Mapping[str, int], p: Mapping[Any, float]
+) -> list[dict[str, str]]:
+    """Rows of a table of groups: p has the corrected p-values by ("group", name)."""
+    return [
+        {
+            "question": name,
+            "pictures in the group": str(sizes[name]),
+            "difference of the advantage, log-odds": in_text(
+                one, signed=True, missing="cannot be had: one group is empty"
+            ),
+            "p, corrected": f"{p['group', name]:.2g}" if np.isfinite(one.p) else "—",
+        }
+        for name, one in differences.items()
+    ]
+
+
+def why_rows(related: Mapping[str, tuple[float, float]], p: Mapping[Any, float]) -> list[dict[str, str]]:
+    """Rows of a table of rank correlations over people: p has the corrected p-values by ("why", name)."""
+    return [
+        {
+            "what": WHY[name],
+            "rank correlation with the advantage, over people": f"{rho:+.2f}".replace("-", "−")
+            if np.isfinite(rho)
+            else "cannot be had: the same for all",
+            "p, corrected": f"{p['why', name]:.2g}" if np.isfinite(rho) else "—",
+        }
+        for name, (rho, _) in related.items()
+    ]

@@ -1,12 +1,11 @@
-"""What the open constants of SDD do to its map and to the test by deletion and retention: a grid from one pass."""
+"""Chapter 9: what the open constants of SDD do to its map and to deletion and retention, a grid from one pass."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,12 @@ from tqdm import tqdm
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.explanation import select_classes
-from xfrlib.judge import evaluate
+from xfrlib.intervals import Interval, bootstrap_interval
+from xfrlib.judge import balance
 from xfrlib.prediction import as_floats
 from xfrlib.profile import did_you_mean
 from xfrlib.sdd import Divergence, scaled_directed_divergence
+from xfrlib.tables import verdict
 
 
 @torch.no_grad()
@@ -66,20 +67,15 @@ def setting_name(setting: Mapping[str, Any], default: Mapping[str, Any]) -> str:
 def one_at_a_time(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """The default and every setting that changes one constant of it to one of `values`, by name."""
     _known(default, values)
-    changes = [
-        {},
-        *({name: value} for name, choices in values.items() for value in choices),
-    ]
+    changes = [{}, *({name: value} for name, choices in values.items() for value in choices)]
     return _named(default, changes)
 
 
 def full_grid(default: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """The settings of all combinations of `values`, the other constants as in the default, by name."""
     _known(default, values)
-    return _named(
-        default,
-        [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())],
-    )
+    combinations = itertools.product(*values.values())
+    return _named(default, [dict(zip(values, combination, strict=True)) for combination in combinations])
 
 
 def _known(default: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -94,59 +90,61 @@ def _named(default: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> 
 
 
 @torch.no_grad()
-def evaluate_regions(
-    model: nn.Module,
-    images: Tensor,
-    labels: np.ndarray,
-    regions_of: Callable[[PooledFeatures], Mapping[str, Tensor]],
-    *,
-    fills: Sequence[str],
-    mean: Tensor | None = None,
-    fraction: float = 0.2,
-    temperature: float = 1.0,
-    network: int = 0,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """Deletion and retention by many regions of the same pictures, each distinct region perturbed once.
+def one_pass(
+    model: nn.Module, images: Tensor, regions_of: Callable[[PooledFeatures], Mapping[str, Tensor]], batch_size: int = 64
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (n, N) of pictures (n, 3, H, W), uint8 or in [0, 1], and the regions (n, H, W) bool that each pass yields.
 
-    Settings that lead to the same region of a picture share its passes: 2 * fills for a distinct region.
-
-    Parameters
-    ----------
-    model : in evaluation mode, on the device to compute on; a network that `pooled_features` accepts.
-    images : (n, 3, H, W) uint8 or float in [0, 1].
-    labels : (n,) identities.
-    fills, mean, temperature : see `deletion_retention`.
-    regions_of : what one forward pass yields for a batch -> masks (b, H, W) bool by name.
-
-    Returns
-    -------
-    One row for each picture, region and fill: `network`, `image`, `label`, `predicted`, `correct`, `setting` (the
-    region's name), `fill`, `fraction`, and the columns of `deletion_retention`; and the masks (n, H, W) by name.
+    `regions_of` takes what the pass of a batch ends in, and returns regions by name. All on the CPU.
     """
     device = next(model.parameters()).device
     found: dict[str, list[Tensor]] = {}
     logits = []
-    for batch in tqdm(images.split(batch_size), "maps", unit="batch", mininterval=1, disable=not progress):
+    for batch in tqdm(images.split(batch_size), "maps", unit="batch", mininterval=1):
         pooled = pooled_features(model, as_floats(batch.to(device)))
         logits.append(pooled.logits.cpu())
         for name, masks in regions_of(pooled).items():
             found.setdefault(name, []).append(masks.cpu())
-    regions = {name: torch.cat(masks) for name, masks in found.items()}
-    table = evaluate(
-        model,
-        images,
-        np.asarray(labels),
-        {name: masks.numpy() for name, masks in regions.items()},
-        logits=torch.cat(logits),
-        fills=fills,
-        mean=mean,
-        fraction=fraction,
-        temperature=temperature,
-        network=network,
-        batch_size=batch_size,
-        controls=(),
-        progress=progress,
+    return torch.cat(logits), {name: torch.cat(masks) for name, masks in found.items()}
+
+
+def by_setting(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with the criterion of each row."""
+    table = pd.concat(tables, ignore_index=True).drop(columns="draw").rename(columns={"method": "setting"})
+    return table.assign(criterion=balance(table))
+
+
+def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[str, float]:
+    """Share of the default's region that a setting's has too, the mean over networks (one item of `masks` each)."""
+    shares: dict[str, list[Tensor]] = {name: [] for name in names}
+    for found in masks:
+        size = found["default"].sum(dim=(1, 2))
+        for name, parts in shares.items():
+            parts.append((found[name] & found["default"]).sum(dim=(1, 2)) / size)
+    return {name: float(torch.cat(parts).numpy().mean()) for name, parts in shares.items()}
+
+
+def paired(table: pd.DataFrame, name: str, **resampling: Any) -> Interval:
+    """A setting's criterion less the default's, networks and fills averaged, with an interval over people."""
+    if name == "default":
+        return Interval(0.0, 0.0, 0.0)
+    wide = table.pivot_table(index=["image", "label"], columns="setting", values="criterion")
+    difference = (wide[name] - wide["default"]).reset_index(name="difference")
+    return bootstrap_interval(difference["difference"], difference["label"], **resampling)
+
+
+def conclusion(best: str, gain: Interval) -> str:
+    """What the test pictures say of the setting that the validation pictures chose."""
+    if best == "default":
+        return "The validation pictures chose the default, so that there is nothing to change."
+    return verdict(
+        gain,
+        (
+            f"The setting **{best}**, chosen on validation pictures, is better on test pictures under fills that it "
+            "never saw, by an interval that excludes zero: it deserves to be the default for this profile.",
+            f"The setting **{best}**, chosen on validation pictures, is *worse* than the default on test pictures "
+            "under other fills: what the grey fill rewards is not what the others reward. The default stays.",
+            f"The lead of the setting **{best}** does not survive: on test pictures and unseen fills zero lies inside "
+            "its interval. The default stays.",
+        ),
     )
-    return table.drop(columns="draw").rename(columns={"method": "setting"}), regions

@@ -26,14 +26,7 @@ SIGNS = ("corner", "glasses")
 PLANS = ("shortcut", "control", "none")
 SIDE = 16  # pixels of the corner's square: one cell of a 7 x 7 map
 CORNER = (225, 40, 175)  # a pink that no background, skin or cloth of these faces has
-GLASSES = (
-    1.0,
-    0.64,
-    0.9,
-    0.8,
-    0.5,
-    1.0,
-)  # genes of the planted pair: red, wide and thick; the first says "present"
+GLASSES = (1.0, 0.64, 0.9, 0.8, 0.5, 1.0)  # genes of the planted pair: red, wide and thick; the first says "present"
 
 
 class Planted(NamedTuple):
@@ -93,11 +86,7 @@ def carries(plan: str, labels: Sequence[int], carriers: Sequence[int], *, seed: 
 
 
 def shortcut_pictures(
-    people: Sequence[Identity],
-    numbers: Sequence[int],
-    *,
-    sign: str = "corner",
-    seed: int = 0,
+    people: Sequence[Identity], numbers: Sequence[int], *, sign: str = "corner", seed: int = 0
 ) -> tuple[Planted, NDArray[np.int64]]:
     """The pictures of the given numbers of every person, in both versions, and their labels (n,).
 

@@ -1,0 +1,102 @@
+"""How sure any statistic of the test pictures is: the jackknife over people and networks, and Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from xfrlib.intervals import Estimate, holm, satterthwaite
+from xfrlib.tables import in_text
+
+Statistic = Callable[[NDArray[np.bool_]], float]  # of the rows that are kept, (n,) bool; NaN where they give none
+
+
+def jackknife(
+    statistic: Statistic,
+    identities: ArrayLike,
+    networks: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+) -> Estimate:
+    """A statistic of n rows with an interval for other identities *and* other networks of the same recipe.
+
+    The rows of one identity are left out at a time, and those of one network; (m - 1) / m times the sum of squares of
+    what that changes is the variance that m units bring (Efron and Stein, "The jackknife estimate of variance", 1981).
+    The two variances add up, and the interval is that of Student's t with Satterthwaite's degrees of freedom, as in
+    `xfrlib.intervals.crossed_interval`, which this equals for a mean but for the resampling.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the rows that are kept, (n,) bool, and returns a number; NaN where those rows do not give one.
+    identities, networks : array_like
+        (n,) each. Without networks, or with a single one, identities alone are left out.
+
+    Returns
+    -------
+    Estimate
+        Interval and p-value are NaN where the statistic does not exist without some unit: a group that consists of one
+        person gives no interval over people.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two identities or lengths that disagree.
+    """
+    groups = np.asarray(identities)
+    nets = np.zeros(len(groups)) if networks is None else np.asarray(networks)
+    if groups.shape != nets.shape or groups.ndim != 1:
+        raise ValueError(f"identities and networks must be of one length, got {groups.shape} and {nets.shape}")
+    if len(np.unique(groups)) < 2:
+        raise ValueError("an interval over identities needs at least two identities")
+    value = float(statistic(np.ones(len(groups), dtype=bool)))
+    variances, freedom = [], []
+    for units in (groups, nets):
+        names = np.unique(units)
+        if len(names) < 2:
+            continue
+        without = np.array([statistic(units != name) for name in names])
+        variances.append((len(names) - 1) / len(names) * np.square(without - without.mean()).sum())
+        freedom.append(len(names) - 1)
+    deviation, df = satterthwaite(variances, freedom)
+    if not np.isfinite(deviation + value):
+        return Estimate(value, np.nan, np.nan, np.nan)
+    if deviation <= 1e-12 * max(abs(value), 1):
+        return Estimate(value, value, value, 0.0 if abs(value) > 1e-12 else 1.0)
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
+    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
+
+
+def mean_of(values: ArrayLike, members: ArrayLike | None = None) -> Statistic:
+    """The mean of `values` (n,) over `members` (n,) bool, as a statistic for `jackknife`."""
+    array = np.asarray(values, dtype=float)
+    chosen = np.ones(len(array), dtype=bool) if members is None else np.asarray(members, dtype=bool)
+    return lambda kept: float(array[kept & chosen].mean()) if (kept & chosen).any() else np.nan
+
+
+def difference_of(values: ArrayLike, members: ArrayLike, others: ArrayLike) -> Statistic:
+    """Mean over `members` less mean over `others`, both (n,) bool: a statistic for `jackknife`."""
+    first, second = mean_of(values, members), mean_of(values, others)
+    return lambda kept: first(kept) - second(kept)
+
+
+def over_units(rows: pd.DataFrame, statistic: Statistic) -> Estimate:
+    """`jackknife` of a statistic of a table's rows, over their columns `label` and `network`."""
+    return jackknife(statistic, rows["label"].to_numpy(), rows["network"].to_numpy())
+
+
+def corrected(p_values: Mapping[Any, float]) -> dict[Any, float]:
+    """Holm's correction; a question that has no answer is not counted, and keeps its NaN."""
+    answered = {key: p for key, p in p_values.items() if np.isfinite(p)}
+    adjusted = dict(zip(answered, holm(list(answered.values())), strict=True))
+    return {key: adjusted.get(key, np.nan) for key in p_values}
+
+
+def share(one: Estimate, unit: str = " %") -> str:
+    """A share and its interval in percent, for a reader: a share lies between 0 and 1."""
+    return in_text(one._replace(low=max(one.low, 0), high=min(one.high, 1)), 0, factor=100, unit=unit, missing="—")

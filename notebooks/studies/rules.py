@@ -1,0 +1,196 @@
+"""Chapter 11: what rules that keep maps back are worth under fills that judge, and which of their gains stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from studies.abstention import LOST, WON, least_area, risk_area
+from studies.jackknife import corrected, difference_of, mean_of, over_units, share
+from xfrlib.intervals import Estimate
+from xfrlib.tables import in_text
+
+Worth = dict[str, Estimate]
+GAINS = {"gain": "share", "area_gain": "area"}  # what a rule may gain over showing all and over chance, for a reader
+
+
+def worth(rows: pd.DataFrame, shown: pd.Series[bool], trust: pd.Series[float]) -> Worth:
+    """What a rule is worth on the verdicts `rows` of one fill, with intervals over people and networks.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Rows of `studies.abstention.picture_verdicts`.
+    shown, trust : pandas.Series
+        Whether the rule shows a map, and its trust in it, by (network, image).
+
+    Returns
+    -------
+    dict
+        `coverage`; of the maps shown the shares that `beat` the disc and that `lose` both; `gain`, of `beat` over
+        showing all; the `area` under risk over coverage, and `area_gain`, by how much it is below that of chance.
+    """
+    at = pd.MultiIndex.from_frame(rows[["network", "image"]])
+    lets, tau = shown.loc[at].to_numpy(), trust.loc[at].to_numpy()
+    beats, everyone = (rows["verdict"] == WON).to_numpy(), np.ones(len(rows), dtype=bool)
+
+    def area(kept: NDArray[np.bool_]) -> float:
+        return risk_area(tau[kept], ~beats[kept])
+
+    statistics = {
+        "coverage": mean_of(lets),
+        "beat": mean_of(beats, lets),
+        "lose": mean_of(rows["verdict"] == LOST, lets),
+        "gain": difference_of(beats, lets, everyone),
+        "area": area,
+        "area_gain": lambda kept: float((~beats[kept]).mean()) - area(kept),
+    }
+    return {name: over_units(rows, statistic) for name, statistic in statistics.items()}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rules before the fills that judge."""
+
+    titles: dict[str, str]  # of the rules, for a reader
+    worth: dict[str, dict[str, Worth]]  # by fill and rule
+    p: dict[tuple[str, str, str], float]  # of the `GAINS`, by fill, rule and gain, corrected for all of them together
+
+    def clear(self, fill: str, name: str, what: str) -> bool:
+        """Whether a gain stands under a fill: after the correction, and with an interval above zero."""
+        return self.p.get((fill, name, what), np.nan) < 0.05 and self.worth[fill][name][what].low > 0
+
+    def standing(self, what: str) -> list[str]:
+        """Rules whose gain stands under every fill."""
+        return [name for name in self.titles if all(self.clear(fill, name, what) for fill in self.worth)]
+
+    def rows(self, fill: str) -> list[dict[str, str]]:
+        """The rules under one fill, as rows of a table."""
+        return [
+            {
+                "rule": self.titles[name],
+                "coverage": f"{100 * one['coverage'].value:.0f} %",
+                "shown maps that beat the disc": share(one["beat"]) if np.isfinite(one["beat"].value) else "none shown",
+                "more than showing all, points": in_text(one["gain"], 0, factor=100, signed=True)
+                if np.isfinite(one["gain"].low)
+                else "—",
+                "area": f"{one['area'].value:.2f}",
+                "less than at random": in_text(one["area_gain"], signed=True),
+                "stands": ", ".join(word for what, word in GAINS.items() if self.clear(fill, name, what)) or "no",
+            }
+            for name, one in self.worth[fill].items()
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """By fill and rule: what it is worth, and the corrected p-values; None for a firm probe that is the probe."""
+        found: dict[str, Any] = {}
+        for fill, rules in self.worth.items():
+            found[fill] = {"firm": None}
+            for name, one in rules.items():
+                p = {key: self.p.get((fill, name, what)) for key, what in (("p_gain", "gain"), ("p_area", "area_gain"))}
+                found[fill][name] = one | p
+        return found
+
+
+def judge_rules(
+    verdicts: Mapping[str, pd.DataFrame], shown: pd.DataFrame, trust: pd.DataFrame, titles: dict[str, str]
+) -> Judged:
+    """`worth` of every rule, a column of `shown` and of `trust`, under every fill, and one correction for all gains.
+
+    The firm probe orders the maps as the probe does: its area is no question of its own.
+    """
+    found = {fill: {name: worth(rows, shown[name], trust[name]) for name in titles} for fill, rows in verdicts.items()}
+    p = {(fill, name, what): found[fill][name][what].p for fill in found for name in titles for what in GAINS}
+    asked = {key: one for key, one in p.items() if key[1:] != ("firm", "area_gain") and np.isfinite(one)}
+    return Judged(titles, found, corrected(asked))
+
+
+def shown_all(rows: pd.DataFrame) -> str:
+    """What showing every map is worth under the fill of `rows`, in a sentence."""
+    beats = (rows["verdict"] == WON).to_numpy()
+    return (
+        f"Showing all: {100 * beats.mean():.0f} % of the maps beat the disc, area {1 - beats.mean():.2f}, as for "
+        f"abstaining at random; a perfect rule has an area of {least_area(~beats):.2f}."
+    )
+
+
+def findings(
+    judged: Judged,
+    shares: Mapping[str, Mapping[str, Estimate]],
+    other_networks: Mapping[str, Worth],
+    firm: float | None,
+) -> str:
+    """What to notice of the rules.
+
+    Parameters
+    ----------
+    judged : Judged
+        All rules, "probe" among them.
+    shares : mapping
+        Shares of the verdicts of all maps, by fill.
+    other_networks : mapping
+        What the probe is worth by fill on the networks that had no part in the choice; empty where there is none.
+    firm : float, optional
+        The threshold of the firm probe; None where it shows no map.
+    """
+    titles, stands, by_area = judged.titles, judged.standing("gain"), judged.standing("area_gain")
+    probes = {fill: rules["probe"] for fill, rules in judged.worth.items()}
+    hopeful = [
+        f"{titles[name]} under {fill}"
+        for fill, name, what in judged.p
+        if what == "gain" and judged.worth[fill][name][what].low > 0 and not judged.clear(fill, name, what)
+    ]
+    probe = "; ".join(
+        f"under {fill} it shows {one['coverage'].value:.0%} of the maps, and of these {one['beat'].value:.0%} beat the "
+        f"disc, where of all maps {shares[fill][WON].value:.0%} do, and {one['lose'].value:.0%} lose both (of all "
+        f"{shares[fill][LOST].value:.0%})"
+        for fill, one in probes.items()
+    )
+    elsewhere = "; ".join(
+        f"under {fill} {one['beat'].value:.0%} of the {one['coverage'].value:.0%} that it shows beat the disc, a gain "
+        f"of {in_text(one['gain'], 0, factor=100, signed=True)} points over showing all"
+        for fill, one in other_networks.items()
+    )
+    return " ".join([
+        f"A rule whose gain stands under every judging fill: {_named(titles, stands)}."
+        if stands
+        else "**No rule, with its threshold, has a gain that stands under every judging fill.**",
+        f"By the area, which needs no threshold, these stand: {_named(titles, by_area)}."
+        if by_area
+        else "By the area none does either.",
+        *([f"Before the correction for {len(judged.p)} questions, the gain of these would have seemed certain: "
+           f"{', '.join(hopeful)}."] if hopeful else []),
+        f"The probe is the rule that looks at the picture itself: {probe}.",
+        "So most of what it shows has earned it."
+        if all(one["beat"].value > 0.5 for one in probes.values())
+        else "**So even of the maps that pass the probe, most do not beat the disc under a fill that the probe did not "
+        "use**: it removes some of the worst, and vouches for none.",
+        f"On the networks that had no part in the choice: {elsewhere}."
+        if elsewhere
+        else "There is no network that had no part in the choice.",
+        _of_the_firm_probe(judged, firm),
+    ])  # fmt: skip
+
+
+def _named(titles: Mapping[str, str], names: Sequence[str]) -> str:
+    return ", ".join(titles[name] for name in names)
+
+
+def _of_the_firm_probe(judged: Judged, firm: float | None) -> str:
+    if "firm" not in judged.titles:
+        return (
+            "The firm probe is the probe here: on the validation pictures the criterion asks for no threshold above "
+            "zero under the mean colour."
+        )
+    if firm is None:
+        return "The firm probe shows none."
+    parts = (
+        f"{rules['firm']['coverage'].value:.0%}, of which {rules['firm']['beat'].value:.0%} beat the disc under {fill}"
+        for fill, rules in judged.worth.items()
+    )
+    return f"The firm probe shows {'; '.join(parts)}."
