@@ -64,8 +64,8 @@ def similarity_transform(points: np.ndarray, template: np.ndarray = TEMPLATE) ->
 def align(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Cut the face out of `picture`, RGB uint8 (H, W, 3), so that its five points lie on `TEMPLATE`: (112, 112, 3).
 
-    Bicubic; a photograph that shrinks below 0.7 is averaged down first, so that nothing aliases. What lies
-    outside the picture is black. Raises `ValueError` as `similarity` does, and for another shape or type of picture.
+    Bicubic; a photograph that shrinks below 0.7 is averaged down first, so that nothing aliases. What lies outside the
+    picture is black. Raises `ValueError` as `similarity_transform` does, and for another shape or type of picture.
     """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"a picture of {picture.dtype} {picture.shape}: give RGB, uint8 (H, W, 3)")

@@ -1,4 +1,4 @@
-"""Find the faces of a picture and their five points by OpenCV's YuNet (the optional extra "detect")."""
+"""Find the faces of a picture and their five points by OpenCV's YuNet (the extra "photos")."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def download_summary(state: pd.DataFrame) -> dict[str, Any]:
 
 
 def summary_text(state: pd.DataFrame) -> str:
-    """`summary` in sentences, one a line."""
+    """`download_summary` in sentences, one a line."""
     told = download_summary(state)
     lines = [f"{told['rows']} lines of {len(told['by_list'])} lists: " + _counts(told["statuses"])]
     for name, of in told["by_list"].items():

@@ -1,4 +1,4 @@
-"""The face painter behind `synthetic`: parts as signed distances, painted from back to front.
+"""The face painter behind `madefaces.people`: parts as signed distances, painted from back to front.
 
 A face is given by unit values: for each part a few *genes*, which `GENES` maps to pixels, colours or shares, and the
 *nuisance* of the picture (pose, light, expression, ...), which `NUISANCE` maps. Shapes live in canonical coordinates,

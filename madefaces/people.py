@@ -1,6 +1,6 @@
 """Made faces: people in families of look-alikes, and colour pictures of them with a part mask for each.
 
-An identity is a point of the unit cube, a few genes for each part of the face (`face_parts.GENES`). A picture adds
+An identity is a point of the unit cube, a few genes for each part of the face (`madefaces.parts.GENES`). A picture adds
 nuisance drawn from its own seed. Members of a family share all genes but those of one or two parts, which the identity
 records, so that where two of them differ is known to the pixel."""
 

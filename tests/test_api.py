@@ -85,6 +85,19 @@ def test_every_public_name_is_documented(reference: Path) -> None:
     assert len(called_in_notebooks()) > 100
 
 
+def test_every_module_has_one_place(reference: Path) -> None:
+    """Of those with functions or classes of their own; the panel's inner parts are not for a caller."""
+    named = [name for page in PAGES for name in re.findall(r"automodule:: (\S+)", page.read_text(encoding="utf-8"))]
+    there = set()
+    for folder in ("xfrlib", "facedata", "madefaces", "notebooks/studies"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            public = any(isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_" for n in tree.body)
+            if public and path.stem != "__main__" and path.parent.name != "explorer":
+                there.add(".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("notebooks."))
+    assert sorted(named) == sorted({name.removesuffix(".__init__") for name in there} | {"xfrlib.explorer"})
+
+
 def test_arguments_become_a_list(reference: Path) -> None:
     page = page_of(reference, "api/main")
     (explain,) = [d for d in page.findall(nodes.Element) if "xfrlib.explain" in d.get("ids", [])]

@@ -6,6 +6,7 @@ import subprocess
 import nbformat
 import pytest
 import yaml
+from test_layout import FLOW
 
 from xfrlib.profile import project_root
 from xfrlib.run import NotebookRun
@@ -24,6 +25,10 @@ def test_every_path_it_names_exists() -> None:
     paths = {path for path in paths if not path.startswith("run.") and not re.match(r"xfrlib\.\w", path)}
     assert {"tests/test_environment.py", "book/_ext/", "Makefile"} & paths
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_the_package_is_listed_in_the_order_of_its_flow() -> None:
+    assert re.findall(r"^\| `xfrlib/(\w+)(?:\.py|/)` \|", TEXT, re.M) == FLOW
 
 
 def test_every_command_it_names_is_there() -> None:

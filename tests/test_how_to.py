@@ -44,7 +44,7 @@ SMALL = {"families": 2, "family_size": 3, "pictures_per_identity": 20, "epochs":
          "resamples": 100, "fills": ["black"]}  # fmt: skip
 MINE = {"dataset": "folder", "folder": "my_faces", "epochs": 1, "batch_size": 8, "draws": 1, "top_k": 3}
 NOT_RUN = {
-    "gpu_server": ["make test", "rsync", ".venv/bin/python -m preflight", "nohup",
+    "gpu_server": ["make test", "rsync", ".venv/bin/python tools/preflight", "nohup",
                    ".venv/bin/python tools/make_book", ".venv/bin/python tools/make_book", "sbatch",
                    ".venv/bin/tensorboard", "rsync"],
     "other_parameters": ["make book"],
@@ -85,7 +85,7 @@ def says(output: str, expected: str) -> bool:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the commands need, with a profile ``quick`` that takes seconds, and pictures to bring along."""
     root = tmp_path_factory.mktemp("checkout")
-    for folder in ("xfrlib", "tools", "notebooks", "profiles"):
+    for folder in ("xfrlib", "facedata", "madefaces", "tools", "notebooks", "profiles"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".venv").symlink_to(sys.prefix)
     quick = yaml.safe_load((ROOT / "profiles/quick.yaml").read_text(encoding="utf-8")) | SMALL

@@ -32,7 +32,7 @@ SAMPLE = """# Title
 The accuracy rose to 93.7 per cent, by 2.25 points.
 
 Not prose: $x = 0.5$, `0.25`, {result}`this:test.accuracy|.1f`, {math}`1.5`, [a page](x_2.5.md), version 2.4.1,
-Python 3.11, arXiv 1711.09482 and https://host/4.5.
+Python 3.11, 3.12 or 3.13, arXiv 1711.09482 and https://host/4.5.
 
 $$
 y = 6.5

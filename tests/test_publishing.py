@@ -13,6 +13,7 @@ import publishing
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from dependencies import artefacts_of
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,18 +140,9 @@ def test_notebooks_for_colab_set_up_their_machine(tmp_path: Path) -> None:
         setup = theirs.cells[0].source
         assert "git clone --quiet --depth 1 https://github.com/somebody/faces " in setup
         runs = setup.partition("run quick ")[2].splitlines()[:1]
-        needed = [name for name in publishing.FIRST if name < source.stem]
-        assert (runs[0].split() if runs else []) == needed
-        assert set(needed) <= {path.stem for path in sources}
-
-
-def test_chapters_read_what_the_first_two_leave_and_no_other() -> None:
-    """What `need` and `read_json` name as the maker of an artefact; the Makefile and Colab's cell rest on it."""
-    code = [path.read_text(encoding="utf-8") for path in (ROOT / "xfrlib").rglob("*.py")]
-    for source in make_book.all_notebooks():
-        code += [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
-    asks = re.compile(r"\.(?:need|read_json)\(\s*\"[^\"]+\",\s*(?:made_by=)?\"(\d\d_\w+)\"")
-    assert {name for text in code for name in asks.findall(text)} == set(publishing.FIRST)
+        assert (runs[0].split() if runs else []) == artefacts_of(source)
+        (path,) = re.findall(r"sys\.path\[:0\] = (.*)", setup)
+        assert {Path(folder).relative_to("/content/book") for folder in json.loads(path)} == {Path(), Path("notebooks")}
 
 
 def test_a_push_is_published_only_when_its_tests_have_passed() -> None:
@@ -187,5 +179,7 @@ def test_binder_has_what_it_needs() -> None:
     theirs = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     assert own[0] == theirs[0] and {"pip", "pytorch-cpu", "torchvision"} < set(theirs)
     script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
-    assert '-e ".[all]"' in script and all(name in script for name in publishing.FIRST)
+    (run,) = re.findall(r"make_book\.py run quick (.*)", script)
+    assert '-e ".[all]"' in script
+    assert set(run.split()) == {name for source in make_book.all_notebooks() for name in artefacts_of(source)}
     assert (ROOT / "binder" / "postBuild").stat().st_mode & 0o111, "Binder runs it"

@@ -35,7 +35,7 @@ NOT_PROSE = (
     r"https?://[^\s)>]+",
     r"\]\([^)]*\)",  # where a link leads
     r"\barXiv:? ?\d{4}\.\d{4,5}",
-    r"\b(?:[Vv]ersion|[Pp]ython|torch|v) ?\d+(?:\.\d+)+",
+    r"\b(?:[Vv]ersion|[Pp]ython|torch|v) ?\d+(?:\.\d+)+(?:(?:, | or )\d+(?:\.\d+)+)*",
     r"^:(?!(?:caption|alt|img-alt):)[\w-]+:[^\n]*$",  # options of a directive
 )
 READ_OUT = re.compile(r":(?:caption|alt|img-alt):")  # options that are text of the page

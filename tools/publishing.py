@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 
 import nbformat
 import yaml
+from dependencies import artefacts_of
 from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = (1200, 630)  # pixels of the picture that is shown beside a link
 COLAB_BRANCH = "colab"
-# Notebooks whose artefacts the others read, as the Makefile has it.
-FIRST = ("01_data_preparation", "02_fine_tuning")
 SETUP = """# This machine has neither the book nor its packages, nor what the chapters before this one have made.
 import sys
 
@@ -31,7 +30,7 @@ import sys
 %cd /content/book
 !{{sys.executable}} -m pip install --quiet --editable ".[all]"
 {earlier}%cd notebooks
-sys.path.insert(0, "/content/book")"""
+sys.path[:0] = ["/content/book", "/content/book/notebooks"]"""
 
 
 def repository(config: dict[str, Any]) -> str:
@@ -98,7 +97,7 @@ def colab_notebooks(folder: Path) -> list[Path]:
     written = []
     for source in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(source, as_version=4)
-        needed = [name for name in FIRST if name < source.stem]
+        needed = artefacts_of(source)
         earlier = f"!{{sys.executable}} tools/make_book.py run quick {' '.join(needed)}\n" if needed else ""
         code = SETUP.format(repository=repository(config), earlier=earlier)
         notebook.cells.insert(0, new_code_cell(code, metadata={"id": "setup"}))

@@ -262,7 +262,7 @@ _SDD = _all(
 )
 
 
-GRIDS: dict[str, list[dict[str, Any]]] = {
+_OWN: dict[str, list[dict[str, Any]]] = {
     "cam": _all(_CENTRE, _SMOOTH),
     "exp_cam": _all(_CENTRE, _SMOOTH),
     "gradcam": _all(_OUTPUTS, _SMOOTH),
@@ -275,14 +275,12 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "saliency": _all(_OUTPUTS, _SMOOTH),
     "guided_backpropagation": _all(_OUTPUTS, _SMOOTH),
     "integrated_gradients": _all([{"fill": "black"}, {"fill": "grey"}], _SMOOTH),
-    "scorecam": _WIDTHS,
-    "rise": _WIDTHS,
-    "lime": _WIDTHS,
-    "kernel_shap": _WIDTHS,
     "sdd_sum": _SDD,
     "sdd_product": _SDD,
     "sdd_local_softmax": _SDD,
 }
+# The six settings of each; a method that has none of its own chooses among widths of smoothing.
+GRIDS = {name: _OWN.get(name, _WIDTHS) for name, method in EXPLAINERS.items() if method.compared}
 
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
