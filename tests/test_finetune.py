@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from xfrlib.models import FaceClassifier
 from xfrlib.prediction import accuracy, predict
 from xfrlib.training import FineTuning, Recipe, fine_tune, training_precision
-from xfrlib.training.recipe import Steps
+from xfrlib.training.recipe import Augmented, Steps
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "lr_step": 2, "precision": "fp32", "progress": False}
 
@@ -404,7 +404,6 @@ def test_a_checkpoint_of_another_run_is_kept_aside(tmp_path: Path) -> None:
 
 def test_each_augmentation_is_a_function_of_its_seed() -> None:
     from xfrlib.profile import AUGMENTATIONS
-    from xfrlib.training.augmentation import Augmented
 
     data = Coloured(4)
     for name in AUGMENTATIONS:

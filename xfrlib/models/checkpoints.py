@@ -34,8 +34,7 @@ _HARMLESS: list[Any] = [
 def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int = 0) -> Backbone:
     """Backbone in evaluation mode: RGB pictures in [0, 1], (B, 3, 112, 112) -> last convolutional map (B, C, 7, 7).
 
-    Channel order and normalisation are the checkpoint's, kept by the backbone and applied by it.
-    ``checkpoint_sha256`` and ``checkpoint_source`` say what was loaded; both are None for random weights.
+    Channel order and normalisation are the checkpoint's; ``checkpoint_sha256`` and ``checkpoint_source`` say which.
 
     Parameters
     ----------
@@ -53,11 +52,9 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
 
     Raises
     ------
-    ValueError
-        For an unknown name or reference to the hub, and a checkpoint that is not whole, holds more than data (no code
-        of it is run), or does not fit: then it names keys and shapes at fault and the backbone that they are those of.
-    FileNotFoundError, ImportError
-        For a file that is missing or that the hub does not give; where the hub's library is not installed.
+    ValueError, FileNotFoundError, ImportError
+        For an unknown name, and a checkpoint that is not whole, holds more than data (no code of it is run), or does
+        not fit, saying which backbone it is of; for a file that is not there; where the hub's library is not installed.
     """
     if name not in BACKBONES:
         raise ValueError(f"Unknown backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
@@ -180,9 +177,8 @@ def _colour_space(path: Path) -> str | None:
     model.yaml comes first: the repositories' wrapper.py takes it and overrides config.json, which may say otherwise.
     """
     folder = path.parent
-    for file in (path.with_suffix(".yaml"), folder / "pretrained_model" / "model.yaml", folder / "config.json"):
-        if not file.is_file():
-            continue
+    places = path.with_suffix(".yaml"), folder / "pretrained_model" / "model.yaml", folder / "config.json"
+    for file in filter(Path.is_file, places):
         try:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.training.augmentation import Augmented
 from xfrlib.training.learner import Learner, make_accelerator
-from xfrlib.training.recipe import Recipe, Steps
+from xfrlib.training.recipe import Augmented, Recipe, Steps
 
 
 @dataclass
@@ -54,8 +53,7 @@ def fine_tune(
     """Fine-tune the classifier; it is left on its device with the best weights, in evaluation mode.
 
     Best is the highest validation accuracy; among equals the lowest validation loss, then the earlier epoch. Under
-    ``accelerate launch`` every process calls this with the same arguments and the work is divided among them; else one
-    device does it all. torch's global generators are put back at the end.
+    ``accelerate launch`` every process calls this with the same arguments, and the work is divided among them.
 
     Parameters
     ----------
@@ -127,6 +125,8 @@ def fine_tune(
             accelerator.log(row, step=epoch)
             accelerator.wait_for_everyone()
     write_log()  # it is there even if nothing was left to train
+    for tracker in accelerator.trackers:
+        tracker.finish()
     learner.finish()
     best, history = learner.best, pd.DataFrame(learner.history)
     return FineTuning(history, int(best["epoch"]), best["validation_accuracy"], **learner.how, note=note)
