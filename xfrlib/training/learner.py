@@ -29,8 +29,7 @@ def make_accelerator(device: torch.device | str | None, tensorboard: Path | None
     except ImportError as error:
         raise ImportError('fine-tuning needs accelerate: pip install "xfrlib[train]"') from error
     board = {} if tensorboard is None else {"log_with": "tensorboard", "project_dir": tensorboard.parent}
-    cpu = device is not None and torch.device(device).type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no", **board)
+    return Accelerator(cpu=str(device).startswith("cpu"), mixed_precision="no", **board)
 
 
 class Learner:
