@@ -61,7 +61,7 @@ def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
         (people, "madefaces/parts.py"),
         (explainers, "xfrlib/judge.py"),
         (judge, "xfrlib/regions.py"),
-        (training, "xfrlib/training/augmentation.py"),
+        (training, "xfrlib/training/recipe.py"),
     ],
 )
 def test_what_is_kept_knows_the_code_that_its_own_code_calls(module, needed):

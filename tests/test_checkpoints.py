@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,6 @@ def test_malicious_checkpoint_is_refused_and_nothing_runs(
 def test_lightning_checkpoint_names_its_callback_by_class_and_loads_without_lightning(
     tmp_path: Path, slim: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
     import types
 
     name = "pytorch_lightning.callbacks.model_checkpoint"
@@ -395,6 +395,12 @@ def test_hub_checkpoint_that_cannot_be_had_says_how_to_get_it(
     assert "hf download minchul/cvlface_adaface_ir18_test --local-dir FOLDER" in str(caught.value)
     assert "HF_HUB_OFFLINE=1" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_hub_checkpoint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'needs huggingface_hub: pip install "xfrlib\[train\]"'):
+        load_backbone("slim", HUB)
 
 
 @pytest.mark.parametrize("name", ["hub:", "hub:minchul", "hub:a/b/c", "hub:a b/c"])

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 from tiny_training import Coloured, Row, tiny
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from xfrlib.models import FaceClassifier
 from xfrlib.prediction import accuracy, predict
 from xfrlib.training import FineTuning, Recipe, fine_tune, training_precision
+from xfrlib.training.recipe import Augmented, Steps
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "lr_step": 2, "precision": "fp32", "progress": False}
 
@@ -24,12 +27,19 @@ class Stop(Exception):
     """Raised by a test to break a run off."""
 
 
-def stop_after(epoch: int) -> Any:
-    def check(row: dict[str, float]) -> None:
-        if row["epoch"] == epoch:
-            raise Stop
+@contextmanager
+def stopped_after(epoch: int) -> Iterator[None]:
+    """The run in the block is broken off when the next epoch is to begin."""
+    begin = Steps.begin
 
-    return check
+    def stop(steps: Steps, number: int) -> None:
+        if number > epoch:
+            raise Stop
+        begin(steps, number)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Steps, "begin", stop)
+        yield
 
 
 def assert_same_run(models: list[FaceClassifier], runs: list[FineTuning]) -> None:
@@ -59,17 +69,19 @@ def test_it_learns_and_leaves_the_best_weights() -> None:
     assert not model.training
 
 
-def test_recipe_equals_a_plain_loop() -> None:
+def test_recipe_equals_a_plain_loop(tmp_path: Path) -> None:
     data = Coloured(6)
     model, plain = tiny(), tiny()
-    settings = {"learning_rate": 0.01, "weight_decay": 0.3, "backbone_learning_rate": 0.002, "lr_gamma": 0.5}
-    states: list[dict[str, Tensor]] = []
-
-    def keep(_: dict[str, float]) -> None:
-        states.append({key: value.clone() for key, value in model.state_dict().items()})
-
+    settings: dict[str, Any] = {
+        "learning_rate": 0.01,
+        "weight_decay": 0.3,
+        "backbone_learning_rate": 0.002,
+        "lr_gamma": 0.5,
+    }
     # One batch holds all pictures, so that their order does not matter beyond rounding.
-    run = fine_tune(model, data, data, **QUICK | settings | {"epochs": 3, "batch_size": 6, "after_epoch": keep})
+    settings |= {"epochs": 3, "batch_size": 6, "checkpoint": tmp_path / "c.pt"}
+    run = fine_tune(model, data, data, **QUICK | settings)
+    last = torch.load(tmp_path / "c.pt")["model"]
     head = torch.optim.AdamW(plain.head.parameters(), lr=0.01, weight_decay=0.3)
     body = torch.optim.AdamW([p for p in plain.backbone.parameters() if p.requires_grad], lr=0.002, weight_decay=0.3)
     plain.train()
@@ -86,7 +98,7 @@ def test_recipe_equals_a_plain_loop() -> None:
     assert run.history["train_loss"].tolist() == pytest.approx(losses, rel=1e-4)
     assert run.history["learning_rate"].tolist() == pytest.approx([0.01, 0.01, 0.005])
     for key, value in plain.state_dict().items():
-        torch.testing.assert_close(states[-1][key], value, rtol=1e-3, atol=1e-5, msg=key)
+        torch.testing.assert_close(last[key], value, rtol=1e-3, atol=1e-5, msg=key)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -97,16 +109,16 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, precision: str) ->
     runs = [fine_tune(models[0], train, held_out, **settings)]
 
     stopped = tmp_path / "stopped.pt"
-    with pytest.raises(Stop):
-        fine_tune(models[1], train, held_out, **settings, checkpoint=stopped, after_epoch=stop_after(3))
+    with stopped_after(3):
+        fine_tune(models[1], train, held_out, **settings, checkpoint=stopped)
     models[1] = tiny()
     runs.append(fine_tune(models[1], train, held_out, **settings, checkpoint=stopped))
-    assert runs[-1].resumed_from == 3
+    assert "holds 3 of 5 epochs" in runs[-1].note
 
     prolonged = tmp_path / "prolonged.pt"
     fine_tune(tiny(), train, held_out, **settings | {"epochs": 2}, checkpoint=prolonged)
     runs.append(fine_tune(models[2], train, held_out, **settings, checkpoint=prolonged))
-    assert runs[-1].resumed_from == 2
+    assert "holds 2 of 5 epochs" in runs[-1].note
 
     torch.manual_seed(99)  # what the caller drew before must not matter
     runs.append(fine_tune(models[3], train, held_out, **settings, checkpoint=tmp_path / "fresh.pt"))
@@ -130,7 +142,7 @@ def test_a_run_broken_off_within_an_epoch_resumes(tmp_path: Path) -> None:
         fine_tune(tiny(), train, held_out, **QUICK, checkpoint=tmp_path / "c.pt")
     train.limit = 10**9
     runs.append(fine_tune(models[1], train, held_out, **QUICK, checkpoint=tmp_path / "c.pt"))
-    assert runs[1].resumed_from == 1
+    assert "holds 1 of 4 epochs" in runs[1].note
     assert_same_run(models, runs)
 
 
@@ -143,7 +155,6 @@ def test_a_complete_run_trains_nothing_and_gives_the_same(tmp_path: Path) -> Non
     runs.append(fine_tune(models[1], train, held_out, **QUICK, checkpoint=tmp_path / "c.pt", log=log))
     assert train.read == held_out.read == 0
     assert pd.read_csv(log)["epoch"].tolist() == [1, 2, 3, 4]
-    assert runs[1].resumed_from == 4
     assert "nothing to train" in runs[1].note
     assert_same_run(models, runs)
 
@@ -163,7 +174,6 @@ def test_another_run_starts_anew_and_says_so(tmp_path: Path, change: dict[str, A
     models = [tiny(), tiny()]
     runs = [fine_tune(models[0], train, held_out, **QUICK | change)]
     runs.append(fine_tune(models[1], train, held_out, **QUICK | change, checkpoint=tmp_path / "c.pt"))
-    assert runs[1].resumed_from == 0
     assert named in runs[1].note
     assert "starts anew" in runs[1].note
     assert_same_run(models, runs)
@@ -185,14 +195,14 @@ def test_seed_decides_the_order_of_pictures() -> None:
 def test_no_global_state_is_left_behind() -> None:
     before = torch.get_rng_state()
     fine_tune(tiny(), Coloured(8, flip=True), Coloured(3), **QUICK)
-    with pytest.raises(Stop):
-        fine_tune(tiny(), Coloured(8, flip=True), Coloured(3), **QUICK, after_epoch=stop_after(1))
+    with stopped_after(1):
+        fine_tune(tiny(), Coloured(8, flip=True), Coloured(3), **QUICK)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.is_grad_enabled()
 
 
 def test_best_is_accuracy_then_loss_then_the_earlier_epoch() -> None:
-    from xfrlib.training.loop import Learner, make_accelerator
+    from xfrlib.training.learner import Learner, make_accelerator
 
     run = Learner(tiny(), Recipe(), make_accelerator("cpu"), compile=False)
     outcomes = [(0.5, 0.1), (0.8, 0.9), (0.8, 0.4), (0.8, 0.4), (0.7, 0.0)]
@@ -224,8 +234,6 @@ def test_precision_is_chosen_by_what_the_cpu_has(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
         assert training_precision("auto", "cpu") == expected
         assert training_precision("fp32", "cpu") == "fp32"
-    with pytest.raises(ValueError, match="precision is 'half'"):
-        training_precision("half", "cpu")
 
 
 def test_the_embedding_head_does_not_change() -> None:
@@ -249,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     [
         ("epochs", 0), ("batch_size", 1), ("lr_step", 0), ("seed", -1), ("learning_rate", 0.0), ("lr_gamma", -1.0),
         ("learning_rate", float("nan")), ("backbone_learning_rate", 0.0), ("weight_decay", -0.1), ("accumulation", 0),
-        ("freeze", "head"), ("augmentation", "flop"),
+        ("freeze", "head"), ("augmentation", "flop"), ("precision", "half"),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_named(name: str, value: float) -> None:
@@ -376,8 +384,8 @@ def test_tensorboard_shows_the_history_once_also_after_a_stop(tmp_path: Path) ->
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     settings = QUICK | {"checkpoint": tmp_path / "c.pt", "tensorboard": tmp_path / "board"}
-    with pytest.raises(Stop):
-        fine_tune(tiny(), Coloured(8), Coloured(3), **settings, after_epoch=stop_after(2))
+    with stopped_after(2):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **settings)
     run = fine_tune(tiny(), Coloured(8), Coloured(3), **settings)
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
@@ -396,7 +404,6 @@ def test_a_checkpoint_of_another_run_is_kept_aside(tmp_path: Path) -> None:
 
 def test_each_augmentation_is_a_function_of_its_seed() -> None:
     from xfrlib.profile import AUGMENTATIONS
-    from xfrlib.training.augmentation import Augmented
 
     data = Coloured(4)
     for name in AUGMENTATIONS:
@@ -409,15 +416,11 @@ def test_each_augmentation_is_a_function_of_its_seed() -> None:
         kinds = len(pictures.unique(dim=0))
         assert kinds == {"none": 1, "flip": 2}.get(name, 20)
         assert all(changed[1, seed][1] == 1 for seed in range(3))
-    with pytest.raises(ValueError, match=r"augmentation is 'flop'.*flip"):
-        Augmented(data, "flop")
 
 
 def test_what_only_training_needs_is_named_when_it_starts_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys, xfrlib.training.__main__; sys.exit('accelerate' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    for package in ("accelerate", "pandas"):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, package, None)
-            with pytest.raises(ImportError, match=rf'needs {package}: pip install "xfrlib\[train\]"'):
-                fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r'needs accelerate: pip install "xfrlib\[train\]"'):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK)

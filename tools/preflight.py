@@ -20,7 +20,7 @@ from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import CONTROLS
 from xfrlib.run import NotebookRun, command_line_run
-from xfrlib.training.loop import Learner, make_accelerator
+from xfrlib.training.learner import Learner, make_accelerator
 from xfrlib.training.recipe import Recipe
 
 _MAPS = 2  # SDD and CAM: what notebook 06 holds against the controls

@@ -1,10 +1,10 @@
 """The backbones, pictures in [0, 1] to the last convolutional map: AdaFace's IR networks, ``slim``, MobileFaceNet."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,44 +14,36 @@ _ORIGIN = ("checkpoint_sha256", "checkpoint_source")
 
 
 class Backbone(nn.Module):
-    """Base of all backbones. Channel order and normalisation belong to the backbone; callers pass RGB in [0, 1].
+    """Base of all backbones. Channel order and normalisation belong to the backbone; callers pass RGB in [0, 1]."""
 
-    A subclass gives ``feature_map`` and, where it has an embedding head, ``embed`` and ``embedding_layers`` (the names
-    of the modules that only the embedding uses). Both take and return what the network was trained with, which for
-    pictures x in [0, 1] is (x - mean) / std.
-    """
-
-    embedding_layers: tuple[str, ...] = ()
+    map_layers: tuple[str, ...]  #: modules from the normalised pictures, (x - mean) / std, to the last map
+    embedding_layers: tuple[str, ...] = ()  #: modules from there to the embedding; none without an embedding head
+    channel_order = "RGB"
+    checkpoint_sha256: str | None = None  #: of the file of the weights, as the next; None for random weights
+    checkpoint_source: str | None = None
 
     def __init__(self, name: str, out_channels: int, *, mean: float, std: float) -> None:
         super().__init__()
-        self.name, self.out_channels = name, out_channels
-        self.mean, self.std = mean, std
-        self.channel_order = "RGB"
-        self.checkpoint_sha256: str | None = None
-        self.checkpoint_source: str | None = None
+        self.name, self.out_channels, self.mean, self.std = name, out_channels, mean, std
 
     def input_metadata(self) -> dict[str, str]:
         """Channel order, normalisation and origin of the weights, as texts for the metadata of a safetensors file."""
-        facts = {key: getattr(self, key) for key in _INPUT + _ORIGIN}
-        return {key: f"{value}" for key, value in facts.items() if value is not None}
+        return {key: f"{value}" for key in _INPUT + _ORIGIN if (value := getattr(self, key)) is not None}
 
     def set_input(self, metadata: Mapping[str, str], file: str | Path) -> None:
         """Take what `input_metadata` gives from the metadata of `file`; what is missing stays as it is.
 
         Raises ValueError for an order other than RGB and BGR and for numbers that cannot normalise a picture.
         """
-        order = metadata.get("channel_order", self.channel_order)
+        said: dict[str, Any] = {key: metadata[key] for key in _INPUT if key in metadata}
         try:
-            mean, std = (float(metadata.get(key, getattr(self, key))) for key in ("mean", "std"))
+            numbers = {key: float(said[key]) for key in ("mean", "std") if key in said}
         except ValueError:
-            mean = std = math.nan
-        if order not in CHANNEL_ORDERS or not (math.isfinite(mean) and 0 < std < math.inf):
-            said = {key: metadata[key] for key in _INPUT if key in metadata}
+            numbers = {"mean": math.nan}
+        known = said.get("channel_order", "RGB") in CHANNEL_ORDERS and all(map(math.isfinite, numbers.values()))
+        if not known or numbers.get("std", 1) <= 0:
             raise ValueError(f"{file}: metadata {said} must be RGB or BGR, a finite mean, a std above 0. Save it anew.")
-        self.channel_order, self.mean, self.std = order, mean, std
-        for key in _ORIGIN:
-            setattr(self, key, metadata.get(key, getattr(self, key)))
+        vars(self).update(said | numbers | {key: metadata[key] for key in _ORIGIN if key in metadata})
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> the same shape in this network's channel order and value range."""
@@ -62,11 +54,18 @@ class Backbone(nn.Module):
 
     def feature_map(self, normalised: Tensor) -> Tensor:
         """(B, 3, H, W), normalised -> (B, out_channels, H / 16, W / 16)."""
-        raise NotImplementedError
+        return self._through(self.map_layers, normalised)
 
     def embed(self, feature_map: Tensor) -> Tensor:
         """(B, out_channels, 7, 7) -> (B, D), not yet of unit length."""
-        raise ValueError(f"Backbone {self.name!r} has no embedding head; use its feature map.")
+        if not self.embedding_layers:
+            raise ValueError(f"Backbone {self.name!r} has no embedding head; use its feature map.")
+        return self._through(self.embedding_layers, feature_map)
+
+    def _through(self, layers: tuple[str, ...], x: Tensor) -> Tensor:
+        for layer in layers:
+            x = getattr(self, layer)(x)
+        return x
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> last convolutional map (B, out_channels, h, w)."""
@@ -80,16 +79,16 @@ class Backbone(nn.Module):
 class IRBlock(nn.Module):
     """BN, 3x3, BN, PReLU, 3x3 with the stride, BN; plus the input, subsampled or projected by a 1x1 convolution."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
         # A 1x1 max-pool is a plain subsampling; AdaFace writes it so, and it has no parameters.
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
-        if in_channels != channels:
-            projection = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+        if inputs != channels:
+            projection = nn.Conv2d(inputs, channels, 1, stride, bias=False)
             self.shortcut_layer = nn.Sequential(projection, nn.BatchNorm2d(channels))
         self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(in_channels),
-            nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, channels, 3, 1, 1, bias=False),
             nn.BatchNorm2d(channels),
             nn.PReLU(channels),
             nn.Conv2d(channels, channels, 3, stride, 1, bias=False),
@@ -97,7 +96,6 @@ class IRBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, channels, h / stride, w / stride)."""
         return self.res_layer(x) + self.shortcut_layer(x)
 
 
@@ -105,11 +103,10 @@ class IResNet(Backbone):
     """IR network (AdaFace, Kim et al. 2022; block of ArcFace, Deng et al. 2019). Keys equal those of AdaFace's release.
 
     stages: width and number of blocks of each stage, which halves the map in its first block. The last convolutional
-    map is the output of ``body``, (B, out_channels, 7, 7) for 112 x 112 pictures; embedding_size None leaves the
-    embedding head out.
+    map is the output of ``body``; embedding_size None leaves the embedding head out.
     """
 
-    embedding_layers = ("output_layer",)
+    map_layers = ("input_layer", "body")
 
     def __init__(
         self, name: str, stages: Mapping[int, int], *, stem_stride: int = 1, embedding_size: int | None = 512
@@ -120,58 +117,47 @@ class IResNet(Backbone):
         self.input_layer = nn.Sequential(stem, nn.BatchNorm2d(inputs), nn.PReLU(inputs))
         self.body = nn.Sequential()
         for width, count in stages.items():
-            for position in range(count):
-                self.body.append(IRBlock(inputs, width, 1 if position else 2))
-                inputs = width
-        self.output_layer: nn.Sequential | None = None
+            self.body.extend([IRBlock(inputs, width, 2), *(IRBlock(width, width, 1) for _ in range(1, count))])
+            inputs = width
         if embedding_size is not None:
             layers = [nn.BatchNorm2d(inputs), nn.Dropout(0.4), nn.Flatten(), nn.Linear(inputs * 7 * 7, embedding_size)]
             self.output_layer = nn.Sequential(*layers, nn.BatchNorm1d(embedding_size, affine=False))
+            self.embedding_layers = ("output_layer",)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, normalised: Tensor) -> Tensor:
-        return self.body(self.input_layer(normalised))
 
-    def embed(self, feature_map: Tensor) -> Tensor:
-        return super().embed(feature_map) if self.output_layer is None else self.output_layer(feature_map)
-
-
-def _unit(
-    inputs: int,
-    outputs: int,
-    kernel: int = 1,
-    stride: int = 1,
-    *,
-    padding: int = 0,
-    groups: int = 1,
-    linear: bool = False,
-) -> nn.Sequential:
+class Unit(nn.Sequential):
     """Convolution without bias, batch normalisation, PReLU (left out where the unit is linear)."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-    activation = nn.Identity() if linear else nn.PReLU(outputs)
-    return nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=nn.BatchNorm2d(outputs, eps=1e-3), prelu=activation))
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, linear: bool = False
+    ) -> None:
+        super().__init__()
+        padding = int(kernel == 3)  # 3x3 keeps the size of the map; 7x7 takes it whole
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.prelu = nn.Identity() if linear else nn.PReLU(outputs)
 
 
 class InvertedResidual(nn.Sequential):
     """Widen by 1x1, filter by depthwise 3x3, narrow by 1x1; the input is added where the shapes agree."""
 
-    def __init__(self, in_channels: int, middle: int, channels: int, stride: int) -> None:
-        parts = OrderedDict[str, nn.Module](sep=_unit(in_channels, middle))  # in the order in which weights are drawn
-        parts["dw"] = _unit(middle, middle, 3, stride, padding=1, groups=middle)
-        parts["proj"] = _unit(middle, channels, linear=True)
-        super().__init__(parts)
-        self.residual = stride == 1 and in_channels == channels
+    def __init__(self, inputs: int, middle: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.sep = Unit(inputs, middle)
+        self.dw = Unit(middle, middle, 3, stride, groups=middle)
+        self.proj = Unit(middle, channels, linear=True)
+        self.residual = stride == 1 and inputs == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, channels, h / stride, w / stride)."""
-        out = super().forward(x)
-        return x + out if self.residual else out
+        return x + super().forward(x) if self.residual else super().forward(x)
 
 
-# Out and middle channels, stride and number of the inverted-residual blocks, blocks.0 to blocks.14.
-_STAGES = ((64, 128, 2, 1), (64, 128, 1, 4), (128, 256, 2, 1), (128, 256, 1, 6), (128, 512, 2, 1), (128, 256, 1, 2))
+# Channels in, between and out, and stride, of MobileFaceNet's blocks.0 to blocks.14; these are most of them.
+_FOUR, _SIX = 4 * [(64, 128, 64, 1)], 6 * [(128, 256, 128, 1)]
+_BLOCKS = [(64, 128, 64, 2), *_FOUR, (64, 256, 128, 2), *_SIX, (128, 512, 128, 2), *_SIX[:2]]
 
 
 class MobileFaceNet(Backbone):
@@ -180,28 +166,17 @@ class MobileFaceNet(Backbone):
     1.0 M parameters with its embedding head; the last convolutional map, (B, 512, 7, 7), is that of ``conv6``.
     """
 
-    embedding_layers = ("gdc", "fc", "bn")
+    map_layers, embedding_layers = ("conv1", "conv2", "blocks", "conv6"), ("gdc", "fc", "bn")
 
     def __init__(self) -> None:
         super().__init__("mobilefacenet", 512, mean=127.5 / 255, std=128 / 255)
-        self.conv1 = _unit(3, 64, 3, 2, padding=1)
-        self.conv2 = _unit(64, 64, 3, padding=1, groups=64)
-        self.blocks = nn.Sequential()
-        inputs = 64
-        for channels, middle, stride, count in _STAGES:
-            for _ in range(count):
-                self.blocks.append(InvertedResidual(inputs, middle, channels, stride))
-                inputs = channels
-        self.conv6 = _unit(128, 512)
-        self.gdc = _unit(512, 512, 7, groups=512, linear=True)
+        self.conv1 = Unit(3, 64, 3, 2)
+        self.conv2 = Unit(64, 64, 3, groups=64)
+        self.blocks = nn.Sequential(*(InvertedResidual(*shape) for shape in _BLOCKS))
+        self.conv6 = Unit(128, 512)
+        self.gdc = Unit(512, 512, 7, groups=512, linear=True).append(nn.Flatten())
         self.fc = nn.Linear(512, 128)
         self.bn = nn.BatchNorm1d(128, eps=2e-5)
-
-    def feature_map(self, normalised: Tensor) -> Tensor:
-        return self.conv6(self.blocks(self.conv2(self.conv1(normalised))))
-
-    def embed(self, feature_map: Tensor) -> Tensor:
-        return self.bn(self.fc(self.gdc(feature_map).flatten(1)))
 
 
 # The first four are AdaFace's. ``slim`` halves the picture in the stem, so that it needs one stage less: its cost is

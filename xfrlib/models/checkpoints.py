@@ -3,7 +3,7 @@
 import argparse
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,19 @@ FOLDER_FILES = ("model.safetensors", "pretrained_model/model.pt", "model.pt")  #
 
 # What Lightning puts beside AdaFace's tensors and torch does not allow by itself: hyperparameters, the class of the
 # callback as the key of its state (Lightning before 1.6; an empty class stands for it, so that none of Lightning's code
-# is run), and NumPy's numbers, such as a metric.
-_NUMPY_SCALAR: Any = np.float64().__reduce__()[0]
-_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+# is run), and NumPy's numbers, such as a metric, as NumPy before and since 2 names them.
+_HARMLESS: list[Any] = [
     argparse.Namespace,
     (type("ModelCheckpoint", (), {}), "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # NumPy before 2
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *[type(np.dtype(kind)) for kind in ("float32", "float64", "int64")],
+    *[(np.float64().__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")],
+    *[np.dtype, *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64"))],
 ]
 
 
 def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int = 0) -> Backbone:
     """Backbone in evaluation mode: RGB pictures in [0, 1], (B, 3, 112, 112) -> last convolutional map (B, C, 7, 7).
 
-    Channel order and normalisation are the checkpoint's, kept by the backbone and applied by it.
-    ``checkpoint_sha256`` and ``checkpoint_source`` say what was loaded; both are None for random weights.
+    Channel order and normalisation are the checkpoint's; ``checkpoint_sha256`` and ``checkpoint_source`` say which.
 
     Parameters
     ----------
@@ -46,36 +42,29 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
         "slim", "mobilefacenet", "ir_18", "ir_34", "ir_50" or "ir_101".
     checkpoint : str or Path, optional
         "builtin" for the weights that ship with the package (slim only); "hub:<owner>/<repo>[@<revision>]" for a
-        Hugging Face repository; None or "" for random weights; or the path of
+        Hugging Face repository; None or "" for random weights, drawn from ``seed``; or the path of
 
-        - a Lightning ``.ckpt`` of github.com/mk-minchul/AdaFace: tensors under ``state_dict`` with the prefix
-          ``model.``; the margin head's (``head.…``) are ignored. Takes BGR.
-        - ``model.safetensors`` or ``.pt`` of github.com/mk-minchul/CVLface, or the folder with it: prefix
-          ``model.net.`` or ``net.``; the order is the ``color_space`` of the configuration beside it, RGB without one.
-        - this package's safetensors: plain keys; RGB and the backbone's own normalisation unless the metadata
-          (``channel_order``, ``mean``, ``std``) say otherwise.
-    seed : int
-        Random weights are drawn from it.
+        - a Lightning ``.ckpt`` of github.com/mk-minchul/AdaFace, which takes BGR; its margin head is ignored.
+        - ``model.safetensors`` or ``.pt`` of github.com/mk-minchul/CVLface, or the folder with it; the order is the
+          ``color_space`` of the configuration beside it, RGB without one.
+        - this package's safetensors; RGB and the backbone's own normalisation unless the metadata (``channel_order``,
+          ``mean``, ``std``) say otherwise.
 
     Raises
     ------
-    ValueError
-        For an unknown name, a malformed reference to the hub, or a checkpoint that is not whole, would build other
-        types than a checkpoint needs (no code of it is run), or does not fit: then it names keys and shapes at fault
-        and the backbone that they are those of.
-    FileNotFoundError
-        For a missing file or one that the hub does not give.
+    ValueError, FileNotFoundError, ImportError
+        For an unknown name, and a checkpoint that is not whole, holds more than data (no code of it is run), or does
+        not fit, saying which backbone it is of; for a file that is not there; where the hub's library is not installed.
     """
     if name not in BACKBONES:
         raise ValueError(f"Unknown backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
-    path, source = _find(name, checkpoint) if checkpoint else (None, "")
     with seeded(seed):
         backbone = BACKBONES[name]()
-    if path is not None:
+    if checkpoint:
+        path, source = _find(name, checkpoint)
         tensors, metadata = _read(path)
         load_tensors(backbone, tensors, source=path, mend=_fitting)
-        backbone.set_input(metadata, path)
-        backbone.checkpoint_sha256, backbone.checkpoint_source = file_sha256(path), source
+        backbone.set_input({**metadata, "checkpoint_sha256": file_sha256(path), "checkpoint_source": source}, path)
     return backbone.eval()
 
 
@@ -87,8 +76,7 @@ def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
         path = Path(__file__).with_name(f"{name}.safetensors")
         if not path.is_file():
             raise FileNotFoundError(
-                f"Backbone {name!r} has no built-in weights ({path.name} is not in xfrlib/models). "
-                "Only 'slim' ships with the package; give the path of a checkpoint instead of 'builtin'."
+                f"Backbone {name!r} has no built-in weights, only 'slim' has. Give the path of a file."
             )
         return path, "builtin"
     path = Path(checkpoint)
@@ -105,20 +93,22 @@ def _fetch(reference: str) -> tuple[Path, str]:
     repository, _, revision = reference.removeprefix("hub:").partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"{reference!r} names no repository; write hub:<owner>/<repo>[@<revision>].")
-    import huggingface_hub
-    from huggingface_hub import errors
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ImportError('a checkpoint of the hub needs huggingface_hub: pip install "xfrlib[train]"') from error
 
     file = FOLDER_FILES[0]
     try:
         path = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
-        # The cache keeps files as snapshots/<commit>/<file>; the configuration must be of the same commit.
-        commit = path.parent.name if path.parent.parent.name == "snapshots" else revision
+        commit = path.parent.name  # the cache keeps snapshots/<commit>/<file>; the configuration must be of the same
         for file in ("pretrained_model/model.yaml", "config.json"):
-            known = huggingface_hub.try_to_load_from_cache(repository, file, revision=commit or None)
+            known = huggingface_hub.try_to_load_from_cache(repository, file, revision=commit)
             if known is not huggingface_hub._CACHED_NO_EXIST:  # so that a repository without it loads offline too
                 # Not here and no network is an error: the file may exist and say BGR, so it must not be passed over.
                 with suppress(errors.RemoteEntryNotFoundError):
-                    huggingface_hub.hf_hub_download(repository, file, revision=commit or None)
+                    huggingface_hub.hf_hub_download(repository, file, revision=commit)
     except Exception as error:  # the hub's own, httpx's and the disk's; all end in the same mend
         reasons = {
             errors.GatedRepoError: "its owner wants you to ask for access first",
@@ -133,13 +123,11 @@ def _fetch(reference: str) -> tuple[Path, str]:
             f"{repository} --local-dir FOLDER` where there is one and give FOLDER as the checkpoint; "
             "with HF_HUB_OFFLINE=1 only the cache is asked."
         ) from error
-    return path, f"hub:{repository}" + (f"@{commit}" if commit else "")
+    return path, f"hub:{repository}@{commit}"
 
 
-def _read_pickled(path: Path) -> dict[str, object]:
-    """The dictionary that torch.save wrote; tensors, plain values and `_HARMLESS` types only, and no code is run."""
-    if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a file that exists.")
+def _read_pickled(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Tensors that torch.save wrote, and whether Lightning wrapped them; only data are built and no code is run."""
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             # Mapped, so that the margin head and the optimiser's state, gigabytes both, are never read.
@@ -150,39 +138,36 @@ def _read_pickled(path: Path) -> dict[str, object]:
                 f"{path} wants to build {named[1]!r}, which is no part of a checkpoint; it was refused and not run. "
                 "Take the file from its authors, or convert it to safetensors where you trust it."
             ) from error
-        raise ValueError(
-            f"{path} is not a whole file of torch.save ({type(error).__name__}). Copy or download it again."
-        ) from error
+        fault = f"is not a whole file of torch.save ({type(error).__name__})"
+        raise ValueError(f"{path} {fault}. Copy or download it again.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a checkpoint's dictionary. Give another file.")
-    return found
+    state = found.get("state_dict", found)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        holds = ", ".join(map(str, list(found)[:5])) or "nothing"
+        raise ValueError(f"{path} has no state_dict of tensors; it holds {holds}. Give the checkpoint of a recogniser.")
+    lightning = state is not found  # and so with the margin head, which is no part of a backbone
+    return {str(k): v for k, v in state.items() if not (lightning and str(k).startswith("head."))}, lightning
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors under the backbone's own keys, and the metadata that says how its input is made. See `load_backbone`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a file that exists.")
     lightning, metadata = False, dict[str, str]()
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
     elif path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        found = _read_pickled(path)
-        state = found.get("state_dict", found)
-        lightning = state is not found
-        if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError(
-                f"{path} has no state_dict of tensors; it holds {', '.join(map(str, list(found)[:5])) or 'nothing'}. "
-                "Give the checkpoint of a recogniser."
-            )
-        tensors = {str(key): value for key, value in state.items()}
+        tensors, lightning = _read_pickled(path)
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; give a .safetensors, .ckpt, .pt, .pth or .bin file.")
     prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in tensors)), "")
     # A key without the prefix stays as it is and is reported as unexpected: nothing is dropped in silence.
-    kept = (item for item in tensors.items() if not (lightning and item[0].startswith("head.")))
-    tensors = {key.removeprefix(prefix): value for key, value in kept}
-    adaface = prefix == "model." or (lightning and "net." not in prefix)
-    order = None if not prefix or (lightning and adaface) else _colour_space(path)
+    tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     # AdaFace's README: "our pretrained model takes the input in BGR color channel". CVLFace's say RGB: model.yaml of
     # minchul/cvlface_adaface_ir101_webface12m at 54f602a (SHA-256 29b9eb57...) and models/iresnet/configs of the code.
+    adaface = "net." not in prefix and (lightning or prefix == "model.")
+    order = None if not prefix or (lightning and adaface) else _colour_space(path)
     return tensors, {"channel_order": order or ("BGR" if adaface else "RGB"), **metadata}
 
 
@@ -192,9 +177,8 @@ def _colour_space(path: Path) -> str | None:
     model.yaml comes first: the repositories' wrapper.py takes it and overrides config.json, which may say otherwise.
     """
     folder = path.parent
-    for file in (path.with_suffix(".yaml"), folder / "pretrained_model" / "model.yaml", folder / "config.json"):
-        if not file.is_file():
-            continue
+    places = path.with_suffix(".yaml"), folder / "pretrained_model" / "model.yaml", folder / "config.json"
+    for file in filter(Path.is_file, places):
         try:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -215,8 +199,9 @@ def _fitting(tensors: Mapping[str, Tensor]) -> str:
         these = f"These keys and shapes are those of {name!r}"
         if not mismatch(candidate, tensors):
             return f"{these}: load that backbone."
-        head = {k: v for k, v in candidate.state_dict().items() if k.split(".")[0] in candidate.embedding_layers}
-        if head and not head.keys() & tensors.keys() and not mismatch(candidate, {**head, **tensors}):
-            layers = ", ".join(sorted({key.split(".")[0] for key in head}))
+        for layer in candidate.embedding_layers:
+            setattr(candidate, layer, None)
+        if not mismatch(candidate, tensors):
+            layers = ", ".join(sorted(candidate.embedding_layers))
             return f"{these} without its embedding head ({layers}): give the checkpoint of the whole recogniser."
     return f"They are those of none of {', '.join(BACKBONES)}."

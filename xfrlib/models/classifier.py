@@ -1,6 +1,6 @@
-"""The identity classifier whose class activation maps are exact (feature map, average pooling, one linear layer).
+"""The identity classifier whose class activation maps are exact, and as one file.
 
-As one file it is its weights, what its backbone is and takes, and the identities that it knows.
+The file holds its weights, what its backbone is and takes, and the identities that it knows.
 """
 
 import json
@@ -26,10 +26,8 @@ class FaceClassifier(nn.Module):
     ----------
     backbone : nn.Module
         Pictures to a last convolutional map of ``out_channels`` channels.
-    num_classes : int
-        Number of identities N, at least 2.
-    seed : int
-        The head is drawn from it.
+    num_classes, seed : int
+        Number of identities N, at least 2; what the head is drawn from.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, *, seed: int = 0) -> None:
@@ -40,8 +38,7 @@ class FaceClassifier(nn.Module):
         with seeded(seed):
             self.head = nn.Linear(cast(int, backbone.out_channels), num_classes)
         for name in getattr(backbone, "embedding_layers", ()):
-            if (layer := getattr(backbone, name)) is not None:
-                layer.requires_grad_(False)
+            getattr(backbone, name).requires_grad_(False)
 
     @property
     def weight(self) -> Tensor:
@@ -62,7 +59,7 @@ class FaceClassifier(nn.Module):
         return self.head(torch.mean(self.features(images), dim=(2, 3)))
 
 
-def save_classifier(path: str | Path, model: FaceClassifier, identities: Sequence[str]) -> str:
+def save_classifier(path: Path, model: FaceClassifier, identities: Sequence[str]) -> str:
     """Write `model` with the names of its classes, in order of their index; returns the file's SHA-256."""
     if len(identities) != model.num_classes:
         raise ValueError(f"{len(identities)} names for {model.num_classes} classes")
@@ -71,9 +68,9 @@ def save_classifier(path: str | Path, model: FaceClassifier, identities: Sequenc
     return save_weights(model, path, {**names, **backbone.input_metadata()})
 
 
-def load_classifier(path: str | Path) -> FaceClassifier:
+def load_classifier(path: Path) -> FaceClassifier:
     """Read what `save_classifier` wrote, input and origin of the backbone too; ValueError for a file without names."""
-    tensors, metadata = read_safetensors(Path(path))
+    tensors, metadata = read_safetensors(path)
     if not {"backbone", "identities"} <= metadata.keys():
         raise ValueError(f"{path} is no classifier of this package: it does not name its backbone and its identities")
     backbone = load_backbone(metadata["backbone"])

@@ -27,21 +27,14 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a safetensors file, on the CPU, and its metadata.
-
-    Raises FileNotFoundError where there is no such file, ValueError where it is not a whole safetensors file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a .safetensors file that exists.")
+    """Tensors of a safetensors file, on the CPU, and its metadata; ValueError where it is not a whole one."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             metadata |= json.loads(metadata.pop(_METADATA, "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}). Copy it again, or convert it to safetensors."
-        ) from error
+        raise ValueError(f"{path} is not a whole safetensors file ({error}). Copy it or convert it again.") from error
 
 
 def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
@@ -50,21 +43,16 @@ def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     Only ``num_batches_tracked`` may be missing: it counts batches, and no result depends on it.
     """
     expected = model.state_dict()
+    needed = [key for key in expected if not key.endswith("num_batches_tracked")]
+    shapes = [(key, tensors[key].shape, value.shape) for key, value in expected.items() if key in tensors]
     faults = {
-        "missing": [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")],
+        "missing": [key for key in needed if key not in tensors],
         "unexpected": [key for key in tensors if key not in expected],
-        "of the wrong shape": [
-            f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in tensors and tensors[key].shape != value.shape
-        ],
+        "of the wrong shape": [f"{key} {tuple(has)} instead of {tuple(own)}" for key, has, own in shapes if has != own],
     }
-    return "; ".join(
-        f"{len(keys)} {kind}: {', '.join(keys[:_NAMED])}"
-        + (f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
-        for kind, keys in faults.items()
-        if keys
-    )
+    named = {kind: ", ".join(keys[:_NAMED]) for kind, keys in faults.items() if keys}
+    more = {kind: f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "" for kind, keys in faults.items()}
+    return "; ".join(f"{len(faults[kind])} {kind}: {text}{more[kind]}" for kind, text in named.items())
 
 
 def load_tensors(
@@ -80,9 +68,8 @@ def load_tensors(
     model.load_state_dict(dict(tensors), strict=False)
 
 
-def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> str:
     """Write the state of `model` as safetensors, whole or not at all. Returns its SHA-256, equal for equal input."""
-    path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with write_atomic(path) as temporary:
         save_file(tensors, temporary, {_METADATA: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)

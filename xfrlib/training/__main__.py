@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import command_line_run
-from xfrlib.training.loop import fine_tune, make_accelerator
+from xfrlib.training.learner import make_accelerator
+from xfrlib.training.loop import fine_tune
 from xfrlib.training.recipe import fine_tuning_options
 
 NOTEBOOK = "02_fine_tuning"

@@ -1,28 +1,42 @@
-"""The settings that decide what is learnt, and which pictures go through the network at each step."""
+"""What decides what is learnt: settings, how pictures are changed, and which go through the network at each step."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from xfrlib import artifacts, models
 from xfrlib.data.faces import data_hash, read_manifest
-from xfrlib.profile import PRECISIONS, Profile
+from xfrlib.models.weights import seeded
+from xfrlib.profile import Profile
 
 if TYPE_CHECKING:
     from xfrlib.run import NotebookRun
 
+# "photometric": what cameras and crops vary. Each strength is ours; the paper does not say whether it augments at all.
+_CHANGES = {
+    "none": nn.Sequential(),
+    "flip": nn.Sequential(v2.RandomHorizontalFlip()),
+    "photometric": nn.Sequential(
+        v2.RandomHorizontalFlip(),
+        v2.RandomAffine(5, translate=(0.04, 0.04), scale=(0.95, 1.05), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        v2.RandomGrayscale(0.05),
+    ),
+}
+
 
 def training_precision(precision: str, device: torch.device | str) -> str:
     """What training steps will use, "bf16" or "fp32"; "auto" takes bf16 where the device has instructions for it."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     if precision != "auto":
         return precision
     kind = torch.device(device).type
@@ -36,11 +50,9 @@ def training_precision(precision: str, device: torch.device | str) -> str:
 class Recipe:
     """The settings of `fine_tune` that decide what is learnt: fields of `Profile`, which says what they mean.
 
-    The paper (arXiv 2505.03837) gives AdamW at 0.005, 20 epochs and StepLR 10 / 0.1; batch_size, weight_decay and
-    augmentation are ours. batch_size is that of a step over all processes. Only BatchNorm, which sees one of the
-    accumulation's parts at a time, tells the difference between processes, parts and a whole batch: between epochs its
-    statistics are averaged over processes, and with freeze="batchnorm" the losses agree. With the epoch, seed decides
-    the order of the pictures and every random change of them.
+    The paper (arXiv 2505.03837) gives AdamW at 0.005, 20 epochs and StepLR 10 / 0.1; batch_size (of a step over all
+    processes), weight_decay and augmentation are ours. Only BatchNorm, which sees one part of the accumulation at a
+    time, tells processes and parts from a whole batch: between epochs its statistics are averaged over processes.
     """
 
     epochs: int = 20
@@ -63,13 +75,11 @@ class Recipe:
 def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     """All options of `fine_tune` for a profile: its recipe, and where checkpoint and metrics are written.
 
-    The fingerprint covers the data and the code that the weights depend on, so that a checkpoint of other pictures or
-    of an older program is never taken for this run's.
+    The fingerprint covers the data and the code that the weights depend on, so that no other run's checkpoint is taken.
     """
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
-    settings = [*(field.name for field in fields(Recipe)), "num_workers", "compile"]
     return {
-        **{name: getattr(run.profile, name) for name in settings},
+        **{name: getattr(run.profile, name) for name in (*vars(Recipe()), "num_workers", "compile")},
         "device": run.device,
         "checkpoint": run.output("checkpoint.pt"),
         "log": run.output("training_log.csv"),
@@ -78,16 +88,34 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
     }
 
 
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Training pictures changed at random: item (i, seed) is (image (3, H, W) in [0, 1], label).
+
+    What the data set or the changes draw from torch's global generator is a function of the item's seed alone.
+    """
+
+    def __init__(self, dataset: Dataset[Any], name: str = "none") -> None:
+        self.dataset, self.changes = dataset, _CHANGES[name]
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = key
+        with seeded(seed):
+            image, label = self.dataset[index][:2]
+            return self.changes(image), label
+
+
 class Steps:
     """The order of the training pictures, `begin` by `begin`: a batch sampler of one process's share of every step.
 
-    The steps are those of one process with the whole batch. A last batch with fewer than two pictures for each process
-    is left out of the epoch, because one picture gives BatchNorm poor statistics or none; the order is drawn anew each
-    epoch, so that it is another one each time. A share is a list of keys (index, seed) into an `Augmented` set.
+    The steps are those of one process with the whole batch, but for a last one of fewer than two pictures a process,
+    of which BatchNorm gets poor statistics or none. A share is a list of keys (index, seed) into an `Augmented` set.
     """
 
     def __init__(self, pictures: int, recipe: Recipe, process: int = 0, processes: int = 1) -> None:
-        self.pictures, self.recipe, self.process, self.processes = pictures, recipe, process, processes
+        self.pictures, self.seed, self.own = pictures, recipe.seed, slice(process, None, processes)
         whole, rest = divmod(pictures, recipe.batch_size)
         sizes = [recipe.batch_size] * whole + [rest]
         self.sizes = [size for size in sizes if size >= 2 * processes]  # of each step, over all processes
@@ -95,15 +123,12 @@ class Steps:
 
     def begin(self, epoch: int) -> None:
         """Draw the order of an epoch, a function of the recipe's seed and the epoch alone."""
-        digest = hashlib.sha256(f"{self.recipe.seed} {epoch}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
         order = torch.randperm(self.pictures, generator=generator)
         seeds = torch.randint(2**62, (self.pictures,), generator=generator)
         keys = iter(zip(order.tolist(), seeds.tolist(), strict=True))
-        self.shares = [list(islice(keys, size))[self.process :: self.processes] for size in self.sizes]
+        self.shares = [list(islice(keys, size))[self.own] for size in self.sizes]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return iter(self.shares)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
