@@ -32,11 +32,6 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     -------
     Tensor
         (B, K, h, w) float, in units of the logit.
-
-    Raises
-    ------
-    ValueError
-        For shapes that disagree, or a class that there is not.
     """
     if features.ndim != 4 or weight.ndim != 2 or classes.ndim != 2:
         raise ValueError(

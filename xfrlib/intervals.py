@@ -28,19 +28,8 @@ def bootstrap_interval(
     should know about the bootstrap" (2015), section 4.3 ("expanded percentile": a t quantile and the factor
     sqrt(G / (G - 1)) for G clusters).
 
-    Parameters
-    ----------
-    values, clusters : array_like
-        (n,) each.
-    resamples, seed : int
-        How many bootstrap resamples, and where they start.
-    confidence : float
-        Between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two clusters, other lengths, or values that are not finite.
+    Values and clusters are (n,) each. Raises `ValueError` for fewer than two clusters, other lengths, or values that
+    are not finite.
     """
     array, result = _cluster_bootstrap(values, clusters, resamples=resamples, seed=seed, confidence=confidence)
     return Interval(float(array.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
@@ -89,10 +78,7 @@ def crossed_interval(
     factors (Owen, "The pigeonhole bootstrap", 2007). The interval is that of Student's t with Satterthwaite's degrees
     of freedom, for a percentile of three networks cannot lie outside their range.
 
-    Parameters
-    ----------
-    values, clusters, networks : array_like
-        (n,) each. With one network this is `bootstrap_interval`, whose errors it raises and whose options it takes.
+    With one network this is `bootstrap_interval`, whose errors it raises and whose options it takes.
     """
     array, groups, nets = np.asarray(values, dtype=float), np.asarray(clusters), np.asarray(networks)
     if nets.shape != array.shape:

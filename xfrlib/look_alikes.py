@@ -17,21 +17,9 @@ def embeddings(features: Tensor) -> Tensor:
 def look_alikes(embeddings: Tensor, labels: Sequence[int], target: int) -> list[int]:
     """The people of `labels` but `target`, those most like `target` first: by the cosine of mean embeddings.
 
-    The mean over people is subtracted first. The rows of the output weight would not do in place of mean embeddings:
-    training turns those of look-alikes away from each other.
-
-    Parameters
-    ----------
-    embeddings : (n, C) float
-        Of n pictures, each of length 1.
-    labels : n integers
-        Who is in each picture; a negative number is nobody of interest.
-    target : int
-        One of `labels`.
-
-    Returns
-    -------
-    list of int
+    Embeddings are (n, C), each of length 1; a negative label is nobody of interest. The mean over people is subtracted
+    first. The rows of the output weight would not do in place of mean embeddings: training turns those of look-alikes
+    away from each other.
     """
     own = torch.as_tensor(labels)
     people = own[own >= 0].unique()
