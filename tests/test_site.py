@@ -421,7 +421,7 @@ class TestMake:
         (tree / "_build/quick/preflight.json").write_text("{}", encoding="utf-8")  # checked before the notebooks ran
         os.utime(tree / "_build/quick/preflight.json", (1e9, 1e9))
         assert self.runs(tree, "XFR_DATA=pictures") == []
-        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, *self.PEOPLE, "site"]
+        assert self.runs(tree, "XFR_DATA=notebooks") == [*NUMBERS, *PEOPLE, "site"]
 
     def test_pages_of_the_gallery_that_lack_a_file_or_failed_run_again(self, tree: Path) -> None:
         program = tree / ".venv/bin/python"

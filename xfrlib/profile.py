@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -31,14 +30,12 @@ def data_root(override: str | Path = "") -> Path:
     return Path(override or os.environ.get("XFR_DATA") or project_root() / "data").expanduser().resolve()
 
 
-Limit = tuple[Callable[[Any], Any], str]  # what holds for every value that a field can have, and the mend of others
-
-
-def _least(least: int, why: str = "") -> Limit:
+# A limit: what holds for every value that a field can have, and the mend of others.
+def _least(least: int, why: str = "") -> tuple[Any, str]:
     return lambda value: value >= least, f"must be at least {least}{why}"
 
 
-def _one_of(*known: str) -> Limit:
+def _one_of(*known: str) -> tuple[Any, str]:
     return lambda value: value in known, f"use one of {', '.join(known)}"
 
 

@@ -107,8 +107,7 @@ def judged(
 ) -> pd.DataFrame:
     """`xfrlib.judge.evaluate`, with its `settings`, on one network: calibrated, resumable, with the profile's seed.
 
-    Finished batches lie in a folder named after everything that they depend on: pictures, regions, weights, settings,
-    code.
+    Finished batches lie in a folder named after all that they depend on: pictures, regions, weights, settings, code.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     arrays = [tensor.cpu().numpy() for tensor in (images, *model.state_dict().values())] + list(regions.values())
