@@ -64,19 +64,9 @@ def in_text(
 ) -> str:
     """A value and its interval for a reader: "0.68 [0.58, 0.77]", with true minus signs.
 
-    Parameters
-    ----------
-    found : Interval, Estimate or dict with "value", "low" and "high", as a results file has it.
-    digits : int
-        Decimals of each number.
-    signed : bool
-        Whether a positive number has its sign.
-    factor : float
-        Of the numbers, 100 for percent.
-    unit : str
-        Put behind the value, " %" for instance.
-    missing : str
-        Said for a value that is NaN; of a value without an interval, "(no interval)" is.
+    `found` may be a dictionary, as a results file has it. Numbers are multiplied by `factor` and written with `digits`
+    decimals, positive ones with their sign if `signed`; `unit` stands behind the value. `missing` is said for a value
+    that is NaN, "(no interval)" for the interval of one that has none.
     """
     one = found if isinstance(found, Mapping) else found._asdict()
     value, low, high = (

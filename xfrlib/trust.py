@@ -79,11 +79,6 @@ def should_show(
     model, images, fill, mean, logits, temperature
         As `xfrlib.deletion_retention` takes them.
 
-    Returns
-    -------
-    list of Judgement
-        One for each picture, in order.
-
     Raises
     ------
     ValueError

@@ -38,27 +38,22 @@ def explorer(
     Parameters
     ----------
     model : torch.nn.Module
-        Ends in average pooling and one linear layer (see `xfrlib.explain`), in evaluation mode. It is run where its
-        parameters are.
+        As `xfrlib.explain` takes it, in evaluation mode; it is run where its parameters are.
     dataset : FaceDataset, str or Path
         The pictures to choose from; its identities are the classes of `model`. Or a folder of
-        ``<identity>/<picture>``, all of whose usable pictures are offered.
-    identities : sequence of str, optional
-        Of a folder only: the names of the classes of `model` in order. None: the folder's, sorted.
+        ``<identity>/<picture>``, all of whose usable pictures are offered; `identities` then names the classes in
+        order (None: the folder's, sorted).
     pooled : PooledFeatures, optional
         What `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
-    temperature : float > 0
-        Calibrates the verdict and the calibrated measures (`xfrlib.trust.fit_temperature`).
-    mean : (3,) float, optional
-        Mean colour of the training pictures, in [0, 1]; offers the fill "mean".
+    temperature, mean
+        As `xfrlib.deletion_retention` takes them; `mean` offers the fill of that name.
     folder : str or Path, optional
         Where figures and numbers are saved; None: ``explorer`` in the folder of builds.
     provenance : callable
         Called when something is saved, for what is to be said of its origin beside commit, versions, and hashes of
         weights and picture (in the notebooks: ``run.provenance``).
     **settings
-        First values of `Settings`: ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``, ``form``, ``centre``,
-        ``resolution``, ``fraction`` and ``fill``.
+        First values of `Settings`.
 
     Raises
     ------
