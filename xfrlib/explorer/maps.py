@@ -60,7 +60,7 @@ class Answers:
 
     pictures: dict[str, Tensor]  #: "deletion" and "retention": (3, H, W)
     chances: dict[str, Tensor]  #: "picture", "deletion" and "retention": (N,) probabilities
-    measures: dict[str, float]  #: a row of `deletion_retention`
+    measures: dict[Any, float]  #: a row of `deletion_retention`
     verdict: Judgement | None  #: whether the map should be shown; None if the target is not the predicted class
 
 
@@ -121,18 +121,15 @@ class Calculator:
 
     def answers(self, maps: Maps) -> Answers:
         """Deletion and retention of `maps`: the network is asked about masks that it has not seen."""
-        image, mask, logits = self.pictures.image(maps.row)[None], maps.mask, maps.explanation.logits
-        self._network.training = self.pictures.model.training
+        network, image, mask = self._network, self.pictures.image(maps.row)[None], maps.mask
+        network.training = network.model.training
         fill: Any = {"fill": maps.settings.fill, "mean": self.mean}
-        options = {**fill, "logits": logits, "temperature": self.temperature}
-        measures = deletion_retention(self._network, image, mask, **options).iloc[0]
+        options = {**fill, "logits": maps.explanation.logits, "temperature": self.temperature}
+        measures = deletion_retention(network, image, mask, **options).iloc[0].to_dict()
         removed = {"deletion": mask, "retention": ~mask}
         pictures = {kind: perturbed(image, pixels, **fill)[0] for kind, pixels in removed.items()}
-        said = {"picture": logits, **{kind: self._network(picture[None]) for kind, picture in pictures.items()}}
+        said = {"picture": options["logits"]} | {kind: network(picture[None]) for kind, picture in pictures.items()}
+        chances = {kind: logits[0].double().softmax(dim=0) for kind, logits in said.items()}
         judged = maps.classes[0] == self.pictures.predicted(maps.row)[0]
-        return Answers(
-            pictures,
-            chances={kind: values[0].double().softmax(dim=0) for kind, values in said.items()},
-            measures={str(name): float(value) for name, value in measures.items()},
-            verdict=should_show(self._network, image, mask, **options)[0] if judged else None,
-        )
+        verdict = should_show(network, image, mask, **options)[0] if judged else None
+        return Answers(pictures, chances, measures, verdict)

@@ -6,43 +6,36 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from html import escape
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
-from torch import Tensor
 
-from xfrlib.explorer.export import figure, save
 from xfrlib.explorer.maps import RIVALS, Answers, Calculator, Maps, Settings
-from xfrlib.explorer.pictures import OUTCOMES
-from xfrlib.explorer.thumbnails import Thumbnails
-from xfrlib.explorer.tiles import WRAPPED, Tiles
+from xfrlib.explorer.pictures import EVERYBODY, OUTCOMES
+from xfrlib.explorer.tiles import WRAPPED, Thumbnails, Tiles
+from xfrlib.explorer.views import SIDES, common_colours, save
 from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.sdd import EXPONENTIALS
 
-EVERYBODY, PREDICTED = -2, -2  # values of two lists that no label has; None would choose nothing there
+PREDICTED = -2  # no label; None would choose nothing in a list
 CROPPED = (
     "Centre-cropped, not aligned: a network that was trained on aligned faces may misread it. To align it first, put "
     "it at photos/<name>/<file> and run: python -m facedata.align photos data/my_faces"
 )
-_AS_SET = ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k", "rivals")
 
 # JupyterLab takes the arrow keys and letters typed in a list or slider for commands of the notebook, unless the element
 # has this attribute; ipywidgets does not set it. A screen reader speaks what changes inside an element that was there
 # before, with the role of a status: each sentence is new, so the role belongs to the element around it.
 _ATTRIBUTES = """<img alt="" style="display: none" onload="const start = () => {
-  const root = this.closest('.xfr-explorer'), name = 'data-lm-suppress-shortcuts';
-  const status = root && root.querySelector('.xfr-status');
+  const root = this.closest('.xfr-explorer'), status = root?.querySelector('.xfr-status');
   if (!status) return setTimeout(start, 100);
   status.setAttribute('role', 'status');
-  root.addEventListener('focusin', ({ target }) => {
-    if (target.matches('select, [role=slider]')) target.setAttribute(name, 'true');
-  });
+  root.addEventListener('focusin', ({ target }) =>
+    target.toggleAttribute('data-lm-suppress-shortcuts', target.matches('select, [role=slider]')));
 }; start()" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">"""
 
 
@@ -61,7 +54,6 @@ class Explorer(widgets.VBox):
         self.sides, self.row = [first], 0
         self.rows: list[int] = []  # those that pass the filters
         self.shown: list[tuple[Maps, Answers]] = []
-        self._offered: list[int] = []  # picture and target whose classes are in the lists
         self._silence = Lock()  # held while a control is changed without an answer to it
         self.pictures.say = self._say
         self.status = widgets.HTML().add_class("xfr-status")
@@ -69,92 +61,84 @@ class Explorer(widgets.VBox):
         self._tiles = widgets.HBox(self.tiles[:1], layout=WRAPPED)
         self.thumbnails = Thumbnails(self.pictures, lambda row: setattr(self.picture, "value", row))
         attributes = widgets.HTML(_ATTRIBUTES, layout={"display": "none"})
-        rows = [*self._choice(), self.thumbnails, self._settings(first), self.status, self._tiles, attributes]
-        super().__init__(rows)
+        super().__init__([*self._controls(first), self.status, self._tiles, attributes])
         self.add_class("xfr-explorer")
         self._filter()
 
-    def _choice(self) -> list[widgets.HBox]:
-        """The controls that choose a picture."""
-        known = sorted(set(self.pictures.labels))
-        people = [(self.pictures.names[label] if label >= 0 else "strangers", label) for label in known]
-        self.name = _control(widgets.Text, "name", placeholder="part of a name")
-        self.outcome = _control(widgets.Dropdown, "predictions", options=OUTCOMES)
-        self.confidence = _control(widgets.IntRangeSlider, "probability %", value=(0, 100), continuous_update=False)
-        self.subject = _control(widgets.Dropdown, "subject", options=[("everybody", EVERYBODY), *people])
-        self.picture = _control(widgets.Dropdown, "picture")
-        self.upload = widgets.FileUpload(accept="image/*", description="own picture")
-        filters, choice = [self.name, self.outcome, self.confidence], [self.subject, self.picture, self.upload]
-        for control in (*filters, self.subject):
-            self._answer(control, lambda _: self._filter())
-        self._answer(self.picture, self._choose)
-        self._answer(self.upload, self._receive)
-        return [widgets.HBox(row, layout=WRAPPED) for row in (filters, choice)]
-
-    def _settings(self, first: Settings) -> widgets.HBox:
-        """The controls of a setting, and those of what is shown."""
-        most = max(min(12, len(self.pictures.names)), first.top_k)
+    def _controls(self, first: Settings) -> list[widgets.HBox]:
+        """The controls that choose a picture, and those of a setting and of what is shown."""
+        names, known = self.pictures.names, sorted(set(self.pictures.labels))
+        people = [(names[label] if label >= 0 else "strangers", label) for label in known]
+        share = {"step": 0.01, "readout_format": ".0%"}
+        most = max(min(12, len(names)), first.top_k)
         when = [(f"{word} upsampling", word) for word in EXPONENTIALS]
         fills = ("black", "grey", "blur") + ("mean",) * (self.calculator.mean is not None)
-        share = {"min": 0.01, "max": 0.9, "step": 0.01, "readout_format": ".0%"}
-        self.target = _control(widgets.Dropdown, "target")
-        self.rivals = _control(widgets.Dropdown, "rivals", options=RIVALS)
-        self.top_k = _control(widgets.IntSlider, "classes", min=2, max=most)
-        self.chosen = _control(widgets.SelectMultiple, "compared with", rows=6)
-        self.form = _control(widgets.Dropdown, "form", options=FORMS)
-        self.delta = _log_slider("delta", first.delta, -2, 2)
-        self.scale = _log_slider("scale k", first.scale, -1, 2)
-        self.scale_min = _log_slider("s at least", first.scale_min, -1, math.log10(first.scale_max))
-        self.resolution = _control(widgets.Dropdown, "exponential", options=when)
-        self.fraction = _control(widgets.FloatSlider, "share deleted", **share)
-        self.fill = _control(widgets.Dropdown, "filled with", options=fills)
-        self.compare = widgets.ToggleButton(description="compare two settings", layout={"width": "auto"})
-        self.side = _control(widgets.ToggleButtons, "controls set", options=["A", "B"], layout={"display": "none"})
-        self.save = widgets.Button(description="save figure and numbers", layout={"width": "auto"})
-        for name in (*_AS_SET, "target", "chosen"):
-            self._answer(getattr(self, name), partial(self._change, name))
-        self._answer(self.compare, self._split)
-        self._answer(self.side, lambda _: self._load())
-        self.save.on_click(self._save)
-        columns = (
-            [self.target, self.rivals, self.top_k, self.chosen],
-            [self.form, self.delta, self.scale, self.scale_min, self.resolution],
-            [self.fraction, self.fill, self.compare, self.side, self.save],
+        filters = self._filters = self._add(
+            self._filter,
+            name=widgets.Text(description="name", placeholder="part of a name"),
+            outcome=widgets.Dropdown(description="predictions", options=OUTCOMES),
+            confidence=widgets.FloatRangeSlider((0, 1), max=1, description="probability", **share),
+            subject=widgets.Dropdown(description="subject", options=[("everybody", EVERYBODY), *people]),
         )
-        return widgets.HBox([widgets.VBox(column) for column in columns], layout=WRAPPED)
+        choice = self._add(self._choose, picture=widgets.Dropdown(description="picture"))
+        choice += self._add(self._receive, upload=widgets.FileUpload(description="own picture", accept="image/*"))
+        settings = self._add(
+            self._change,
+            target=widgets.Dropdown(description="target"),
+            rivals=widgets.Dropdown(description="rivals", options=RIVALS),
+            top_k=widgets.IntSlider(description="classes", min=2, max=most),
+            chosen=widgets.SelectMultiple(description="compared with", rows=6),
+            form=widgets.Dropdown(description="form", options=FORMS),
+            delta=_log_slider("delta", first.delta, -2, 2),
+            scale=_log_slider("scale k", first.scale, -1, 2),
+            scale_min=_log_slider("s at least", first.scale_min, -1, math.log10(first.scale_max)),
+            resolution=widgets.Dropdown(description="exponential", options=when),
+            fraction=widgets.FloatSlider(description="share deleted", min=0.01, max=0.9, **share),
+            fill=widgets.Dropdown(description="filled with", options=fills),
+        )
+        settings += self._add(self._split, compare=widgets.ToggleButton(description="compare two settings"))
+        settings += self._add(self._load, side=widgets.ToggleButtons(description="controls set", options=["A", "B"]))
+        self.side.layout.display, self.confidence.continuous_update = "none", False
+        self.save = widgets.Button(description="save figure and numbers")
+        self.save.on_click(self._save)
+        self.compare.layout.width = self.save.layout.width = "auto"
+        columns = [widgets.VBox(part) for part in (settings[:4], settings[4:9], [*settings[9:], self.save])]
+        rows = filters[:3], [filters[3], *choice], [self.thumbnails], columns
+        return [widgets.HBox(row, layout=WRAPPED) for row in rows]
 
-    def _answer(self, control: widgets.Widget, act: Callable[[Any], Any]) -> None:
-        """Call `act` with what the control is set to, unless it is changed in silence."""
-        control.observe(lambda change: self._silence.locked() or act(change.new), "value")
+    def _add(self, act: Callable[..., Any], **controls: widgets.Widget) -> list[widgets.Widget]:
+        """Let controls, attributes from here on, call `act` with name and value, unless they are changed in silence."""
+        for name, control in controls.items():
+            setattr(self, name, control)
+            control.style.description_width = "100px"
+            control.observe(lambda change, name=name: self._silence.locked() or act(name, change.new), "value")
+        return list(controls.values())
 
     # --- which picture
 
-    def _filter(self) -> None:
+    def _filter(self, *_: Any) -> None:
         """Offer the pictures that pass the filters, and stay with the one shown if it is among them."""
         with self._report("looking for pictures"):
-            low, high = (percents / 100 for percents in self.confidence.value)
-            subject = None if self.subject.value == EVERYBODY else self.subject.value
-            filters = {"name": self.name.value, "outcome": self.outcome.value, "subject": subject}
-            rows = self.pictures.matching(**filters, confidence=(low, high))
+            rows = self.pictures.matching(*(control.value for control in self._filters))
             if not rows:
                 raise ValueError("no picture passes these filters; the list below still shows those found before")
             self.rows, row = rows, self.row if self.row in rows else rows[0]
             with self._silence:
                 self.picture.options = [(self.pictures.title(r), r) for r in rows]
                 self.picture.value = row
-            self._choose(row)
+            self._choose("picture", row)
 
-    def _choose(self, row: int) -> None:
+    def _choose(self, _: str, row: int) -> None:
         """Show picture `row`, its target and rivals chosen anew by rule."""
         with self._report(f"running the network on {self.pictures.title(row)}"):
             if row != self.row or not self.shown:
-                rules = [side.rivals if side.rivals != "by hand" else RIVALS[0] for side in self.sides]
-                self.sides = [replace(s, target=None, rivals=r) for s, r in zip(self.sides, rules, strict=True)]
+                for i, side in enumerate(self.sides):
+                    self.sides[i] = replace(side, target=None, rivals=side.rivals.replace("by hand", RIVALS[0]))
             self.row = row
             self.thumbnails.show(self.rows, row)
             self._draw()
 
-    def _receive(self, files: tuple[dict[str, Any], ...]) -> None:
+    def _receive(self, _: str, files: tuple[dict[str, Any], ...]) -> None:
         """Add the file that was given, and show it with no filter set."""
         file = files[0]
         with self._silence:  # so that the same file can be given again
@@ -162,28 +146,25 @@ class Explorer(widgets.VBox):
         with self._report(f"reading {file['name']}"):
             self.row, self.shown = self.pictures.add(file["name"], bytes(file["content"])), []
             with self._silence:
-                self.name.value, self.outcome.value = "", OUTCOMES[0]
-                self.subject.value, self.confidence.value = EVERYBODY, (0, 100)
+                for control, value in zip(self._filters, ("", OUTCOMES[0], (0, 1), EVERYBODY), strict=True):
+                    control.value = value
             self._filter()
 
     # --- which settings
 
     def _change(self, name: str, value: Any) -> None:
         """Set what the control `name` says, and redraw."""
-        before = self.sides[self.side.index]
-        changes: dict[str, Any] = {name: None if (name, value) == ("target", PREDICTED) else value}
+        settings = replace(self.sides[self.side.index], **{name: None if value == PREDICTED else value})
         if name == "chosen":
-            changes["rivals"] = "by hand"
-        elif (name, value) == ("rivals", "by hand"):  # begins with those marked
-            changes["chosen"] = self.chosen.value
-        elif name == "target" and before.rivals == "by hand":  # the new target may be one of the rivals
-            target = self.pictures.predicted(self.row)[0] if value == PREDICTED else value
-            chosen = tuple(label for label in before.chosen if label != target)
-            changes |= {"chosen": chosen, "rivals": "by hand" if chosen else RIVALS[0]}
-        self.sides[self.side.index] = replace(before, **changes)
+            settings = replace(settings, rivals="by hand")
+        elif settings.rivals == "by hand":  # begins with those marked, of which a new target may be one
+            target = self.pictures.predicted(self.row)[0] if settings.target is None else settings.target
+            chosen = tuple(label for label in self.chosen.value if label != target)
+            settings = replace(settings, chosen=chosen, rivals="by hand" if chosen else RIVALS[0])
+        self.sides[self.side.index] = settings
         self._draw()
 
-    def _split(self, two: bool) -> None:
+    def _split(self, _: str, two: bool) -> None:
         """From one setting to two that are alike at first, or back to the one that the controls set."""
         self.sides = [self.sides[0]] * 2 if two else [self.sides[self.side.index]]
         self.side.layout.display = "" if two else "none"
@@ -192,19 +173,17 @@ class Explorer(widgets.VBox):
             self.side.value = "AB"[two]
         self._draw()
 
-    def _load(self) -> None:
+    def _load(self, *_: Any) -> None:
         """Let the controls show the settings of the active side, and offer the classes, the most probable first."""
         settings, names = self.sides[self.side.index], self.pictures.names
         with self._silence:
-            for name in _AS_SET:
+            for name in ("form", "delta", "scale", "scale_min", "resolution", "fraction", "fill", "top_k", "rivals"):
                 getattr(self, name).value = getattr(settings, name)
             target, *rivals = self.calculator.classes(self.row, settings)
-            if [self.row, target] != self._offered:  # else the lists stay, and whoever is in them with the keyboard
-                ranking = self.pictures.ranking(self.row)
-                options = [(f"{names[label]}, {percent(chance)}", label) for label, chance in ranking]
-                self.target.options = [(f"predicted: {names[ranking[0][0]]}", PREDICTED), *options]
-                self.chosen.options = [option for option in options if option[1] != target]
-                self._offered = [self.row, target]
+            ranking = self.pictures.ranking(self.row)
+            options = [(f"{names[label]}, {percent(chance)}", label) for label, chance in ranking]
+            self.target.options = ((f"predicted: {names[ranking[0][0]]}", PREDICTED), *options)
+            self.chosen.options = tuple(option for option in options if option[1] != target)
             self.target.value = PREDICTED if settings.target is None else settings.target
             self.chosen.value = tuple(rivals)
 
@@ -216,30 +195,25 @@ class Explorer(widgets.VBox):
             self._load()
             self._say("computing the maps …")
             found = [self.calculator.maps(self.row, settings) for settings in self.sides]
-            high = max(float(maps.explanation.cams.abs().max()) for maps in found)
-            for name, tiles, maps in zip("AB", self.tiles, found, strict=False):
-                tiles.heading.value = f"<b>{name}</b> {escape(str(maps))}" if len(found) > 1 else ""
-                tiles.show_maps(maps, high)
+            for side, tiles, maps in zip(SIDES[len(found)], self.tiles, found, strict=False):
+                tiles.show_maps(maps, side, *common_colours(found))
             self._say("asking the network about the masked picture …")
             self.shown = [(maps, self.calculator.answers(maps)) for maps in found]
             for tiles, (maps, answers) in zip(self.tiles, self.shown, strict=False):
                 tiles.show_answers(maps, answers)
-            self._say(self._summary(*(maps.mask for maps in found)))
+            self._say(self._summary())
 
-    def _summary(self, first: Tensor, second: Tensor | None = None) -> str:
+    def _summary(self) -> str:
         """What is shown, in words, with the share of the first mask that the second covers."""
-        (label, chance), truth = self.pictures.predicted(self.row), self.pictures.labels[self.row]
-        verdict = "right" if truth == label else f"wrong: this is {self.pictures.person(self.row)}"
-        verdict = verdict if truth >= 0 else "who this is is not known"
-        said = (
-            f"{self.pictures.title(self.row)}. Predicted: {self.pictures.names[label]}, {percent(chance)} ({verdict})"
-        )
-        overlap = "" if second is None else f" B's mask covers {percent((first & second).sum() / first.sum())} of A's."
-        return f"{said}.{overlap}" + f" {CROPPED}" * (self.row in self.pictures.cropped)
-
-    def figure(self) -> Figure:
-        """What is shown, as the button saves it."""
-        return figure(self.pictures, self.shown)
+        label, chance = self.pictures.predicted(self.row)
+        verdicts = {"wrong": f"wrong: this is {self.pictures.person(self.row)}", "unknown": "who this is is not known"}
+        outcome = self.pictures.outcome(self.row)
+        said = f"{self.pictures.title(self.row)}. Predicted: {self.pictures.names[label]}, {percent(chance)}"
+        said += f" ({verdicts.get(outcome, outcome)})."
+        if len(self.shown) > 1:
+            first, second = (maps.mask for maps, _ in self.shown)
+            said += f" B's mask covers {percent((first & second).sum() / first.sum())} of A's."
+        return said + f" {CROPPED}" * (self.row in self.pictures.cropped)
 
     def _save(self, _: Any) -> None:
         with self._report("drawing the figure"):
@@ -261,11 +235,7 @@ class Explorer(widgets.VBox):
             self._say(f"Cannot do this: {error}")
 
 
-def _control(kind: Callable[..., widgets.Widget], label: str, **options: Any) -> widgets.Widget:
-    return kind(description=label, style={"description_width": "100px"}, **options)
-
-
 def _log_slider(label: str, value: float, low: float, high: float) -> widgets.Widget:
     """A slider of powers of ten, wide enough for its first value."""
     ends = {"min": min(low, math.floor(math.log10(value))), "max": max(high, math.ceil(math.log10(value)))}
-    return _control(widgets.FloatLogSlider, label, **ends, step=0.05, readout_format=".3g")
+    return widgets.FloatLogSlider(description=label, **ends, step=0.05, readout_format=".3g")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.data.faces import FaceDataset, scan_faces
 from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.look_alikes import embeddings, look_alikes
-from xfrlib.plots import Array, as_pictures
+from xfrlib.prediction import as_floats
 
-Range = tuple[float, float]
 OUTCOMES = ("all", "right", "wrong")
+EVERYBODY = -2  # no label; None would choose nothing in a list
 _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
 _LEAST_SIDE = 32  # pixels: what `scan_faces` asks of a picture, too
 
@@ -57,12 +56,14 @@ class Pictures:
         self.paths: list[str] = dataset.table["path"].tolist()
         self.say: Callable[[str], None] = lambda sentence: None  # is told what takes a while
         self.cropped: set[int] = set()  # added pictures that had not the size of the others
-        self._added: dict[int, Tensor] = {}
+        self.logits: dict[int, Tensor] = {}  # of each picture that the network has seen
+        self._added: list[Tensor] = []
         self._features: dict[int, Tensor] = {}
-        self._logits: dict[int, Tensor] = {}
         self._embeddings: dict[int, Tensor] = {}
-        self.image = lru_cache(maxsize=256)(self._read)
+        self.image = lru_cache(maxsize=256)(self._image)
         self.look_alikes = lru_cache(maxsize=None)(self._look_alikes)
+        _, height, width = self.image(0).shape
+        self.size = (height, width)  # of every picture
         if pooled is None:
             self._run([0])
         else:
@@ -76,28 +77,20 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of every picture."""
-        return self.image(0).shape[1], self.image(0).shape[2]
-
-    def _read(self, row: int) -> Tensor:
+    def _image(self, row: int) -> Tensor:
         """Picture `row`, (3, H, W) in [0, 1], on the CPU: called through `image`, which remembers."""
-        return self._added[row] if row in self._added else self.dataset[row][0]
-
-    def seen(self, row: int) -> bool:
-        """Whether the network has answered picture `row`, so that its prediction is known at once."""
-        return row in self._logits
+        known = len(self.dataset)
+        return self.dataset[row][0] if row < known else self._added[row - known]
 
     def pooled(self, row: int) -> PooledFeatures:
         """Features and logits of picture `row` as a batch of one, on the CPU; the network runs if it has not yet."""
         if row not in self._features:
             self._run([row])
-        return PooledFeatures(self._features[row], self._logits[row][None], self.weight)
+        return PooledFeatures(self._features[row], self.logits[row][None], self.weight)
 
     def run_all(self, why: str, batch: int = 32) -> None:
         """Send what the network has not seen through it, and say how far it is and `why`."""
-        missing = [row for row in range(len(self)) if not self.seen(row)]
+        missing = [row for row in range(len(self)) if row not in self.logits]
         for start in range(0, len(missing), batch):
             self.say(f"{why}: asking the network about every picture, {start} of {len(missing)} …")
             self._run(missing[start : start + batch])
@@ -109,25 +102,32 @@ class Pictures:
     def _keep(self, rows: Sequence[int], found: PooledFeatures) -> None:
         """Logits and embeddings are kept of every picture, feature maps of the last ones that fit into the memory."""
         features, logits, self.weight = (t.detach().cpu() for t in (found.features, found.logits, found.weight))
+        self._features |= {row: own[None].clone() for row, own in zip(rows, features, strict=True)}
+        self.logits |= zip(rows, logits, strict=True)
+        self._embeddings |= zip(rows, embeddings(features), strict=True)
         most = max(len(rows), _MEMORY // features[0].nbytes)
-        for row, own, z, embedding in zip(rows, features, logits, embeddings(features), strict=True):
-            self._features[row], self._logits[row], self._embeddings[row] = own[None].clone(), z, embedding
-            if len(self._features) > most:
-                del self._features[next(iter(self._features))]
+        self._features = dict(list(self._features.items())[-most:])
 
     def ranking(self, row: int) -> list[tuple[int, float]]:
         """All classes with their probabilities for picture `row`, the most probable first."""
-        logits = self._logits[row] if self.seen(row) else self.pooled(row).logits[0]
-        chances, labels = logits.double().softmax(dim=0).sort(descending=True, stable=True)
+        if row not in self.logits:
+            self._run([row])
+        chances, labels = self.logits[row].double().softmax(dim=0).sort(descending=True, stable=True)
         return list(zip(labels.tolist(), chances.tolist(), strict=True))
 
     def predicted(self, row: int) -> tuple[int, float]:
         """The predicted class of picture `row` and its probability."""
         return self.ranking(row)[0]
 
+    def outcome(self, row: int) -> str:
+        """Whether picture `row` is predicted "right" or "wrong", or "unknown" if who is in it is no class."""
+        if self.labels[row] < 0:
+            return "unknown"
+        return "right" if self.predicted(row)[0] == self.labels[row] else "wrong"
+
     def title(self, row: int) -> str:
         """What picture `row` is called: the person and the file."""
-        who = "own picture" if row in self._added else self.person(row)
+        who = self.person(row) if row < len(self.dataset) else "own picture"
         return f"{who}: {self.paths[row].rpartition('/')[2]}"
 
     def person(self, row: int) -> str:
@@ -136,33 +136,22 @@ class Pictures:
         return self.names[label] if label >= 0 else folder.replace("_", " ") or "unknown"
 
     def matching(
-        self, *, name: str = "", outcome: str = "all", confidence: Range = (0, 1), subject: int | None = None
+        self, name: str = "", outcome: str = "all", confidence: Sequence[float] = (0, 1), subject: int = EVERYBODY
     ) -> list[int]:
-        """The pictures that pass all filters; for `outcome` and `confidence` the network has to see all of them.
+        """The pictures of the person `subject`, a label, that pass all filters.
 
-        Parameters
-        ----------
-        name : str
-            Part of the person's or the file's name, in any case.
-        outcome : "all", "right" or "wrong"
-            The prediction against the person; a person who is no class is in neither of the last two.
-        confidence : two floats in [0, 1]
-            Least and largest probability of the predicted class.
-        subject : int, optional
-            Label of the person.
+        `name` is a part of the person's or the file's name, in any case. For `outcome`, one of `OUTCOMES`, and
+        `confidence`, the bounds of the probability of the predicted class, the network has to see all pictures.
         """
         if outcome not in OUTCOMES:
             raise ValueError(f"outcome = {outcome!r}: use one of {', '.join(OUTCOMES)}")
-        rows = [row for row, label in enumerate(self.labels) if subject in (None, label)]
+        rows = [row for row, label in enumerate(self.labels) if subject in (EVERYBODY, label)]
         rows = [row for row in rows if _plain(name) in _plain(f"{self.person(row)} {self.paths[row]}")]
         if (outcome, *confidence) == ("all", 0, 1):
             return rows
         self.run_all("looking for pictures")
-        answers = {row: self.predicted(row) for row in rows}
-        if outcome != "all":
-            rows = [row for row in rows if self.labels[row] >= 0]
-            rows = [row for row in rows if (answers[row][0] == self.labels[row]) == (outcome == "right")]
-        return [row for row in rows if confidence[0] <= answers[row][1] <= confidence[1]]
+        rows = [row for row in rows if outcome in ("all", self.outcome(row))]
+        return [row for row in rows if confidence[0] <= self.predicted(row)[1] <= confidence[1]]
 
     def add(self, name: str, data: bytes) -> int:
         """Add the picture in a file's bytes, cut at its centre to the shape of the others; returns its number.
@@ -179,13 +168,12 @@ class Pictures:
         except FaceImageError as error:
             raise FaceImageError(f"{name}: {error}") from error
         fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BICUBIC)
-        row = len(self)
-        self._added[row] = torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255
+        if picture.size != fitted.size:
+            self.cropped.add(len(self))
+        self._added.append(as_floats(pil_to_tensor(fitted)))
         self.paths.append(name)
         self.labels.append(-1)
-        if picture.size != (width, height):
-            self.cropped.add(row)
-        return row
+        return len(self) - 1
 
     def _look_alikes(self, target: int) -> tuple[int, ...]:
         """The other people, those most like `target` first: called through `look_alikes`, which remembers.
@@ -200,26 +188,12 @@ class Pictures:
 
     def provenance(self, row: int) -> dict[str, str]:
         """Hashes of the model's weights and of the pixels that it was given."""
-        weights = hashlib.sha256()
+        weights, pixels = hashlib.sha256(), hashlib.sha256((255 * self.image(row)).round().byte().numpy().tobytes())
         for name, tensor in self.model.state_dict().items():
             weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        pixels = hashlib.sha256((255 * self.image(row)).round().byte().numpy().tobytes())
         hashes = {"weights_sha256": weights.hexdigest(), "pixels_sha256": pixels.hexdigest()}
         return {"model": type(self.model).__name__, **hashes}
 
 
 def _plain(text: str) -> str:
     return text.replace("_", " ").casefold().strip()
-
-
-def png(picture: Array, side: int | None = None) -> bytes:
-    """A picture as `xfrlib.plots.as_pictures` takes it, as a PNG file, quickly rather than small.
-
-    With `side` it is made smaller, to at most so many pixels in width and height.
-    """
-    image = Image.fromarray((255 * as_pictures(picture)[0] + 0.5).astype(np.uint8))
-    if side is not None:
-        image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "png", compress_level=1)
-    return buffer.getvalue()

@@ -1,124 +1,142 @@
-"""One setting on the screen: pictures, maps, probabilities and the verdict, as widgets."""
+"""What is seen, as widgets: the thumbnails to choose from, and the maps and answers of one setting."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections import defaultdict
+from collections.abc import Callable
 from html import escape
 
 import ipywidgets as widgets
-import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_hex
+from PIL import Image
 from torch import Tensor
-from traitlets import Unicode
 
 from xfrlib.explorer.maps import Answers, Maps
-from xfrlib.explorer.pictures import Pictures, png
-from xfrlib.geometry import upsampled
-from xfrlib.plots import CAM_UNIT, DIVERGING, SDD_UNIT, SEQUENTIAL, Array, percent, tint
+from xfrlib.explorer.pictures import Pictures
+from xfrlib.explorer.views import MASKING, View, answer_views, map_views
+from xfrlib.plots import CAM_UNIT, SDD_UNIT, Array, as_pictures, percent, tint
 
 WRAPPED = {"flex_flow": "row wrap"}
-_SIDE = "132px"
-_TABLE_STYLE = (
-    "<style>.xfr-table :is(td, th) {padding: 0 .6em; text-align: right; line-height: 1.5; font-weight: normal}</style>"
-)
+_PAGE, _BUTTON, _SIDE = 12, 56, 132  # buttons of thumbnails, and pixels of each and of a tile
+_TABLE_STYLE = ".xfr-table :is(td, th) {padding: 0 .6em; text-align: right; line-height: 1.5; font-weight: normal}"
 
 
-class _Image(widgets.Image):
-    """An image with a text alternative, its tooltip; the front end asks for a description before it sets one."""
+def data_url(picture: Array, side: int) -> str:
+    """A picture as `xfrlib.plots.as_pictures` takes it, at most `side` pixels each way, for a page.
 
-    description = Unicode("").tag(sync=True)
+    It is a PNG file, written quickly rather than small.
+    """
+    image, buffer = Image.fromarray((255 * as_pictures(picture)[0] + 0.5).astype(np.uint8)), io.BytesIO()
+    image.thumbnail((side, side))
+    image.save(buffer, "png", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-class Tile(widgets.VBox):
-    """A picture and its caption."""
+class Thumbnails(widgets.HBox):
+    """Pages of small pictures; `choose` is called with the number of the one that is pressed.
 
-    def __init__(self) -> None:
-        self.image = _Image(format="png", layout={"width": _SIDE, "height": _SIDE})
-        self.caption = widgets.HTML()
-        super().__init__([self.image, self.caption])
+    They are buttons, so that they work by keyboard and for a screen reader. A button of ipywidgets holds no picture: a
+    style sheet gives it one as background.
+    """
 
-    def show(self, picture: Array, caption: str, alternative: str) -> None:
-        """Draw the picture; the browser gets it only where it is another one."""
-        self.image.value, self.image.tooltip = png(picture), alternative
-        text = escape(caption).replace("\n", "<br>")
-        self.caption.value = f"<div style='width:{_SIDE};line-height:1.3'>{text}</div>"
+    def __init__(self, pictures: Pictures, choose: Callable[[int], None]) -> None:
+        self.pictures, self.rows, self.chosen, self.first = pictures, [0], 0, 0
+        self.sheet, arrow = widgets.HTML(), {"layout": {"width": "40px"}}
+        self.earlier = widgets.Button(description="◀", tooltip="earlier pictures", **arrow)
+        self.later = widgets.Button(description="▶", tooltip="later pictures", **arrow)
+        self.earlier.on_click(lambda _: self._turn(self.first - _PAGE))
+        self.later.on_click(lambda _: self._turn(self.first + _PAGE))
+        square = {"width": f"{_BUTTON}px", "height": f"{_BUTTON}px", "margin": "2px", "padding": "0"}
+        self.buttons = [widgets.Button(layout=square) for _ in range(_PAGE)]
+        super().__init__(
+            [self.earlier, *self.buttons, self.later, self.sheet], layout=WRAPPED | {"align_items": "center"}
+        )
+        self._mark = f"xfr-{self.model_id}"  # the style sheet must not reach another explorer on the page
+        self.add_class(self._mark)
+        for place, button in enumerate(self.buttons):
+            button.add_class(f"{self._mark}-{place}")
+            button.on_click(lambda _, place=place: choose(self.rows[self.first + place]))
+
+    def show(self, rows: list[int], chosen: int) -> None:
+        """Offer the pictures `rows` and turn to the page of `chosen`, which is marked."""
+        self.rows, self.chosen = rows, chosen
+        self._turn(rows.index(chosen) // _PAGE * _PAGE)
+
+    def _turn(self, first: int) -> None:
+        self.first, page = first, self.rows[first : first + _PAGE]
+        style = f".{self._mark} :focus-visible {{outline: 3px solid #0072B2; outline-offset: 1px}}"
+        for place, button in enumerate(self.buttons):
+            button.layout.display = "" if place < len(page) else "none"
+        for place, row in enumerate(page):
+            url, edge = data_url(self.pictures.image(row), _BUTTON), "border: 3px solid #D55E00" * (row == self.chosen)
+            style += f".{self._mark}-{place} {{background: url({url}) center / cover; {edge}}}"
+            self.buttons[place].tooltip = self._title(row)
+        self.sheet.value = f"<style>{style}</style>{first + 1} to {first + len(page)} of {len(self.rows)}"
+        self.earlier.disabled, self.later.disabled = first == 0, first + _PAGE >= len(self.rows)
+
+    def _title(self, row: int) -> str:
+        """What the picture is called, what it is predicted as where that is known, and whether it is chosen."""
+        said = self.pictures.title(row)
+        if row in self.pictures.logits:
+            label, chance = self.pictures.predicted(row)
+            said += f", predicted {self.pictures.names[label]}, {percent(chance)}"
+        return said + ", chosen" * (row == self.chosen)
 
 
 class Tiles(widgets.VBox):
-    """The maps and answers of one setting: a `Tile` each, by name."""
+    """The maps and answers of one setting: HTML for each view, by name, so that only what changes is sent."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
-        self.tiles: defaultdict[str, Tile] = defaultdict(Tile)
-        self.heading, self._legend, self.table, self.verdict = (widgets.HTML() for _ in range(4))
-        faces = [self.tiles[name] for name in ("picture", "sdd", "mask", "deleted", "retained")]
+        self.tiles: defaultdict[str, widgets.HTML] = defaultdict(widgets.HTML)
+        masking = widgets.HBox([self.tiles[name] for name in MASKING], layout=WRAPPED)
         self._cams = widgets.HBox(layout=WRAPPED)
-        rows = [self.heading, widgets.HBox(faces, layout=WRAPPED), self._cams, self._legend, self.table, self.verdict]
+        self._legend, self.table, self.verdict = (widgets.HTML() for _ in range(3))
+        rows = [masking, self._cams, self._legend, self.table, self.verdict]
         super().__init__(rows, layout={"flex": "1 1 0", "min_width": "300px"})
 
-    def show_maps(self, maps: Maps, high: float) -> None:
-        """Draw all that needs no answer of the network. `high` is the value of a CAM at the end of its colours."""
-        names, chances = [self.pictures.names[label] for label in maps.classes], maps.explanation.probabilities[0]
-        image, heat, mask = self.pictures.image(maps.row), maps.explanation.sdd[0], maps.mask
-        alternative = f"The picture: {self.pictures.title(maps.row)}"
-        self.tiles["picture"].show(image, f"{names[0]}\n{percent(chances[0])}", alternative)
-        colours = ScalarMappable(Normalize(0, 1), SEQUENTIAL)
-        alternative = f"SDD map of {names[0]}, strongest at the {place_of_peak(heat)}"
-        self.tiles["sdd"].show(tint(image, heat, colours), "SDD map\n0 to its maximum", alternative)
-        size = f"mask\n{percent(mask.float().mean())} of pixels"
-        self.tiles["mask"].show(mask.expand(3, -1, -1), size, size)
-        cams = upsampled(maps.explanation.cams[0], self.pictures.size)
-        colours = ScalarMappable(Normalize(-high, high), DIVERGING)
-        for i, (cam, name, chance) in enumerate(zip(cams, names, chances, strict=True)):
-            role = f"rival {i}" if i else "target"
-            caption = f"CAM, {role}\n{name}, {percent(chance)}"
-            alternative = f"Class activation map of {name}, {role}, strongest at the {place_of_peak(cam)}"
-            self.tiles[f"cam {i}"].show(tint(image, cam, colours), caption, alternative)
-        self._cams.children = [self.tiles[f"cam {i}"] for i in range(len(names))]
-        signed = _colours(CAM_UNIT, DIVERGING, f"−{high:.3g}", f"{high:.3g}")
-        self._legend.value = signed + _colours(SDD_UNIT, SEQUENTIAL, "0", "1")
+    def show_maps(self, maps: Maps, side: str, *colours: ScalarMappable) -> None:
+        """Show `map_views`, and what their colours mean."""
+        views = map_views(self.pictures, maps, side, *colours)
+        self._show(views)
+        self._cams.children = [self.tiles[name] for name in views if name not in MASKING]
+        self._legend.value = "".join(map(_legend, (CAM_UNIT, SDD_UNIT), colours))
 
     def show_answers(self, maps: Maps, answers: Answers) -> None:
-        """Draw what the network says of the masked pictures."""
-        names, target = self.pictures.names, maps.classes[0]
-        for name, kind in (("deleted", "deletion"), ("retained", "retention")):
-            best = int(answers.chances[kind].argmax())
-            says = percent(answers.chances[kind][target]) + ("" if best == target else f", says {names[best]}")
-            alternative = f"The picture after {kind}: {names[target]} {says}"
-            self.tiles[name].show(answers.pictures[kind], f"{name}\n{says}", alternative)
-        self.table.value = _probabilities(names, maps.classes, answers.chances)
+        """Show `answer_views`, the probabilities and the verdict."""
+        self._show(answer_views(self.pictures, maps, answers))
+        self.table.value = _probabilities(self.pictures.names, maps.classes, answers.chances)
         says, verdict = "No verdict: it judges maps of the predicted person.", answers.verdict
         if verdict is not None:
             says = f"{'✓' if verdict.show else '✗'} {verdict.reason}"
         self.verdict.value = f"<p style='line-height:1.4;max-width:48em'>{escape(says)}</p>"
 
+    def _show(self, views: dict[str, View]) -> None:
+        for name, (picture, caption, alternative, over) in views.items():
+            drawn = tint(picture, *over) if over else picture
+            url, says, below = data_url(drawn, 2 * _SIDE), escape(alternative), escape(caption).replace("\n", "<br>")
+            image = f"<img src='{url}' alt='{says}' title='{says}' width={_SIDE} height={_SIDE}>"
+            self.tiles[name].value = f"<div style='width:{_SIDE}px;line-height:1.3'>{image}<br>{below}</div>"
+
 
 def _probabilities(names: list[str], compared: list[int], chances: dict[str, Tensor]) -> str:
     """A table: the classes compared, and whoever is predicted, by what the network was shown."""
-    values = pd.DataFrame({kind: chance.numpy() for kind, chance in chances.items()})
-    labels = list(dict.fromkeys([*compared, *values.idxmax()]))
-    roles = ["target"] + ["rival"] * (len(compared) - 1) + ["other"] * len(labels)
-    text = values.loc[labels].map(percent)
-    text = text.mask(values == values.max(), "<b>" + text + "</b> ●")
-    text.index = pd.Index([f"{escape(names[k])} ({role})" for k, role in zip(labels, roles, strict=False)])
-    text.columns = pd.Index(["picture", "after deletion", "after retention"], name="class")
-    return f"{_TABLE_STYLE}{text.to_html(classes='xfr-table', border=0, escape=False)}● predicted"
+    best = {kind: int(values.argmax()) for kind, values in chances.items()}
+    rows = ["<th>class<th>picture<th>after deletion<th>after retention"]
+    for place, label in enumerate(dict.fromkeys([*compared, *best.values()])):
+        role = ("target", "rival", "other")[(place > 0) + (place >= len(compared))]
+        rows.append(f"<th>{escape(names[label])} ({role})")
+        for kind, values in chances.items():
+            rows[-1] += f"<td>{percent(values[label])}{' <b>●</b>' * (label == best[kind])}"
+    return f"<style>{_TABLE_STYLE}</style><table class='xfr-table'><tr>{'<tr>'.join(rows)}</table>● predicted"
 
 
-def place_of_peak(values: Tensor) -> str:
-    """Where a map (H, W) is largest, in words: "top left", "middle"."""
-    y, x = divmod(int(values.argmax()), values.shape[1])
-    row = ("top", "middle", "bottom")[3 * y // values.shape[0]]
-    column = ("left", "middle", "right")[3 * x // values.shape[1]]
-    return row if row == column else f"{row} {column}"
-
-
-def _colours(unit: str, name: str, low: str, high: str) -> str:
-    """A colour map as a strip of HTML, with the values at its ends."""
-    stops = ", ".join(to_hex(colour) for colour in mpl.colormaps[name](np.linspace(0, 1, 6)))
-    style = f"display:inline-block;width:6em;height:.8em;background:linear-gradient(to right, {stops})"
-    strip = f"<span style='{style}' role='img' aria-label='colours from low to high'></span>"
-    return f"<div style='line-height:1.6;white-space:nowrap'>{unit}: {low} {strip} {high}</div>"
+def _legend(unit: str, colours: ScalarMappable) -> str:
+    """The colours as a strip, with the values at their ends."""
+    low, high = colours.get_clim()
+    strip = data_url(colours.to_rgba(np.linspace(low, high, _SIDE))[None, :, :3], _SIDE)
+    image = f"<img src='{strip}' style='width:6em;height:.8em' alt='colours from low to high'>"
+    return f"<div style='line-height:1.6;white-space:nowrap'>{unit}: {low:.3g} {image} {high:.3g}</div>"
