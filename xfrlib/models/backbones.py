@@ -31,10 +31,7 @@ class Backbone(nn.Module):
         return {key: f"{value}" for key in _INPUT + _ORIGIN if (value := getattr(self, key)) is not None}
 
     def set_input(self, metadata: Mapping[str, str], file: str | Path) -> None:
-        """Take what `input_metadata` gives from the metadata of `file`; what is missing stays as it is.
-
-        Raises ValueError for an order other than RGB and BGR and for numbers that cannot normalise a picture.
-        """
+        """Take what `input_metadata` gives from the metadata of `file`; what is missing there stays as it is."""
         said: dict[str, Any] = {key: metadata[key] for key in _INPUT if key in metadata}
         try:
             numbers = {key: float(said[key]) for key in ("mean", "std") if key in said}
@@ -161,10 +158,7 @@ _BLOCKS = [(64, 128, 64, 2), *_FOUR, (64, 256, 128, 2), *_SIX, (128, 512, 128, 2
 
 
 class MobileFaceNet(Backbone):
-    """MobileFaceNet (Chen et al. 2018, arXiv 1804.07573) in the layout of the ArcFace weights this project uses.
-
-    1.0 M parameters with its embedding head; the last convolutional map, (B, 512, 7, 7), is that of ``conv6``.
-    """
+    """MobileFaceNet (Chen et al. 2018, arXiv 1804.07573) in the layout of the ArcFace weights this project uses."""
 
     map_layers, embedding_layers = ("conv1", "conv2", "blocks", "conv6"), ("gdc", "fc", "bn")
 

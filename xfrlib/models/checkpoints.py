@@ -172,11 +172,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _colour_space(path: Path) -> str | None:
-    """``color_space`` of the CVLFace configuration beside a file of weights; None where none says it.
-
-    model.yaml comes first: the repositories' wrapper.py takes it and overrides config.json, which may say otherwise.
-    """
-    folder = path.parent
+    """``color_space`` of the CVLFace configuration beside a file of weights; None where none says it."""
+    folder = path.parent  # model.yaml comes first: the repositories' wrapper.py takes it, whatever config.json says
     places = path.with_suffix(".yaml"), folder / "pretrained_model" / "model.yaml", folder / "config.json"
     for file in filter(Path.is_file, places):
         try:

@@ -1,7 +1,4 @@
-"""The identity classifier whose class activation maps are exact, and as one file.
-
-The file holds its weights, what its backbone is and takes, and the identities that it knows.
-"""
+"""The identity classifier whose class activation maps are exact, and its file: weights, backbone and identities."""
 
 import json
 from collections.abc import Sequence
@@ -19,15 +16,8 @@ from xfrlib.models.weights import load_tensors, read_safetensors, save_weights, 
 class FaceClassifier(nn.Module):
     """Backbone map, global average pooling, one linear layer with bias (Zhou et al. 2016, CVPR, section 2).
 
-    What the backbone has for embeddings only takes no part in the logits; its parameters are frozen here, so that no
-    optimiser changes them and no distributed run waits for their gradients.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Pictures to a last convolutional map of ``out_channels`` channels.
-    num_classes, seed : int
-        Number of identities N, at least 2; what the head is drawn from.
+    The backbone is any module with a map of ``out_channels`` channels; the head is drawn from ``seed``. What a backbone
+    has for embeddings only is frozen here: no optimiser changes it, no distributed run waits for its gradients.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, *, seed: int = 0) -> None:

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from xfrlib.artifacts import file_sha256, write_atomic
 
-# safetensors writes several entries of metadata in an order that changes with every call; one entry, and equal weights
-# give equal files.
-_METADATA = "xfrlib"
+_METADATA = "xfrlib"  # one entry: safetensors writes several in an order that changes, and equal files would differ
 _NAMED = 3  # so many keys are named in an error; the rest are counted
 
 
@@ -38,12 +36,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """The first few missing, unexpected and wrongly shaped keys in words; empty where ``tensors`` fit ``model``.
-
-    Only ``num_batches_tracked`` may be missing: it counts batches, and no result depends on it.
-    """
+    """The first few missing, unexpected and wrongly shaped keys in words; empty where ``tensors`` fit ``model``."""
     expected = model.state_dict()
-    needed = [key for key in expected if not key.endswith("num_batches_tracked")]
+    needed = [key for key in expected if not key.endswith("num_batches_tracked")]  # no result depends on that count
     shapes = [(key, tensors[key].shape, value.shape) for key, value in expected.items() if key in tensors]
     faults = {
         "missing": [key for key in needed if key not in tensors],
@@ -58,10 +53,7 @@ def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
 def load_tensors(
     model: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path, mend: Callable[[Mapping[str, Tensor]], str]
 ) -> None:
-    """Copy ``tensors`` into ``model``; keys and shapes must agree exactly, see `mismatch`.
-
-    Raises ValueError that names the first few keys at fault and ends in ``mend(tensors)``; the model is then unchanged.
-    """
+    """Copy ``tensors`` into ``model``; ValueError that ends in ``mend(tensors)`` where there is a `mismatch`."""
     if fault := mismatch(model, tensors):
         name = getattr(model, "name", type(model).__name__)
         raise ValueError(f"{source} does not fit {name!r}: {fault}. {mend(tensors)}")

@@ -71,11 +71,6 @@ def fine_tune(
         CSV of the history, rewritten after each epoch; folder for the same numbers as TensorBoard reads them.
     **recipe
         Fields of `Recipe`.
-
-    Raises
-    ------
-    ValueError, TypeError, FloatingPointError
-        For impossible settings or data; for an unknown setting; for a loss that is not finite, naming epoch and batch.
     """
     chosen = Recipe(**recipe)
     pictures = Augmented(train, chosen.augmentation)
@@ -128,8 +123,8 @@ def fine_tune(
     for tracker in accelerator.trackers:
         tracker.finish()
     learner.finish()
-    best, history = learner.best, pd.DataFrame(learner.history)
-    return FineTuning(history, int(best["epoch"]), best["validation_accuracy"], **learner.how, note=note)
+    best, table = learner.best, pd.DataFrame(learner.history)
+    return FineTuning(table, int(best["epoch"]), best["validation_accuracy"], **learner.how, note=note)
 
 
 def _check_data(model: FaceClassifier, sets: dict[str, tuple[Dataset[Any], int]]) -> None:

@@ -73,10 +73,7 @@ class Recipe:
 
 
 def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
-    """All options of `fine_tune` for a profile: its recipe, and where checkpoint and metrics are written.
-
-    The fingerprint covers the data and the code that the weights depend on, so that no other run's checkpoint is taken.
-    """
+    """All options of `fine_tune` for a profile; the fingerprint is that of the data and of the code of the weights."""
     manifest = read_manifest(run.need("manifest.csv", "01_data_preparation"))
     return {
         **{name: getattr(run.profile, name) for name in (*vars(Recipe()), "num_workers", "compile")},
@@ -89,10 +86,7 @@ def fine_tuning_options(run: NotebookRun) -> dict[str, Any]:
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Training pictures changed at random: item (i, seed) is (image (3, H, W) in [0, 1], label).
-
-    What the data set or the changes draw from torch's global generator is a function of the item's seed alone.
-    """
+    """Training pictures changed at random: item (i, seed), all of whose draws are the seed's, is (image, label)."""
 
     def __init__(self, dataset: Dataset[Any], name: str = "none") -> None:
         self.dataset, self.changes = dataset, _CHANGES[name]
