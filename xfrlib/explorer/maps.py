@@ -106,16 +106,10 @@ class Calculator:
 
     def maps(self, row: int, settings: Settings) -> Maps:
         """CAMs, SDD map and mask of picture `row`; no forward pass beyond the picture's own, which is made once."""
-        classes = self.classes(row, settings)
-        result = explain_features(
-            self.pictures.pooled(row),
-            size=self.pictures.size,
-            target=classes[0],
-            competitors=classes[1:],
-            centre=settings.centre,
-            divergence=settings,
-            exponential=settings.resolution,
-        )
+        target, *rivals = classes = self.classes(row, settings)
+        how: Any = {"centre": settings.centre, "divergence": settings, "exponential": settings.resolution}
+        seen, size = self.pictures.pooled(row), self.pictures.size
+        result = explain_features(seen, size=size, target=target, competitors=rivals, **how)
         mask = top_fraction_mask(result.log_sdd, settings.fraction)
         return Maps(row, settings, classes, result, float(sdd_scale(result.cams, settings)[0]), mask)
 

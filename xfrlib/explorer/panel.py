@@ -49,9 +49,8 @@ class Explorer(widgets.VBox):
     def __init__(
         self, calculator: Calculator, first: Settings, folder: Path, provenance: Callable[[], Mapping[str, Any]]
     ) -> None:
-        self.calculator, self.pictures = calculator, calculator.pictures
-        self.folder, self.provenance = folder, provenance
-        self.sides, self.row = [first], 0
+        self.calculator, self.folder, self.provenance = calculator, folder, provenance
+        self.pictures, self.sides, self.row = calculator.pictures, [first], 0
         self.rows: list[int] = []  # those that pass the filters
         self.shown: list[tuple[Maps, Answers]] = []
         self._silence = Lock()  # held while a control is changed without an answer to it
@@ -70,14 +69,13 @@ class Explorer(widgets.VBox):
         names, known = self.pictures.names, sorted(set(self.pictures.labels))
         people = [(names[label] if label >= 0 else "strangers", label) for label in known]
         share = {"step": 0.01, "readout_format": ".0%"}
-        most = max(min(12, len(names)), first.top_k)
         when = [(f"{word} upsampling", word) for word in EXPONENTIALS]
         fills = ("black", "grey", "blur") + ("mean",) * (self.calculator.mean is not None)
         filters = self._filters = self._add(
             self._filter,
             name=widgets.Text(description="name", placeholder="part of a name"),
             outcome=widgets.Dropdown(description="predictions", options=OUTCOMES),
-            confidence=widgets.FloatRangeSlider((0, 1), max=1, description="probability", **share),
+            confidence=widgets.FloatRangeSlider(description="probability", value=(0, 1), max=1, **share),
             subject=widgets.Dropdown(description="subject", options=[("everybody", EVERYBODY), *people]),
         )
         choice = self._add(self._choose, picture=widgets.Dropdown(description="picture"))
@@ -86,7 +84,7 @@ class Explorer(widgets.VBox):
             self._change,
             target=widgets.Dropdown(description="target"),
             rivals=widgets.Dropdown(description="rivals", options=RIVALS),
-            top_k=widgets.IntSlider(description="classes", min=2, max=most),
+            top_k=widgets.IntSlider(description="classes", min=2, max=max(min(12, len(names)), first.top_k)),
             chosen=widgets.SelectMultiple(description="compared with", rows=6),
             form=widgets.Dropdown(description="form", options=FORMS),
             delta=_log_slider("delta", first.delta, -2, 2),
@@ -205,9 +203,8 @@ class Explorer(widgets.VBox):
 
     def _summary(self) -> str:
         """What is shown, in words, with the share of the first mask that the second covers."""
-        label, chance = self.pictures.predicted(self.row)
+        (label, chance), outcome = self.pictures.predicted(self.row), self.pictures.outcome(self.row)
         verdicts = {"wrong": f"wrong: this is {self.pictures.person(self.row)}", "unknown": "who this is is not known"}
-        outcome = self.pictures.outcome(self.row)
         said = f"{self.pictures.title(self.row)}. Predicted: {self.pictures.names[label]}, {percent(chance)}"
         said += f" ({verdicts.get(outcome, outcome)})."
         if len(self.shown) > 1:

@@ -85,8 +85,8 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
     colours = common_colours(maps for maps, _ in shown)
     for above, below, side, (maps, answers) in zip(axes[::2], axes[1::2], SIDES[len(shown)], shown, strict=True):
         views = map_views(pictures, maps, side, *colours) | answer_views(pictures, maps, answers)
-        cams = [name for name in views if name not in MASKING]
-        for name, axis in zip([*MASKING, *cams], [*above[: len(MASKING)], *below], strict=False):
+        order = dict.fromkeys([*MASKING, *views])
+        for name, axis in zip(order, [*above[: len(MASKING)], *below], strict=False):
             picture, title, _, over = views[name]
             if over is None:
                 plots.show(axis, picture, title)
