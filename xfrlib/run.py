@@ -119,7 +119,8 @@ class NotebookRun:
     def need(self, name: str, made_by: str, network: int = 0) -> Path:
         """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
 
-        Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
+        Of another `network` than 0 only what is its own. Raises `MissingArtifactError`, which says that the notebook
+        `made_by` has to run first.
         """
         folders, whose = self._folders, ""
         if network:  # never the artefact of network 0, which the other run falls back to for what all networks share
