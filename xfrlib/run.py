@@ -146,7 +146,7 @@ class NotebookRun:
     def launch(self, module: str, processes: int | None = None) -> None:
         """Run ``python -m <module>`` with this run's settings in several processes, through ``accelerate launch``.
 
-        `processes` None: one per GPU. With one nothing is launched: the caller does the work itself. Raises RuntimeError
+        `processes` None: one per GPU. With one nothing is launched: the caller works itself. Raises RuntimeError
         when a process fails; what it printed stands above.
         """
         processes = processes or max(1, torch.cuda.device_count())
