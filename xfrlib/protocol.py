@@ -80,10 +80,7 @@ class Sample(NamedTuple):
 
 
 def stratified(dataset: FaceDataset, count: int | None = None) -> Sample:
-    """`count` pictures (None: all), taken in turn from all identities: one of each, then a second of each, and so on.
-
-    A smaller sample is the beginning of a larger one.
-    """
+    """`count` pictures (None: all), one of each identity, then a second of each: a smaller sample begins a larger."""
     table = dataset.table
     order = table.assign(turn=table.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable")
     rows = order.head(len(order) if count is None else count)

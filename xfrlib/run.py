@@ -54,10 +54,7 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
 
 
 def command_line_run(notebook: str, description: str | None, arguments: list[str] | None = None) -> NotebookRun:
-    """The run of a notebook that a command line asks for, so that a command and the notebook share their artefacts.
-
-    Stops with a sentence for an unknown profile, field or value, as any command line does.
-    """
+    """The run of a notebook that a command line asks for: both share their artefacts; errors are those of usage."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True, help="name or path of a profile")
     parser.add_argument("--data-root", default="", help="folder of data sets and weights; else XFR_DATA, else data/")
@@ -119,7 +116,8 @@ class NotebookRun:
     def need(self, name: str, made_by: str, network: int = 0) -> Path:
         """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
 
-        Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
+        Of another `network` than 0 only what is its own. Raises `MissingArtifactError`, which says that the notebook
+        `made_by` has to run first.
         """
         folders, whose = self._folders, ""
         if network:  # never the artefact of network 0, which the other run falls back to for what all networks share
@@ -148,8 +146,8 @@ class NotebookRun:
     def launch(self, module: str, processes: int | None = None) -> None:
         """Run ``python -m <module>`` with this run's settings in several processes, through ``accelerate launch``.
 
-        processes: None for one per GPU. With one process nothing is launched: the caller does the work itself.
-        Raises RuntimeError when a process fails; what it printed stands above.
+        `processes` None: one per GPU. With one nothing is launched: the caller works itself. Raises RuntimeError
+        when a process fails; what it printed stands above.
         """
         processes = processes or max(1, torch.cuda.device_count())
         if processes == 1:
@@ -176,10 +174,9 @@ class NotebookRun:
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:
-        """The run that fine-tunes network `number`: this one for 0, else the same with `number` added to the seed.
+        """The run that fine-tunes network `number`, with that added to the seed: the same pictures, the same split.
 
-        It is the run that ``python -m xfrlib.training --set seed=<seed + number>`` makes. All networks of a profile
-        share the pictures and their split. Raises `ValueError` for a number that the profile does not have.
+        ``python -m xfrlib.training --set seed=<seed + number>`` makes it too. Raises `ValueError` if there is no such.
         """
         if not 0 <= number < self.profile.networks:
             raise ValueError(f"network {number}: the profile has {self.profile.networks}, counted from 0")

@@ -20,20 +20,14 @@ PACKAGES = ("xfrlib", "facedata", "madefaces")  # the project's in ROOT; what is
 
 
 def source_files(*modules: ModuleType, code: str = "", folders: Sequence[Path] = ()) -> list[Path]:
-    """The files of the project that some modules, or a piece of code, depend on: absolute, sorted, with their own.
+    """The files of the project that modules, or a piece of `code`, depend on: absolute, sorted, with their own.
 
     Every import counts, wherever it stands, but for those under ``if TYPE_CHECKING``. What is taken from a package, as
     by ``from xfrlib import explain`` or by ``import xfrlib`` and ``xfrlib.explain(…)``, counts as the module that it
     comes from, and each ``__init__.py`` on the way; a package that is imported otherwise as all that it imports. A text
     that is a module's dotted name counts as an import of it (``"xfrlib.training"``, with the ``__main__`` that ``python
     -m`` runs), and one that ends in the suffix of a file of data beside the module as that file (``f"{name}.csv"``).
-
-    Parameters
-    ----------
-    code : str
-        Source that is no module, such as the cells of a notebook.
-    folders : sequence of Path
-        Where modules of the project lie besides `PACKAGES`, and besides the folders of `modules`.
+    `folders` hold modules of the project besides `PACKAGES` and the folders of `modules`.
     """
     places, names = [*folders, ROOT], [module.__name__ for module in modules]
     for module in modules:

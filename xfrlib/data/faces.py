@@ -19,7 +19,7 @@ from tqdm import tqdm
 from xfrlib.artifacts import write_atomic
 from xfrlib.data.duplicates import perceptual_hash
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image
-from xfrlib.data.split import path_draw, path_order, set_status
+from xfrlib.data.split import path_draw, path_order
 
 SPLITS = ("train", "validation", "test")
 # "misplaced": the file lies beside the identity folders, or deeper than <identity>/<picture>
@@ -100,10 +100,11 @@ def scan_faces(
     for identity, group in table[table["status"] == "used"].groupby("identity"):
         if len(group) < min_images:
             note = f"{len(group)} usable pictures of {identity}, {min_images} asked for"
-            set_status(table, group.index, "too_few_images", note)
+            table.loc[group.index, ["status", "note"]] = "too_few_images", note
         elif max_images is not None:
             drawn = sorted(group.index, key=lambda i: path_draw(seed, str(table.at[i, "path"])))
-            set_status(table, drawn[max_images:], "over_max_images", f"not among the {max_images} drawn")
+            note = f"not among the {max_images} drawn"
+            table.loc[drawn[max_images:], ["status", "note"]] = "over_max_images", note
     return table
 
 

@@ -22,11 +22,6 @@ def path_draw(seed: int, path: str) -> str:
     return hashlib.sha256(f"{seed}\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
 
 
-def set_status(table: pd.DataFrame, rows: Any, status: str, note: str) -> None:
-    """Give some rows of the table another status and the reason for it."""
-    table.loc[rows, "status"], table.loc[rows, "note"] = status, note
-
-
 def held_out(n: int, fraction: float) -> int:
     """`fraction` of `n` pictures rounded up, without the error of binary fractions (0.07 * 100 is above 7)."""
     return math.ceil(Fraction(str(float(fraction))) * n)
@@ -49,7 +44,7 @@ def split_faces(table: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1
     for identity, group in table[table["status"] == "used"].groupby("identity"):
         if len(group) < 3:
             note = f"{len(group)} usable pictures of {identity}, a split needs 3"
-            set_status(table, group.index, "too_few_images", note)
+            table.loc[group.index, ["status", "note"]] = "too_few_images", note
     used = table[table["status"] == "used"]
     names = sorted(used["identity"].unique(), key=path_order)
     if len(names) < 2:
