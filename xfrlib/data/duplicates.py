@@ -79,7 +79,5 @@ def _near_pairs(words: np.ndarray, people: np.ndarray, within: int, across: int)
 
 def _hamming(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Number of differing bits, (A, B), of hashes uint64 (A, K) and, one to a column, (K, B)."""
-    distance = np.zeros((len(rows), columns.shape[1]), np.uint16)
-    for k, column in enumerate(columns):
-        distance += np.bitwise_count(rows[:, k, None] ^ column)
-    return distance
+    bits = [np.bitwise_count(rows[:, k, None] ^ column) for k, column in enumerate(columns)]
+    return np.add.reduce(bits, dtype=np.uint16)

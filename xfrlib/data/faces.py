@@ -22,8 +22,6 @@ from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, loa
 from xfrlib.data.split import path_draw, path_order
 
 SPLITS = ("train", "validation", "test")
-# "misplaced": the file lies beside the identity folders, or deeper than <identity>/<picture>
-STATUSES = ("used", "unreadable", "too_small", "too_few_images", "over_max_images", "not_an_image", "misplaced")
 _COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
 _MANIFEST = (*_COLUMNS, "duplicate_group", "duplicate_kind", "label", "split")
 _INTEGERS = ("width", "height", "duplicate_group", "label")
@@ -82,7 +80,8 @@ def scan_faces(
     """List every file below `root`, one row each, sorted by path.
 
     Columns: identity (folder name), path (relative, with "/"), sha256 (of the file), phash (256-bit perceptual hash,
-    hexadecimal), width and height (pixels, upright), mode (as stored), status (one of `STATUSES`), note (what was
+    hexadecimal), width and height (pixels, upright), mode (as stored), status ("used", "unreadable", "too_small",
+    "too_few_images", "over_max_images", "not_an_image", "misplaced": not at <identity>/<picture>), note (what was
     converted, or why the file is not used). Identities with fewer than `min_images` usable pictures are left out; of
     those with more than `max_images`, that many are drawn by `seed`. An identity folder without files has a row too.
     Raises `FileNotFoundError` for a missing root and `ValueError` for a root without identity folders.
