@@ -38,14 +38,21 @@ def sdd_ranking(
 ) -> Tensor:
     """The SDD map of the predicted class under one setting of the open constants, to rank pixels by: (B, H, W).
 
-    delta, form, scale, scale_min, scale_max : those of `scaled_directed_divergence`.
-    s : "clamped" for the paper's s, computed from the maps and clamped to [scale_min, scale_max]; "unclamped" for the
+    Parameters
+    ----------
+    size : tuple of int
+        (H, W) of the pictures.
+    delta, form, scale, scale_min, scale_max
+        Those of `xfrlib.Divergence`.
+    s : {"clamped", "unclamped"} or float
+        "clamped" for the paper's s, computed from the maps and clamped to [scale_min, scale_max]; "unclamped" for the
         same without a lower bound; a number for that factor on every picture, whatever scale and its bounds are.
-    resolution : "after", the exponential is taken at `size` (H, W), after the upsampling of the CAMs (the map is then
-        the logarithm, which ranks pixels the same); "before", in the cells of the last map, and the SDD map is
-        upsampled.
-    rivals : 1 to N - 1, the number of most probable classes that the target is compared with.
-    centre : as in `xfrlib.explain`.
+    resolution : {"after", "before"}
+        The `exponential` of `xfrlib.scaled_directed_divergence`, of which this is the logarithm.
+    rivals : int
+        1 to N - 1, the number of most probable classes that the target is compared with.
+    centre : bool
+        As in `xfrlib.explain`.
     """
     if isinstance(s, str) and s not in ("clamped", "unclamped"):
         raise ValueError(f's = {s!r}: use "clamped", "unclamped" or a number')

@@ -235,12 +235,12 @@ def map_change(before: Tensor, after: Tensor, *, shares: bool) -> Tensor:
 def score_move(before: Tensor, after: Tensor, regions: Tensor, *, shares: bool) -> pd.DataFrame:
     """Whether a map moved into the part: two maps (B, H, W) and bool (B, H, W) -> a row for each.
 
-    All of them look at the change alone (`map_change`):
-    `inflow` : the sum of the change inside, divided by all that rose or all that fell in the picture, whichever is
-        more: in [-1, 1]; 1 where the map rose inside and nowhere else; 0 for a map that does not look at the picture.
-    `auc` : how often a pixel inside rose more than one outside, ties half; by chance 0.5.
-    `energy` : share of the positive change that lies inside, in [0, 1]; by chance the area of the region.
-    `pointing` : whether the largest change lies inside (the share of them, where several are equal).
+    All of them look at the change alone (`map_change`). The `inflow` is the sum of the change inside, divided by all
+    that rose or all that fell in the picture, whichever is more: in [-1, 1]; 1 where the map rose inside and nowhere
+    else; 0 for a map that does not look at the picture. The `auc` is how often a pixel inside rose more than one
+    outside, ties half; by chance 0.5. The `energy` is the share of the positive change that lies inside, in [0, 1]; by
+    chance the area of the region. And `pointing` is whether the largest change lies inside (the share of them, where
+    several are equal).
 
     A transplant and its control should differ in `inflow` and `auc`. They need not in `energy` and `pointing`: a map
     without a fault changes in the part alone, whatever comes in. So for those two take the control for `before`: it has

@@ -45,7 +45,7 @@ class Explainer:
     title: str
     source: str  #: the paper
     library: str  #: whose code computes the map
-    make: Make  #: (job, **budget) -> (b, H, W)
+    make: Make  #: ``(job, **budget)`` -> (b, H, W)
     contrastive: bool = False  #: compares the target with the rivals
     compared: bool = True  #: False: a chapter teaches it, but the comparisons of the book, fixed before, lack it
     slow: bool = False  #: many passes a picture: for a stated sample of the pictures
