@@ -103,7 +103,7 @@ def test_arguments_become_a_list(reference: Path) -> None:
     (explain,) = [d for d in page.findall(nodes.Element) if "xfrlib.explain" in d.get("ids", [])]
     content = explain.parent[1]
     items = [item.astext() for item in content.findall(nodes.list_item)]
-    assert items[1].startswith("images ((B, 3, H, W) float) – RGB in [0, 1]; channel order")
+    assert items[1].startswith("images (Tensor) – (B, 3, H, W) float, RGB in [0, 1]; channel order")
     assert [name.astext() for name in content.findall(nodes.field_name)] == ["Parameters", "Raises"]
     assert "scaled_directed_divergence" in {link["reftarget"] for link in content.findall(addnodes.pending_xref)}
 

@@ -94,8 +94,8 @@ def scorecam(job: Job, *, output: str = "centred_logit") -> Tensor:
 def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bool = True) -> Tensor:
     """Grad-CAM of the mean over rivals of (target's logit - alpha rival's logit), weighted by their probabilities.
 
-    weights: "fixed" holds them constant, "equal" is the plain mean. In the authors' code the gradient also runs through
-    the softmax of the weights, so that a rival of less probability may be added and not subtracted. With one rival all
+    With "fixed" `weights` these are held constant; "equal" is the plain mean. In the authors' code the gradient also
+    runs through the softmax, so that a rival of less probability may be added and not subtracted. With one rival all
     are (CAM_t - alpha CAM_c) / (h w), which with alpha = 1 is the exponent of SDD with s = 1.
     """
     if weights not in FINER_WEIGHTS:
