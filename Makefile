@@ -120,7 +120,7 @@ $(OUT)/gallery/%.json $(OUT)/gallery/%.png $(OUT)/gallery/%.ipynb: $(GALLERY) | 
 # Who is in the gallery is known only after the first notebook, and a make of its own asks for their pages: two at a time,
 # since a page is the start of a kernel and imports for the most part.
 $(OUT)/html/index.html: $(EXECUTED) $(CHOSEN) $(PAGES) profiles/$(PROFILE).yaml | $(READY)
-	@$(if $(PEOPLE),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2))} $(MAKE) --no-print-directory -j2 $(foreach page,$(PEOPLE),$(addprefix $(OUT)/gallery/$(page),.json .png .ipynb)))
+	@$(if $(PEOPLE),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2))} $(MAKE) --silent --no-print-directory -j2 $(foreach page,$(PEOPLE),$(addprefix $(OUT)/gallery/$(page),.json .png .ipynb)))
 	@$(PY) tools/make_book.py site $(PROFILE)
 
 $(OUT)/book.pdf: $(OUT)/html/index.html tools/make_pdf.py | $(READY)

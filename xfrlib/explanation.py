@@ -56,7 +56,7 @@ def explain(
         Subtract from the output weights their mean over classes first. That changes no probability, and makes the
         maps a function of the decision; False gives the raw maps of the paper.
     divergence : Divergence
-        The open constants of SDD.
+        The open constants of `scaled_directed_divergence`.
 
     Raises
     ------

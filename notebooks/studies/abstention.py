@@ -57,8 +57,8 @@ def picture_verdicts(
 def risk_coverage(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> pd.DataFrame:
     """Risk against coverage as ever more maps are shown, in the order of falling trust.
 
-    trust, failed, weights : (n,); failed is True where a map does not beat the disc. Pictures of equal trust are shown
-    together, since a threshold cannot tell them apart. Returns `coverage` and `risk`, both in [0, 1], and the
+    All three are (n,); `failed` is True where a map does not beat the disc. Pictures of equal trust are shown together,
+    since a threshold cannot tell them apart. Returns `coverage` and `risk`, both in [0, 1], and the
     `threshold` (the least trust shown), one row for each value of trust, coverage rising to 1.
     """
     trust, failed, weights = _checked_trust(trust, failed, weights)

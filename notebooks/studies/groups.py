@@ -46,12 +46,9 @@ def picture_facts(images: Tensor) -> pd.DataFrame:
 def made_facts(seeds: Sequence[int]) -> pd.DataFrame:
     """Facts that the renderer knows of a made picture exactly, a row for each nuisance seed.
 
-    `turn`: how far the head turns or nods, as the length of (yaw, pitch) in pixels.
-    `tilt`: ``|roll|`` in radians.
-    `side_light`: ``|light_x|``, how far the light comes from one side.
-    `noise`: its strength in grey values.
-    `occluded`: whether a bar covers a corner, bool.
-    `smile`: in pixels.
+    Columns: `turn`, how far the head turns or nods, as the length of (yaw, pitch) in pixels; `tilt`, ``|roll|`` in
+    radians; `side_light`, ``|light_x|``, how far the light comes from one side; `noise`, its strength in grey values;
+    `occluded`, whether a bar covers a corner, bool; `smile`, in pixels.
     """
     n = pd.DataFrame([nuisance_of(seed) for seed in seeds])
     return pd.DataFrame({

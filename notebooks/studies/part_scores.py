@@ -50,8 +50,8 @@ def _checked(maps: Tensor, masks: Tensor) -> Tensor:
 def rank_correlation(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Spearman's rank correlation within each row, equal values sharing their mean rank.
 
-    values, truth : (B, P) float; valid : (B, P) bool, the entries that take part. Returns (B,) in [-1, 1], NaN where
-    either side is constant or NaN among the valid, or fewer than two are valid.
+    All are (B, P); `valid`, bool, says which entries take part. Returns (B,) in [-1, 1], NaN where either side is
+    constant or NaN among the valid, or fewer than two are valid.
     """
     a, b = (_ranks(x, valid) for x in (values, truth))
     count = valid.sum(dim=1, keepdim=True)

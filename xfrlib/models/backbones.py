@@ -99,7 +99,7 @@ class IRBlock(nn.Module):
 class IResNet(Backbone):
     """IR network (AdaFace, Kim et al. 2022; block of ArcFace, Deng et al. 2019). Keys equal those of AdaFace's release.
 
-    stages: width and number of blocks of each stage, which halves the map in its first block. The last convolutional
+    The `stages` are width and number of blocks of each, which halves the map in its first block. The last convolutional
     map is the output of ``body``; embedding_size None leaves the embedding head out.
     """
 
