@@ -238,8 +238,8 @@ def evaluate(
     drawn = [(name, draw) for name in wanted for draw in range(1 if name in fixed else draws)]
     batches = torch.arange(len(images)).split(batch_size)[share[0] :: share[1]]
     each = (len(regions) + len(drawn)) * len(named)  # to judge of each picture
-    bar = tqdm(desc="deletion and retention", unit="region", mininterval=1, disable=not progress)
-    bar.total = each * sum(map(len, batches))
+    total = each * sum(map(len, batches))
+    bar = tqdm(desc="deletion and retention", total=total, unit="region", mininterval=1, disable=not progress)
 
     def judged(indices: list[int]) -> pd.DataFrame:
         batch, known = as_floats(images[indices].to(device)), logits[indices].to(device)
