@@ -46,7 +46,7 @@ def test_an_impossible_ellipse_is_named(aspect):
     with pytest.raises(ValueError, match="aspect"):
         ellipse(5, (4, 4), Ellipse(aspect))
     with pytest.raises(ValueError, match="count"):
-        ellipse(16, (4, 4))
+        ellipse(17, (4, 4))
 
 
 def drops_of(model, images, regions, fills=("grey",), **options):

@@ -66,8 +66,8 @@ def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Ma
     """
     if not 0 < shape.aspect < float("inf"):
         raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
-    if not 0 < count < size[0] * size[1]:
-        raise ValueError(f"count = {count!r}: a picture of {size[0]} x {size[1]} has 1 to {size[0] * size[1] - 1}")
+    if not 0 <= count <= size[0] * size[1]:
+        raise ValueError(f"count = {count!r}: a picture of {size[0]} x {size[1]} has {size[0] * size[1]} pixels")
     y, x = np.ogrid[: size[0], : size[1]]
     below = y - (size[0] - 1) / 2 - shape.down * size[0]
     beside = x - (size[1] - 1) / 2 - shape.right * size[1]
