@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -68,9 +69,10 @@ def called_in_notebooks() -> set[str]:
 
 def origin(name: str) -> str:
     """The name under which a function or class is defined; "" for anything else."""
-    found: object = xfrlib
-    for part in name.split(".")[1:]:
-        found = getattr(found, part, None)
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return ""
     if isinstance(found, type) or callable(found):
         return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
     return ""
