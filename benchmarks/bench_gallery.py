@@ -19,11 +19,11 @@ from pathlib import Path
 import papermill
 from nbformat.v4 import new_code_cell, new_notebook
 
+from facedata.duplicates import find_duplicates
+from facedata.split import split_faces
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone, load_profile
-from xfrlib.data.duplicates import find_duplicates
 from xfrlib.data.faces import scan_faces, write_manifest
-from xfrlib.data.split import split_faces
 from xfrlib.models.classifier import save_classifier
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages are made as the book makes them

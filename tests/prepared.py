@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from xfrlib.data.duplicates import NEAR_WITHIN, find_duplicates
+from facedata.duplicates import NEAR_WITHIN, find_duplicates
+from facedata.split import split_faces
 from xfrlib.data.faces import scan_faces
-from xfrlib.data.split import split_faces
 
 
 def prepare_manifest(

@@ -9,6 +9,7 @@ from torch import nn
 
 from xfrlib import class_activation_maps
 from xfrlib.cam import pooled_features
+from xfrlib.geometry import Geometry
 
 
 def test_two_by_two_by_hand():
@@ -21,6 +22,7 @@ def test_two_by_two_by_hand():
 
 def test_mean_of_the_map_is_the_logit_less_the_bias(classifier, images):
     pooled = pooled_features(classifier, images)
+    assert pooled.geometry == Geometry((4, 4), (0, 0))
     classes = torch.arange(7).expand(5, 7)
     maps = class_activation_maps(pooled.features, pooled.weight, classes)
     torch.testing.assert_close(maps.mean(dim=(2, 3)), pooled.logits - classifier.bias)
@@ -63,7 +65,7 @@ def test_a_torchvision_resnet_is_accepted_and_its_modes_and_hooks_are_put_back(i
     model = torchvision.models.resnet18(num_classes=4).train()
     model.layer1.eval()
     pooled = pooled_features(model, images.repeat(1, 1, 4, 4))
-    assert pooled.features.shape == (5, 512, 2, 2)
+    assert pooled.features.shape == (5, 512, 2, 2) and pooled.geometry == Geometry((32, 32), (0, 0))
     torch.testing.assert_close(pooled.features.mean((2, 3)) @ model.fc.weight.T + model.fc.bias, pooled.logits)
     assert model.training and not model.layer1.training and model.layer2.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -8,14 +8,14 @@ from studies import candidates
 from studies.candidates import CONSTANT, ELLIPSE, PERSON, Candidate
 from xfrlib.intervals import Interval
 
-OVER = {"resamples": 50, "seed": 0}
-
 
 def table(methods, networks=(0, 1), fills=("black", "blur")):
-    """Twelve pictures of six people: `methods` have (deletion, retention) beside a disc of (1, 1)."""
+    """Twelve pictures of six families, a little apart: `methods` have (deletion, retention) beside a disc of (1, 1)."""
+    spread = {method: np.random.default_rng(i).permutation(6) - 2.5 for i, method in enumerate(["disc", *methods])}
     return pd.DataFrame([
-        {"network": network, "image": image, "label": image // 2, "fill": fill, "method": method,
-         "deletion_margin_drop": deletion + image / 100, "retention_margin_drop": retention}
+        {"network": network, "image": image, "family": image // 2, "fill": fill, "method": method,
+         "deletion_margin_drop": deletion + image + spread[method][image // 2] / 100,
+         "retention_margin_drop": retention + spread[method][image // 2] / 1000}
         for network in networks for image in range(12) for fill in fills
         for method, (deletion, retention) in {"disc": (1.0, 1.0), **methods}.items()
     ])  # fmt: skip
@@ -33,8 +33,8 @@ def test_gains_by_hand_deletion_up_and_retention_down_are_good():
     rows = table({"better": (3.0, 0.5)})
     gain = candidates.gains(rows.sample(frac=1, random_state=0), "better")
     assert len(gain) == 2 * 12 * 2
-    assert np.allclose(gain[["deletion", "retention", "balance"]], [2, 0.5, 2.5])
-    found = candidates.gained(rows, "better", **OVER)
+    assert np.allclose(gain[["deletion", "retention", "balance"]], [2, 0.5, 2.5], atol=0.06)
+    found = candidates.gained(rows, "better")
     assert {name: one.value for name, one in found.items()} == pytest.approx(
         {"deletion": 2, "retention": 0.5, "balance": 2.5}
     )
@@ -61,9 +61,19 @@ def test_another_picture_is_the_next_one_of_the_person():
 
 def test_a_share_is_one_for_the_search_itself_and_not_defined_where_it_gains_nothing():
     rows = table({"search": (3.0, 0.5), "better": (2.0, 0.75)}, networks=(0,))
-    found = candidates.shares(rows, ["search", "better"], **OVER)
+    found = candidates.shares(rows, ["search", "better"])
     assert found["search"].value == pytest.approx(1) and found["better"].value == pytest.approx(0.5)
-    assert candidates.shares(table({"search": (1.0, 1.0)}), ["search"], **OVER) == {"search": None}
+    assert np.isnan(found["search"][1:]).all()  # of itself it has the same share in every picture
+    assert candidates.shares(table({"search": (1.0, 1.0)}), ["search"]) == {"search": None}
+
+
+def test_a_gain_without_spread_is_not_told_apart():
+    rows = table({"better": (3.0, 0.5)}).assign(deletion_margin_drop=1.0)
+    found = candidates.gained(rows, "better")
+    assert np.isnan(found["deletion"][1:]).all() and found["retention"].low > 0
+    assert candidates.stands(found) == "is above the disc in retention alone"
+    said = candidates.compared({"balance": found["deletion"]}, "the prior")
+    assert said == "not clearly different from that of the prior (difference 0.00 (no interval))"
 
 
 def test_what_is_left_of_the_search_is_a_percentage_or_nothing():
@@ -82,7 +92,7 @@ def verdict_of(chosen, networks=(0, 1)):
     rows = table({name: (2.0 if name == "better" else 1.0, 0.5) for name in names}, networks)
     against = {"ellipse": "the best ellipse", "prior": "the prior alone", "person": "the person's prior alone",
                "better_same_identity": "another picture's region"}  # fmt: skip
-    found = candidates.judge_chosen(rows, names, list(against), **OVER)
+    found = candidates.judge_chosen(rows, names, list(against))
     return found, candidates.findings(found, chosen, against, promised=-0.5)
 
 
@@ -94,13 +104,14 @@ def test_the_verdict_counts_networks_and_says_what_the_map_adds():
     ]  # fmt: skip
     assert said[0].startswith("**person's prior + SDD is above the disc in both measures**, over people")
     assert "it is above in both on 2 of 2 networks." in said[0] and "it gained −0.50 in balance" in said[3]
-    assert "than that of the best ellipse by 1.00 [1.00, 1.00] and higher than that of the prior alone" in said[4]
+    assert "than that of the best ellipse by 1.00 [0.97, 1.03] and higher than that of the prior alone" in said[4]
     assert "Without its map, as person's prior alone, it would be worth less (the map adds 1.00" in said[5]
 
 
 def test_a_map_without_a_prior_and_a_prior_without_a_map_are_told_apart():
     found, said = verdict_of(Candidate("sdd"), networks=(0,))
     assert found.unseen is None and "of others nothing is known" in said[1]
+    assert "over people, on one network, and in the mean over the judging fills" in said[0]
     assert said[5].startswith("It has no prior, and its balance is higher than that of the prior alone")
     assert verdict_of(PERSON)[1][5].startswith("It reads no map")
     assert [candidates.own_prior(c) for c in (Candidate("sdd"), PERSON, Candidate("sdd", "prior"))] == [

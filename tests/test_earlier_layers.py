@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from studies.better_map import stitched_activation_maps
-from studies.earlier_layers import blocks_with_cells, layer_activation_maps
+from studies.earlier_layers import blocks_with_cells, layer_activation_maps, layer_geometry
 from xfrlib import FaceClassifier, class_activation_maps
+from xfrlib.geometry import Geometry
 from xfrlib.models import load_backbone
 
 CLASSES = torch.tensor([[0, 3], [2, 1]])
@@ -81,8 +82,9 @@ class Averages(nn.Module):
 
 def test_stitched_maps_have_the_values_of_cells_half_as_far_apart(images: Tensor) -> None:
     model = FaceClassifier(Averages(16), 5).eval()
-    fine = stitched_activation_maps(model, images, CLASSES)
+    fine, geometry = stitched_activation_maps(model, images, CLASSES)
     assert fine.shape == (2, 2, 14, 14)
+    assert geometry == Geometry((8, 8), (3.5, 3.5))  # the middles of squares of 8 pixels
     # The cell (u, v) averages the 16 x 16 pixels around the middle of the 8 x 8 square (u, v), mirrored at the border.
     wide = nn.functional.pad(images, (4, 4, 4, 4), mode="reflect")
     cells = wide.unfold(2, 16, 8).unfold(3, 16, 8).mean(dim=(4, 5))
@@ -93,7 +95,7 @@ def test_stitched_maps_have_the_values_of_cells_half_as_far_apart(images: Tensor
 def test_wrong_layers_and_cells_are_named(model: FaceClassifier, images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"layer = 'backbone.stage9'.*no such module"):
         layer_activation_maps(model, images, CLASSES, "backbone.stage9")
-    with pytest.raises(ValueError, match="112 pixels in 56 cells"):
+    with pytest.raises(ValueError, match=r"a stride of \(2.0, 2.0\)"):
         stitched_activation_maps(FaceClassifier(Averages(2), 5).eval(), images, CLASSES)
     assert blocks_with_cells(model, images, 5) == []
 
@@ -104,3 +106,10 @@ def test_no_gradient_or_hook_is_left(model: FaceClassifier, images: Tensor) -> N
     assert not maps.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_layer_looks_where_its_strides_lead(model: FaceClassifier, images: Tensor) -> None:
+    layer = blocks_with_cells(model, images, 14)[-1]
+    assert layer_geometry(model, images, layer) == Geometry((8, 8), (0, 0))
+    with pytest.raises(ValueError, match="no such module"):
+        layer_geometry(model, images, "backbone.stage9")

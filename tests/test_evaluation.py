@@ -184,7 +184,7 @@ def test_two_by_two_by_hand():
     assert row["deletion_drop_points"] == pytest.approx(100 * (p(1.25) - p(0.25)))
     assert row["deletion_drop_relative"] == pytest.approx(100 * (1 - p(0.25) / p(1.25)))
     assert row["deletion_margin"] == pytest.approx(0.25) and row["margin"] == pytest.approx(1.25)
-    assert row["deletion_margin_drop"] == pytest.approx(1.0)
+    assert row["deletion_margin_drop"] == pytest.approx(1.0) == row["deletion_pair_drop"]
     warm = deletion_retention(Sum().eval(), images, mask, temperature=2.0).iloc[0]
     assert warm["deletion_margin_drop"] == pytest.approx(0.5) and warm["probability"] == row["probability"]
     assert warm["deletion_calibrated_drop_points"] == pytest.approx(100 * (p(0.625) - p(0.125)))
@@ -192,6 +192,25 @@ def test_two_by_two_by_hand():
     both = torch.tensor([[[True, False], [True, False]]])
     row = deletion_retention(Sum().eval(), images, both).iloc[0]
     assert row["deletion_prediction_change"] == 100 and row["retention_prediction_change"] == 0
+
+
+def test_a_fixed_pair_stays_the_pair():
+    """Deletion makes another class the best rival: the margin asks about it, the pair does not."""
+
+    class Three(torch.nn.Module):
+        def forward(self, images):
+            first, second = images[:, 0, 0, 0], images[:, 0, 0, 1]
+            return torch.stack([3 * first, 2 * first, 5 * second - 1], dim=1)
+
+    images = torch.zeros(1, 3, 1, 2)
+    images[0, 0, 0] = torch.tensor([1.0, 0.4])  # logits 3, 2, 1
+    mask = torch.tensor([[[True, False]]])  # deleted: 0, 0, 1; retained alone: 3, 2, -1
+    model = Three().eval()
+    row = deletion_retention(model, images, mask).iloc[0]
+    assert row["deletion_pair_drop"] == pytest.approx(1) and row["deletion_margin_drop"] == pytest.approx(2)
+    both = deletion_retention(model, images, mask, pairs=torch.tensor([[0, 2, 1]]), temperature=2.0).iloc[0]
+    assert both["deletion_pair_drop_1"] == pytest.approx(1.5) and both["deletion_pair_drop_2"] == pytest.approx(0.5)
+    assert both["deletion_pair_drop"] == pytest.approx(1.0) and both["retention_pair_drop_1"] == pytest.approx(-1)
 
 
 def test_bad_masks_and_a_model_in_training_mode_are_named(classifier, images):
@@ -209,9 +228,7 @@ def evaluation(classifier):
     explanation = explain(classifier, images)
     regions = {
         "sdd": top_fraction_mask(explanation.log_sdd).numpy(),
-        "cam": top_fraction_mask(
-            torch.nn.functional.interpolate(explanation.cams[:, :1], size=(16, 16), mode="bilinear")[:, 0]
-        ).numpy(),
+        "cam": top_fraction_mask(explanation.upsampled_cams[:, 0]).numpy(),
     }
     arguments = {"logits": explanation.logits, "fills": ("black", "grey"), "draws": 2, "seed": 3, "progress": False}
     return images, np.arange(8) % 3, regions, arguments
@@ -219,7 +236,8 @@ def evaluation(classifier):
 
 def test_the_table_equals_a_naive_loop(classifier, evaluation):
     images, labels, regions, arguments = evaluation
-    table = evaluate(classifier, images, labels, regions, batch_size=3, temperature=1.5, **arguments)
+    pairs = torch.tensor([[i % 3, (i + 1) % 3, (i + 2) % 3] for i in range(8)])
+    table = evaluate(classifier, images, labels, regions, batch_size=3, temperature=1.5, pairs=pairs, **arguments)
     rows = []
 
     def lead(z: torch.Tensor, c: int) -> float:
@@ -249,6 +267,10 @@ def test_the_table_equals_a_naive_loop(classifier, evaluation):
                             row[f"{kind}_prediction_change"] = 100.0 * (int(q.argmax()) != c)
                             row[f"{kind}_margin"] = lead(y, c)
                             row[f"{kind}_margin_drop"] = (lead(z, c) - lead(y, c)) / 1.5
+                            t, *rivals = pairs[i].tolist()
+                            falls = [float((z[t] - z[r]) - (y[t] - y[r])) / 1.5 for r in rivals]
+                            row[f"{kind}_pair_drop"] = sum(falls) / 2
+                            row |= {f"{kind}_pair_drop_{n}": fall for n, fall in enumerate(falls, start=1)}
                             warm = (z / 1.5).softmax(0)[c] - (y / 1.5).softmax(0)[c]
                             row[f"{kind}_calibrated_drop_points"] = 100 * float(warm)
                         rows.append(row)

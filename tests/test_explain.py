@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from xfrlib import class_activation_maps, explain, scaled_directed_divergence
+from xfrlib.geometry import Geometry, cell_geometry
 from xfrlib.sdd import Divergence
 
 FIVE = Divergence(scale=5.0)
@@ -17,16 +19,34 @@ def test_the_parts_agree_with_the_functions_they_come_from(classifier, images):
     weight = classifier.weight - classifier.weight.mean(0)
     cams = class_activation_maps(classifier.features(images), weight, result.classes)
     torch.testing.assert_close(result.cams, cams)
-    torch.testing.assert_close(result.log_sdd, scaled_directed_divergence(cams, size=(16, 16), log=True))
+    log_sdd = scaled_directed_divergence(cams, size=(16, 16), geometry=result.geometry, log=True)
+    torch.testing.assert_close(result.log_sdd, log_sdd)
     torch.testing.assert_close(result.sdd, result.log_sdd.exp())
     assert result.sdd.shape == (5, 16, 16) and not result.sdd.requires_grad
 
 
+def test_maps_lie_where_their_cells_look_or_as_libraries_draw_them(classifier, images):
+    """The cells of the classifier look at every fourth pixel, the first at the first."""
+    at_one = Divergence(scale_min=1.0, scale_max=1.0)  # s is computed from the cells, before they are laid
+    result, drawn = (explain(classifier, images, registered=flag, divergence=at_one) for flag in (True, False))
+    assert result.geometry == cell_geometry(classifier.features, images) == Geometry((4, 4), (0, 0))
+    assert torch.equal(result.upsampled_cams[..., ::4, ::4], result.cams)
+    differences = (result.upsampled_cams[:, :1] - result.upsampled_cams[:, 1:]).logsumexp(dim=1)
+    torch.testing.assert_close(result.log_sdd, differences - differences.amax((1, 2), keepdim=True))
+    assert drawn.geometry == Geometry.drawn((4, 4), (16, 16)) and torch.equal(drawn.cams, result.cams)
+    large = F.interpolate(drawn.cams, size=(16, 16), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(drawn.upsampled_cams, large, rtol=0, atol=1e-5)
+    log_sdd = scaled_directed_divergence(large, at_one, log=True)
+    torch.testing.assert_close(drawn.log_sdd, log_sdd, rtol=0, atol=1e-5)
+
+
 def test_only_one_forward_pass_and_none_backward(classifier, images):
-    passes = []
-    classifier.backbone.register_forward_hook(lambda *_: passes.append(1))
+    pictures = []
+    classifier.backbone.register_forward_hook(lambda _, __, output: pictures.append(len(output)))
     explain(classifier, images)
-    assert passes == [1]
+    assert sorted(pictures) == [1, 5]  # one picture more finds where the cells of a new network look
+    explain(classifier, images)
+    assert pictures[2:] == [5]
     assert all(p.grad is None for p in classifier.parameters())
 
 

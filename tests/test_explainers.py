@@ -15,6 +15,7 @@ from xfrlib.explainers import EXPLAINERS, explain_with, lime_and_shap, passes_pe
 from xfrlib.explainers.job import draw_seed, explained_output
 from xfrlib.explainers.lime_and_shap import over_superpixels, superpixels
 from xfrlib.explainers.rise import rise_masks
+from xfrlib.geometry import Geometry, map_geometry, upsampled
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[explainers]'")
 pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[explainers]'")
@@ -62,8 +63,14 @@ def raw_cams(model, images, classes):
     return class_activation_maps(model.features(images), model.weight, classes).detach()
 
 
-def upsampled(maps):
-    return functional.interpolate(maps[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+def laid(maps):
+    """Maps of the classifier, (b, 4, 4), whose cells look at every fourth pixel, the first at the first."""
+    return upsampled(maps, (16, 16), Geometry((4, 4), (0, 0)))
+
+
+def drawn(maps):
+    """The same as libraries draw it."""
+    return upsampled(maps, (16, 16))
 
 
 # --- every explainer ----------------------------------------------------------------------------------------------
@@ -108,6 +115,7 @@ def test_a_map_depends_on_seed_and_picture_alone(name, classifier, images, class
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_the_passes_are_those_announced(name, classifier, images, classes):
     seen = []
+    map_geometry(classifier, images, classifier.features)  # found once for a network, by a pass of its own
     classifier.backbone.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     run(name, classifier, images, classes, batch_size=3)
     assert sum(seen) == 5 * passes_per_picture(name, classifier, **SMALL.get(name, {}))[0]
@@ -204,16 +212,23 @@ def test_a_missing_library_names_the_extra(monkeypatch, classifier, images, clas
 # --- maps from the last feature map ---------------------------------------------------------------------------------
 
 
-def test_cam_and_sdd_are_those_of_explain(classifier, images, classes):
-    expected = explain(classifier, images, target=classes[:, 0], competitors=classes[:, 1:])
-    cam = run("cam", classifier, images, classes)
-    torch.testing.assert_close(cam, upsampled(expected.cams[:, 0]))
-    torch.testing.assert_close(run("sdd_sum", classifier, images, classes), expected.log_sdd)
-    torch.testing.assert_close(
-        run("cam", classifier, images, classes, centre=False), upsampled(raw_cams(classifier, images, classes)[:, 0])
-    )
-    exponential = run("exp_cam", classifier, images, classes, delta=2.0).exp()
+@pytest.mark.parametrize(("registered", "large"), [(True, laid), (False, drawn)])
+def test_cam_and_sdd_are_those_of_explain(registered, large, classifier, images, classes):
+    expected = explain(classifier, images, target=classes[:, 0], competitors=classes[:, 1:], registered=registered)
+    given = {"classes": classes, "registered": registered}
+    cam = run("cam", classifier, images, **given)
+    torch.testing.assert_close(cam, expected.upsampled_cams[:, 0])
+    torch.testing.assert_close(cam, large(expected.cams[:, 0]))
+    torch.testing.assert_close(run("sdd_sum", classifier, images, **given), expected.log_sdd)
+    raw = large(raw_cams(classifier, images, classes)[:, 0])
+    torch.testing.assert_close(run("cam", classifier, images, centre=False, **given), raw)
+    exponential = run("exp_cam", classifier, images, delta=2.0, **given).exp()
     torch.testing.assert_close(exponential, (2 * cam).exp() / (2 * cam).exp().amax((1, 2), keepdim=True))
+
+
+def test_maps_of_pixels_are_the_same_however_cells_are_laid(classifier, images, classes):
+    ours = [run("saliency", classifier, images, classes, registered=flag) for flag in (True, False)]
+    assert torch.equal(*ours)
 
 
 def test_grad_cam_on_a_pooled_head_is_cam_over_the_number_of_positions(classifier, images, classes):
@@ -225,7 +240,7 @@ def test_grad_cam_on_a_pooled_head_is_cam_over_the_number_of_positions(classifie
 def test_layercam_keeps_the_positive_weights_only(classifier, images, classes):
     positive = classifier.weight.clamp(min=0)
     expected = class_activation_maps(classifier.features(images), positive, classes[:, :1]).detach()[:, 0] / 16
-    torch.testing.assert_close(run("layercam", classifier, images, classes, output="logit"), upsampled(expected))
+    torch.testing.assert_close(run("layercam", classifier, images, classes, output="logit"), laid(expected))
 
 
 def library_maps(method, classifier, images, targets):
@@ -247,7 +262,7 @@ def library_maps(method, classifier, images, targets):
     base = finer.base_cam if finer else Signed(classifier, layers)
     maps = torch.from_numpy((finer or base)(images, targets))
     base.activations_and_grads.release()
-    return upsampled(maps)
+    return drawn(maps)
 
 
 @pytest.mark.parametrize("output", ["logit", "centred_logit", "contrast"])
@@ -257,7 +272,7 @@ def test_maps_are_those_of_grad_cam_before_it_rectifies_and_scales(name, output,
         return lambda logits: explained_output(logits[None], row[None], output)[0]
 
     theirs = library_maps(GRAD_CAM[name], classifier, images, [target_of(row) for row in classes])
-    ours = run(name, classifier, images, classes, output=output)
+    ours = run(name, classifier, images, classes, output=output, registered=False)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
     if name != "scorecam":  # whose passes are split into other batches
         assert torch.equal(top_fraction_mask(ours, 0.2), top_fraction_mask(theirs, 0.2))
@@ -267,20 +282,20 @@ def test_grad_cam_is_captums(classifier, images, classes):
     from captum.attr import LayerGradCam
 
     theirs = LayerGradCam(classifier, classifier.backbone).attribute(images, target=classes[:, 0])[:, 0]
-    torch.testing.assert_close(run("gradcam", classifier, images, classes, output="logit"), upsampled(theirs.detach()))
+    torch.testing.assert_close(run("gradcam", classifier, images, classes, output="logit"), laid(theirs.detach()))
 
 
 def test_rectified_is_before_the_upsampling(classifier, images, classes):
     positive = class_activation_maps(classifier.features(images), classifier.weight, classes[:, :1]).clamp(min=0) / 16
     ours = run("gradcam", classifier, images, classes, output="logit", rectify=True)
-    torch.testing.assert_close(ours, upsampled(positive[:, 0].detach()))
+    torch.testing.assert_close(ours, laid(positive[:, 0].detach()))
 
 
 def test_finer_cam_against_one_rival_is_cam_minus_alpha_cam(classifier, images, classes):
     cams = raw_cams(classifier, images, classes)
     for weights in ("fixed", "equal"):
         ours = run("finercam", classifier, images, classes[:, :2], alpha=0.6, centre=False, weights=weights)
-        torch.testing.assert_close(ours * 16, upsampled(cams[:, 0] - 0.6 * cams[:, 1]), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours * 16, laid(cams[:, 0] - 0.6 * cams[:, 1]), rtol=1e-3, atol=1e-4)
     sdd = run("sdd_sum", classifier, images, classes[:, :2], scale=1e-6)  # so that s is its lower bound, 1
     finer = 16 * run("finercam", classifier, images, classes[:, :2])
     torch.testing.assert_close(sdd, finer - finer.amax((1, 2), keepdim=True), rtol=1e-3, atol=1e-4)
@@ -291,9 +306,9 @@ def test_finer_cam_against_several_rivals_by_hand(classifier, images, classes):
     shares = classifier(images).gather(1, classes[:, 1:]).softmax(1).detach()
     expected = cams[:, 0] - 0.6 * (shares[..., None, None] * cams[:, 1:]).sum(1)
     ours = run("finercam", classifier, images, classes, alpha=0.6, centre=False)
-    torch.testing.assert_close(ours * 16, upsampled(expected))
+    torch.testing.assert_close(ours * 16, laid(expected))
     equal = run("finercam", classifier, images, classes, alpha=0.6, centre=False, weights="equal")
-    torch.testing.assert_close(equal * 16, upsampled(cams[:, 0] - 0.6 * cams[:, 1:].mean(1)))
+    torch.testing.assert_close(equal * 16, laid(cams[:, 0] - 0.6 * cams[:, 1:].mean(1)))
 
 
 def test_finer_cam_holds_where_the_rivals_have_no_probability_to_speak_of(classifier, images, classes):
@@ -302,9 +317,9 @@ def test_finer_cam_holds_where_the_rivals_have_no_probability_to_speak_of(classi
         classifier.head.bias[0] += 40
     classes[:, 0], classes[:, 1:] = 0, torch.tensor([3, 5])
     assert classifier(images).softmax(1)[:, 1:].sum(1).max() < 1e-12
-    fixed = run("finercam", classifier, images, classes[:, :2])
+    fixed = run("finercam", classifier, images, classes[:, :2], registered=False)
     cams = raw_cams(classifier, images, classes)
-    torch.testing.assert_close(fixed * 16, upsampled(cams[:, 0] - cams[:, 1]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fixed * 16, drawn(cams[:, 0] - cams[:, 1]), rtol=1e-3, atol=1e-4)
     theirs = library_maps("FinerCAM", classifier, images, finer_targets(classes[:, :2]))
     assert not torch.allclose(theirs, fixed, atol=0.1 * float(fixed.abs().max()))
 
@@ -316,28 +331,31 @@ def finer_targets(classes):
 
 
 def test_finer_cam_of_the_library_differentiates_its_weights(classifier, images, classes):
-    one = library_maps("FinerCAM", classifier, images, finer_targets(classes[:, :2]))
-    torch.testing.assert_close(
-        run("finercam", classifier, images, classes[:, :2], centre=False), one, rtol=1e-4, atol=1e-4
+    ours, several = (
+        run("finercam", classifier, images, some, centre=False, registered=False) for some in (classes[:, :2], classes)
     )
-    several = library_maps("FinerCAM", classifier, images, finer_targets(classes))
-    ours = run("finercam", classifier, images, classes, centre=False)
-    assert not torch.allclose(ours, several, atol=0.05 * float(several.abs().max()))
+    theirs = library_maps("FinerCAM", classifier, images, finer_targets(classes[:, :2]))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    theirs = library_maps("FinerCAM", classifier, images, finer_targets(classes))
+    assert not torch.allclose(several, theirs, atol=0.05 * float(theirs.abs().max()))
 
 
-def test_score_cam_by_a_naive_loop(classifier, images, classes, capsys):
-    ours = run("scorecam", classifier, images[:2], classes[:2])
+@pytest.mark.parametrize("registered", [True, False])
+def test_score_cam_by_a_naive_loop(registered, classifier, images, classes, capsys):
+    ours = run("scorecam", classifier, images[:2], classes[:2], registered=registered)
     assert capsys.readouterr() == ("", "")  # none of the library's bars
     features = classifier.features(images[:2]).detach()
     for index in range(2):
         scores = []
         for channel in features[index]:
-            mask = functional.interpolate(channel[None, None], size=(16, 16), mode="bilinear", align_corners=True)
+            mask = laid(channel[None])
+            if not registered:  # as the authors' code has it
+                mask = functional.interpolate(channel[None, None], size=(16, 16), mode="bilinear", align_corners=True)
             mask = (mask - mask.min()) / (mask.max() - mask.min())
             logits = classifier(images[index : index + 1] * mask)[0]
             scores.append(logits[classes[index, 0]] - logits.mean())
         weights = torch.stack(scores).softmax(0).detach()
-        expected = upsampled((weights[:, None, None] * features[index]).sum(0)[None])[0]
+        expected = (laid if registered else drawn)((weights[:, None, None] * features[index]).sum(0)[None])[0]
         torch.testing.assert_close(ours[index], expected, rtol=1e-4, atol=1e-6)
 
 

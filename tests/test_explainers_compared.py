@@ -11,10 +11,11 @@ import torch
 from studies import explainers_compared as study
 from studies.inpainting import one_round
 from xfrlib import FaceClassifier
-from xfrlib.intervals import crossed_interval
+from xfrlib.intervals import mean_interval
+from xfrlib.profile import project_root
 
 TITLES = {"sdd_sum": "SDD (sum)", "cam": "CAM", "rise": "RISE"}
-LABELS = np.array([0, 0, 1, 1])
+FAMILIES = np.array([0, 0, 1, 1])
 
 
 @pytest.fixture
@@ -33,14 +34,17 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture
 def mean() -> study.Mean:
-    return partial(study.mean_with_interval, labels=LABELS, resamples=200, seed=0)
+    return partial(study.mean_with_interval, families=FAMILIES)
 
 
 def test_a_mean_goes_over_people_and_networks(table: pd.DataFrame, mean: study.Mean) -> None:
     falls = study.per_picture(table, "deletion", "margin_drop", "grey")
     assert falls.shape == (8, 3) and list(falls.index.names) == ["network", "image"]
-    expected = crossed_interval(falls["cam"], [0, 0, 1, 1] * 2, [0] * 4 + [1] * 4, resamples=200)
-    assert mean(falls["cam"]) == expected
+    changed = falls["cam"] + np.arange(8) % 3
+    assert mean(changed) == mean_interval(changed, [0, 0, 1, 1] * 2, [0] * 4 + [1] * 4)
+    assert mean(changed.loc[[0]]) == mean_interval(changed.loc[[0]], [0, 0, 1, 1])
+    alone = mean(changed.loc[[0]][:2])
+    assert alone.value == changed.iloc[:2].mean() and np.isnan([alone.low, alone.high, alone.p]).all()
 
 
 def test_rows_come_best_first_and_slow_methods_stand_beside_sdd(table: pd.DataFrame, mean: study.Mean) -> None:
@@ -49,7 +53,8 @@ def test_rows_come_best_first_and_slow_methods_stand_beside_sdd(table: pd.DataFr
     assert rows[0]["deletion: margin falls by"].value == 10.5
     found = study.slow_results(table, ["grey"], ["rise"], mean)
     assert found["grey", "rise", "pictures"] == 4 and found["grey", "rise", "networks"] == 2
-    assert tuple(found["grey", "rise", "sdd_sum_minus", "deletion"]) == (2, 2, 2)
+    difference = found["grey", "rise", "sdd_sum_minus", "deletion"]
+    assert difference.value == 2 and np.isnan(difference.low), "the same in all pictures: no spread, no interval"
 
 
 def test_ranks_leave_clones_out_and_the_smaller_fall_is_better_in_retention(
@@ -74,6 +79,20 @@ def test_verdicts_in_words_need_all_fills() -> None:
     cam, rise = study.verdict_rows(compared, TITLES)
     assert list(rise) == ["SDD (sum) minus", "deletion, black", "deletion, mean"]
     assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
+
+
+def test_a_difference_is_clear_by_holms_p_and_undecided_without_one() -> None:
+    rows = [("deletion", 1.0, 0.01), ("retention", -1.0, 0.01), ("retention", 1.0, 0.012), ("deletion", 1.0, 0.04)]
+    compared = pd.DataFrame([*rows, ("deletion", 1.0, np.nan)], columns=["kind", "value", "p"])
+    found = study.judged_by_holm(compared)
+    assert found["p_holm"].tolist()[:4] == pytest.approx([0.04, 0.04, 0.04, 0.04])
+    assert found["verdict"].tolist() == ["better", "better", "worse", "better", "undecided"]
+    assert study.judged_by_holm(compared.assign(p=0.02))["verdict"].tolist() == ["undecided"] * 5
+
+
+def test_the_random_controls_of_the_chapter_have_as_many_draws_as_the_profile_says() -> None:
+    chapter = next((project_root() / "notebooks").glob("07_*.ipynb")).read_text(encoding="utf-8")
+    assert "draws=settings.draws," in chapter and "// settings.networks" not in chapter
 
 
 def test_the_same_ranking_whatever_the_scale() -> None:

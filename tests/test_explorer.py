@@ -24,7 +24,8 @@ from xfrlib.data.images import FaceImageError
 from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
 from xfrlib.explorer.panel import CROPPED
 from xfrlib.explorer.tiles import Thumbnails
-from xfrlib.explorer.views import place_of_peak
+from xfrlib.explorer.views import common_colours, map_views, place_of_peak
+from xfrlib.geometry import Geometry, upsampled
 from xfrlib.look_alikes import look_alikes
 from xfrlib.sdd import Divergence
 from xfrlib.trust import should_show
@@ -52,6 +53,7 @@ class Faces(torch.utils.data.Dataset):
 def seen(classifier):
     """How many pictures have gone through the network: a list that grows by the size of each batch."""
     sizes = []
+    pooled_features(classifier, torch.zeros(1, 3, 16, 16))  # finds once where the cells look, by a pass of its own
     classifier.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     return sizes
 
@@ -282,9 +284,17 @@ def test_the_exponential_before_the_upsampling(calculator):
     before = calculator.maps(0, Settings(resolution="before", top_k=3))
     coarse = explain(calculator.pictures.model, calculator.pictures.image(0)[None], top_k=3)
     small = scaled_directed_divergence(coarse.cams)
-    large = F.interpolate(small[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    large = upsampled(small, (16, 16), coarse.geometry)
     torch.testing.assert_close(before.explanation.sdd.float(), large / large.max(), rtol=1e-4, atol=1e-6)
     assert not torch.equal(before.mask, calculator.maps(0, Settings(top_k=3)).mask)
+
+
+def test_maps_lie_where_their_cells_look(calculator):
+    maps = calculator.maps(0, Settings(top_k=3))
+    assert maps.explanation.geometry == calculator.pictures.pooled(0).geometry == Geometry((4, 4), (0, 0))
+    views = map_views(calculator.pictures, maps, "", *common_colours([maps]))
+    for i, cam in enumerate(maps.explanation.cams[0]):
+        torch.testing.assert_close(views[f"cam {i}"].over[0], upsampled(cam, (16, 16), Geometry((4, 4), (0, 0))))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from prepared import prepare_manifest
 
+from facedata.duplicates import _MIRROR, _hamming, _near_pairs, find_duplicates
+from facedata.split import _closest_subset, held_out, split_faces
 from studies.data_report import data_report, split_counts
 from xfrlib.data import faces
-from xfrlib.data.duplicates import _MIRROR, _hamming, _near_pairs, find_duplicates, perceptual_hash
-from xfrlib.data.split import _closest_subset, held_out, split_faces
+from xfrlib.data.images import perceptual_hash
 
 
 def picture(seed, size=48):

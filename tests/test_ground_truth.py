@@ -294,6 +294,6 @@ def test_contrast_maps_are_those_of_explain(model, truth):
         e = explain(model, image, target=target, competitors=[[rival]], divergence=sharp)
         assert torch.allclose(maps["sdd"][case], e.sdd[0], atol=1e-5)
         assert torch.allclose(maps["log_sdd"][case], e.log_sdd[0], atol=1e-4)
-        cams = torch.nn.functional.interpolate(e.cams, size=(112, 112), mode="bilinear")[0]
+        cams = e.upsampled_cams[0]
         assert torch.allclose(maps["cam"][case], cams[0], atol=1e-4)
         assert torch.allclose(maps["difference"][case], cams[0] - cams[1], atol=1e-4)

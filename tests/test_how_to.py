@@ -41,7 +41,7 @@ BLOCK = re.compile(
 )
 PEOPLE = ("Ann", "Bo", "Cy", "Di")
 SMALL = {"families": 2, "family_size": 3, "pictures_per_identity": 20, "epochs": 1, "networks": 1, "draws": 1,
-         "resamples": 100, "fills": ["black"]}  # fmt: skip
+         "fills": ["black"]}  # fmt: skip
 MINE = {"dataset": "folder", "folder": "my_faces", "epochs": 1, "batch_size": 8, "draws": 1, "top_k": 3}
 NOT_RUN = {
     "gpu_server": ["make test", "rsync", ".venv/bin/python tools/preflight", "nohup",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib import FaceClassifier, deletion_retention
-from xfrlib.judge import balance, evaluate, perturbed
+from xfrlib.judge import evaluate, perturbed
+from xfrlib.tables import balance
 
 Fills = Mapping[str, "str | Tensor"]
 PEOPLE = np.array([0, 0, 1, 1, 2])

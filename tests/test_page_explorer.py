@@ -1,6 +1,7 @@
 """The explorer in the page: its arithmetic held to xfrlib in node, and the page itself driven in Chromium."""
 
 import base64
+import copy
 import dataclasses
 import json
 import re
@@ -16,7 +17,6 @@ import pydata_sphinx_theme
 import pytest
 import sphinx_book_theme
 import torch
-import torch.nn.functional as F
 from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -27,6 +27,7 @@ from madefaces.parts import PARTS
 from madefaces.people import make_families, picture_seed, render
 from network import WEIGHTS_LIMIT, pack_classifier
 from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
+from xfrlib.geometry import Geometry, upsampled
 from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.regions import disc, pixel_count
@@ -412,17 +413,48 @@ class TestArithmetic:
         assert other_setting["passes"] <= 5 and other_picture["passes"] <= other_setting["passes"] + 3
         assert again["passes"] == other_picture["passes"] and again["log"] == first["log"]
 
-    @pytest.mark.parametrize(("small", "size"), [(7, 112), (7, 10), (3, 5), (1, 4)])
-    def test_upsampling(self, small, size):
-        maps = torch.randn(1, 1, small, small, generator=torch.Generator().manual_seed(1))
-        expected = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False).flatten()
-        (found,) = call("upsample", [maps.flatten().tolist(), small, small, size])
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    @pytest.mark.parametrize(
+        ("small", "size", "geometry"),
+        [
+            ((7, 7), 112, Geometry((16, 16), (0, 0))),
+            ((7, 7), 112, Geometry((15.3, 17), (3.7, -9))),
+            ((4, 6), 112, Geometry((32, 20), (15.5, 2))),
+            ((7, 7), 10, Geometry.drawn((7, 7), (10, 10))),
+            ((3, 3), 5, Geometry((2, 2), (0.5, 40))),
+            ((1, 1), 4, Geometry((4, 4), (0, 0))),
+        ],
+    )
+    def test_a_map_lies_where_its_cells_look(self, small, size, geometry):
+        maps = torch.randn(*small, generator=torch.Generator().manual_seed(1))
+        (found,) = call("upsample", [maps.flatten().tolist(), *small, size, geometry._asdict()])
+        np.testing.assert_allclose(found, upsampled(maps, (size, size), geometry).flatten(), atol=1e-6)
 
     def test_a_map_falls_off_towards_the_right_and_the_bottom(self):
-        (found,) = call("upsample", [[4, 0, 0, 0], 2, 2, 4])  # by hand: 1, 3/4, 1/4, 0 along each side, times 4
-        side = np.array([1, 0.75, 0.25, 0])
-        np.testing.assert_allclose(found, 4 * np.outer(side, side).ravel())
+        # Cells that look at 0 and 3 along each side, by hand: 1, 2/3, 1/3, 0 and then held, times 4.
+        (found,) = call("upsample", [[4, 0, 0, 0], 2, 2, 6, {"stride": [3, 3], "offset": [0, 0]}])
+        side = np.array([1, 2 / 3, 1 / 3, 0, 0, 0])
+        np.testing.assert_allclose(found, 4 * np.outer(side, side).ravel(), rtol=1e-6)
+
+    def test_pixels_beyond_the_border_are_equal(self, model, images):
+        """To the last digit: what is beyond the last cell is ranked in reading order, here as in the package."""
+        (found,) = in_node(model, [request(as_bytes(images)[0])])
+        log = np.array(found["log"]).reshape(112, 112)
+        assert (log[97:] == log[96]).all() and (log[:, 97:] == log[:, 96:97]).all()
+        assert (log[1] != log[0]).any() and (log[95] != log[96]).any()
+
+    @pytest.mark.parametrize(
+        ("stride", "padding", "geometry"),
+        [(2, 1, Geometry((16, 16), (0, 0))), (2, 0, Geometry((16, 16), (1, 1))), (1, 2, Geometry((8, 8), (-1, -1)))],
+    )
+    def test_where_the_cells_look_is_the_networks_own(self, model, images, stride, padding, geometry):
+        other = copy.deepcopy(model).train()
+        other.backbone.input_layer[0].stride, other.backbone.input_layer[0].padding = (stride,) * 2, (padding,) * 2
+        before = copy.deepcopy(other.state_dict())
+        description, _ = pack_classifier(other)
+        assert json.loads(json.dumps(description["geometry"])) == json.loads(json.dumps(geometry._asdict()))
+        assert other.training and all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+        (found,) = in_node(other.eval(), [request(as_bytes(images)[0])])
+        assert_as_xfrlib(found, other, images[0])
 
     def test_equal_values_are_taken_in_reading_order(self):
         maps = [[3, 1, 3, 3, 1, 0], [0, 0, 0, 0, 0, 0], [-1, -0.0, 0.0, -2, 5, -0.0]]

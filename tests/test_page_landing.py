@@ -15,9 +15,10 @@ from PIL import Image
 from pypdf import PdfReader
 
 from explore import PageFace
-from landing import Decision, border, median_between_look_alikes, write_landing
+from landing import Decision, border, median_between_look_alikes, shown_maps, write_landing
 from madefaces.people import make_families
-from xfrlib import FaceClassifier
+from xfrlib import FaceClassifier, explain
+from xfrlib.geometry import Geometry, upsampled
 
 PEOPLE = make_families(3, 2, seed=0)
 
@@ -51,6 +52,14 @@ def test_a_border_lies_inside_its_region() -> None:
     edge = border(region, enlarged=4)[..., 3] > 0
     large = np.kron(region, np.ones((4, 4), bool))
     assert edge[8, 8] and not edge[15, 15] and not (edge & ~large).any()
+
+
+def test_the_maps_lie_where_their_cells_look(model: FaceClassifier, images: torch.Tensor) -> None:
+    explanation = explain(model, images[:1], target=0, competitors=[1])
+    maps = shown_maps(explanation)
+    for name, cam in zip(("target", "rival"), explanation.cams[0], strict=True):
+        expected = upsampled(cam, (16, 16), Geometry((4, 4), (0, 0)))
+        np.testing.assert_allclose(maps[name][0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_written(folder: Path) -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from studies import figures
 from xfrlib import explain, plots, top_fraction_mask
+from xfrlib.geometry import upsampled
 
 HISTORY = pd.DataFrame(
     {
@@ -62,23 +62,24 @@ def test_pictures_of_another_shape_are_refused(bad):
         plots.as_pictures(bad)
 
 
-def test_overlay_upsamples_as_sdd_does_and_scales_signed_maps_about_zero(images):
+def test_overlay_draws_each_pixel_and_scales_signed_maps_about_zero(images):
     _, axis = plots.subplots()
-    values = torch.tensor([[-3.0, 1.0], [0.0, 2.0]])
+    values = upsampled(torch.tensor([[-3.0, 1.0], [0.0, 2.0]]), (16, 16))
     drawn = plots.overlay(axis, images[0], values, cmap=plots.DIVERGING)
-    expected = F.interpolate(values[None, None], size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
-    colour = mpl.colormaps[plots.DIVERGING]((expected.numpy() + 3) / 6)[..., :3]
+    colour = mpl.colormaps[plots.DIVERGING]((values.numpy() + 3) / 6)[..., :3]
     np.testing.assert_allclose(axis.images[0].get_array(), 0.4 * as_grey(images[0]) + 0.6 * colour, atol=1e-6)
     assert drawn.get_clim() == (-3.0, 3.0)
     assert plots.overlay(axis, images[0], values.abs()).get_clim() == (0.0, 3.0)
     assert plots.overlay(axis, images[0], values, limits=(-1, 5)).get_clim() == (-1, 5)
-    with pytest.raises(ValueError, match="one map"):
-        plots.overlay(axis, images[0], values[None])
+    for bad in (values[None], values[:7, :7], values[:, 1:]):  # a map of cells says not where they look
+        with pytest.raises(ValueError, match=r"expected one map \(16, 16\), of the picture's size, got"):
+            plots.overlay(axis, images[0], bad)
 
 
 def test_signed_maps_tell_their_sign_without_colour(images):
     _, axis = plots.subplots()
-    plots.overlay(axis, images[0], torch.tensor([[-4.0, 4.0], [-4.0, 4.0]]), cmap=plots.DIVERGING)
+    values = upsampled(torch.tensor([[-4.0, 4.0], [-4.0, 4.0]]), (16, 16))
+    plots.overlay(axis, images[0], values, cmap=plots.DIVERGING)
     negative, positive = axis.collections
     assert [line.levels.tolist() for line in (negative, positive)] == [[-2.0], [2.0]]
     dashed, solid = (line.get_linestyle()[0][1] for line in (negative, positive))
@@ -86,8 +87,8 @@ def test_signed_maps_tell_their_sign_without_colour(images):
     for line, left in ((negative, True), (positive, False)):
         assert ((line.get_paths()[0].vertices[:, 0] < 7.5) == left).all()  # each on its side of the middle
     _, plain = plots.subplots()
-    plots.overlay(plain, images[0], torch.rand(2, 2))
-    plots.overlay(plain, images[0], torch.rand(2, 2) * 0.1, cmap=plots.DIVERGING, limits=(-1, 1))
+    plots.overlay(plain, images[0], torch.rand(16, 16))
+    plots.overlay(plain, images[0], torch.rand(16, 16) * 0.1, cmap=plots.DIVERGING, limits=(-1, 1))
     assert not plain.collections  # maps from zero up have none, nor what stays below half the scale
 
 
@@ -110,7 +111,7 @@ def test_contact_sheet_shows_every_picture_once(images):
 
 
 def test_cams_share_one_labelled_scale(images):
-    cams = torch.stack([torch.full((2, 2), -4.0), torch.full((2, 2), 1.0)])
+    cams = torch.stack([torch.full((16, 16), -4.0), torch.full((16, 16), 1.0)])
     figure = plots.cam_row(images[0], cams, ["one", "two"])
     first, *maps = picture_axes(figure)[:3]
     assert [axis.get_title() for axis in (first, *maps)] == ["picture", "one", "two"]
@@ -134,8 +135,7 @@ def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
     np.testing.assert_array_equal(top[4].images[0].get_array(), plots.as_pictures(images)[2])
     high = float(explanation.cams[2].abs().max())
     signed, relative = ScalarMappable(Normalize(-high, high), plots.DIVERGING), ScalarMappable(Normalize(0, 1))
-    large = F.interpolate(explanation.cams[2:3], size=(16, 16), mode="bilinear", align_corners=False)[0]
-    for axis, cam in zip(bottom[:4], large, strict=True):
+    for axis, cam in zip(bottom[:4], explanation.upsampled_cams[2], strict=True):
         np.testing.assert_allclose(axis.images[0].get_array(), plots.tint(images[2], cam, signed), atol=1e-6)
     heat = plots.tint(images[2], explanation.sdd[2], relative)
     np.testing.assert_allclose(bottom[4].images[0].get_array(), heat, atol=1e-6)

@@ -12,7 +12,7 @@ from studies import explainers_compared
 from studies.explainers_compared import GRIDS, smoothed
 from xfrlib import prediction, protocol, top_fraction_mask
 from xfrlib.explainers import EXPLAINERS, explain_with
-from xfrlib.intervals import bootstrap_interval
+from xfrlib.intervals import mean_interval
 from xfrlib.judge import evaluate
 from xfrlib.profile import load_profile
 
@@ -83,11 +83,18 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
     assert not passes  # from the finished batches
     other = protocol.judged(run, classifier, images, labels, regions[1], network=1, **options)
     assert passes and not other["deletion_margin_drop"].equals(first["deletion_margin_drop"])
+    pairs = logits.argsort(dim=1, descending=True)
+    for few in (pairs[:, :2], pairs[:, :3]):  # other pairs are another question, of the same pictures and regions
+        passes.clear()
+        asked = protocol.judged(run, classifier, images, labels, regions[0], network=1, pairs=few, **options)
+        assert passes and [name for name in asked if name.startswith("deletion_pair_drop_")] == [
+            f"deletion_pair_drop_{k}" for k in range(1, few.shape[1])
+        ]
     passes.clear()
     twins = {"one": regions[0]["mine"], "two": regions[1]["mine"], "three": regions[0]["mine"].copy()}
     table = protocol.judged(run, classifier, images, labels, twins, **options).set_index("method")
-    pairs = 2 * -(-len(images) // 2)  # deletion and retention of every batch
-    assert len(passes) == 2 * pairs and set(table.index) == set(twins)
+    sides = 2 * -(-len(images) // 2)  # deletion and retention of every batch
+    assert len(passes) == 2 * sides and set(table.index) == set(twins)
     pd.testing.assert_frame_equal(table.loc["one"].reset_index(drop=True), table.loc["three"].reset_index(drop=True))
     hook.remove()
 
@@ -129,7 +136,8 @@ def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(classifi
 
     def evaluated(maps):
         region = top_fraction_mask(maps).numpy()
-        mapped = protocol.MappedPictures((images * 255).byte(), logits, {"sdd": region, "cam": region})
+        classes = logits.argsort(dim=1, descending=True)[:, :3]
+        mapped = protocol.MappedPictures((images * 255).byte(), logits, classes, {"sdd": region, "cam": region})
         return protocol.evaluation_table(run, classifier, SimpleNamespace(table=names), mapped, progress=False)
 
     first = evaluated(noise[0])
@@ -144,7 +152,7 @@ def test_an_evaluation_goes_on_where_it_stopped_and_knows_other_regions(classifi
 
 
 def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> None:
-    """Its interval, from people and draws with fixed seeds, contains the value of the control."""
+    """Its interval over people, with draws of fixed seeds, contains the value of the control."""
     images = torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(60, 1, 7, 7, generator=torch.Generator().manual_seed(2))
     maps = torch.nn.functional.interpolate(noise, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
@@ -155,6 +163,6 @@ def test_a_random_explainer_is_no_better_than_the_random_control(classifier) -> 
     )  # fmt: skip
     for kind in ("deletion", "retention"):
         wide = table.pivot_table(index="image", columns="method", values=f"{kind}_margin_drop")
-        found = bootstrap_interval(wide["random_explainer"], labels)
+        found = mean_interval(wide["random_explainer"], labels)
         assert found.low <= wide["random_map"].mean() <= found.high
         assert found.low < found.high

@@ -10,6 +10,8 @@ from torch import nn
 
 from studies import sanity, stability
 from xfrlib.explainers import explain_with
+from xfrlib.geometry import Geometry, cell_geometry, upsampled
+from xfrlib.intervals import mean_interval
 
 
 def cam(model, images):
@@ -188,8 +190,29 @@ def test_shifted_back_undoes_the_translation(shift):
     pictures = torch.rand(2, 1, 9, 10, generator=torch.Generator().manual_seed(0))
     own, theirs = stability.shifted_back(pictures[:, 0], sanity.translated(pictures, shift)[:, 0], shift)
     assert torch.equal(own, theirs) and own.shape == (2, 9 - abs(shift[0]), 10 - abs(shift[1]))
-    with pytest.raises(ValueError, match="leave nothing"):
-        stability.shifted_back(pictures[:, 0], pictures[:, 0], (0, 2), margin=4)
+    with pytest.raises(ValueError, match=r"shift = \(0, 10\) leaves nothing"):
+        stability.shifted_back(pictures[:, 0], pictures[:, 0], (0, 10))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "rows", "columns"),
+    [
+        (Geometry((16, 16), (0, 0)), (0, 97), (0, 97)),
+        (Geometry.drawn((7, 7), (112, 112)), (8, 104), (8, 104)),  # cells look at 7.5 to 103.5
+        (Geometry((16, 16), (-3, 14)), (0, 94), (14, 111)),
+    ],
+)
+def test_between_the_first_and_the_last_cell(geometry, rows, columns):
+    picture = torch.arange(112.0 * 112).view(1, 112, 112)
+    assert torch.equal(stability.between_cells(picture, geometry, (7, 7)), picture[:, slice(*rows), slice(*columns)])
+
+
+def test_the_grid_keeps_a_ramp_and_loses_what_is_finer_than_a_cell():
+    geometry, cells = Geometry((16, 16), (0, 0)), (7, 7)
+    ramp = torch.arange(112.0).expand(1, 112, 112)
+    torch.testing.assert_close(stability.on_the_grid(ramp, geometry, cells)[..., 16:81], ramp[..., 16:81])
+    stripes = (torch.arange(112) % 2).float().expand(1, 112, 112)
+    assert (stability.on_the_grid(stripes, geometry, cells) - 0.5).abs().max() < 0.06
 
 
 def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
@@ -198,16 +221,15 @@ def test_a_translation_by_the_stride_moves_a_convolutional_map_with_the_face():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.Conv2d(8, 1, 1))
     pictures = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    geometry = cell_geometry(network, pictures)
 
     def explainer(images):
-        return F.interpolate(network(images), size=32, mode="bilinear", align_corners=False)[:, 0].detach()
+        large = upsampled(network(images)[:, 0].detach(), (32, 32), geometry)
+        return stability.between_cells(large, geometry, (8, 8))
 
     def moved(step):
-        return sanity.map_similarity(
-            *stability.shifted_back(
-                explainer(pictures), explainer(sanity.translated(pictures, (0, step))), (0, step), margin=2
-            )
-        )
+        there = explainer(sanity.translated(pictures, (0, step)))
+        return sanity.map_similarity(*stability.shifted_back(explainer(pictures), there, (0, step)))
 
     np.testing.assert_allclose(moved(4), 1, atol=1e-6)
     assert moved(2)["correlation"].max() < 0.9
@@ -217,24 +239,42 @@ def test_a_step_changes_the_decision_by_hand():
     """Two classes: the margin is the difference of the logits, over a temperature of 2; the second picture flips."""
     before = torch.tensor([[4.0, 0.0], [2.0, 0.0]])
     after = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
-    table = stability.decisions(before, [(3, after)], torch.tensor([0, 0]), [5, 6], temperature=2.0)
+    table = stability.decisions(before, [(3, after)], torch.tensor([0, 0]), families=[5, 6], temperature=2.0)
     assert table["log_odds"].tolist() == [-1, -2] and table["changed"].tolist() == [0, 1]
     assert table["points"].tolist() == pytest.approx(
         [100 * (1 / (1 + np.exp(-b)) - 1 / (1 + np.exp(-a))) for a, b in ((2, 1), (1, -1))], abs=1e-4
     )
-    assert table["pixels"].tolist() == [3, 3] and table["label"].tolist() == [5, 6]
+    assert table["pixels"].tolist() == [3, 3] and table["family"].tolist() == [5, 6]
 
 
-def test_overlaps_are_paired_by_picture_and_between_networks():
-    rows = pd.DataFrame({"method": np.repeat(["cam", "disc"], 6), "label": [0, 0, 1, 1, 2, 2] * 2})
-    rows["overlap"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert stability.paired(rows, "cam", "disc", resamples=50).value == pytest.approx(0.1)
-    assert list(stability.over_people(rows, ["overlap"], resamples=50)) == ["overlap"]
-    names = np.repeat(["another network", "same person", "same person"], 6)
-    networks = np.repeat([0, 0, 1], 6)
-    values = {"overlap": [0.9] * 6 + [0.4] * 6 + [0.0] * 6, "label": [0, 0, 1, 1, 2, 2] * 3}
-    agreement = pd.DataFrame({"against": names, "network": networks, **values})
-    assert stability.less_same_person(agreement, resamples=50).value == pytest.approx(0.5)
+def test_a_name_that_changes_in_every_picture_is_a_share_and_no_certainty():
+    table = pd.DataFrame({"log_odds": np.arange(12.0), "points": 1.0, "changed": 1.0, "family": range(12)})
+    found = stability.decided(table)
+    assert found["changed"].value == found["changed"].high == 1 and 0.7 < found["changed"].low < 0.8
+    assert np.isnan(found["points"].low) and found["log_odds"].low < 5.5 < found["log_odds"].high
+
+
+def test_overlaps_are_paired_by_picture_and_the_relatives_are_one_draw():
+    rows = pd.DataFrame({"method": np.repeat(["cam", "disc"], 6), "family": [0, 0, 1, 1, 2, 2] * 2})
+    rows["overlap"] = [0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    found = stability.paired(rows, "cam", "disc")
+    assert found == pytest.approx(mean_interval([0.2, 0.1, 0.1, 0.1, 0.1, 0.1], [0, 0, 1, 1, 2, 2]))
+    assert list(stability.over_people(rows, ["overlap"])) == ["overlap"]
+
+
+def test_pairs_of_networks_share_members_and_are_no_draws():
+    family, rng = [0, 0, 1, 1, 2, 2] * 3, np.random.default_rng(0)
+    rows = pd.DataFrame({"family": family, "network": np.repeat([0, 1, 2], 6), "overlap": rng.random(18)})
+    within, between = (rows.assign(against=against) for against in ("same person", stability.BETWEEN))
+    assert stability.agreed(within, "overlap") == mean_interval(rows["overlap"], family, rows["network"])
+    assert stability.agreed(between, "overlap") == mean_interval(rows["overlap"], family)
+    found = stability.less_same_person(pd.concat([between.assign(overlap=rows["overlap"] ** 2), within]))
+    assert found == mean_interval(rows["overlap"] ** 2 - rows["overlap"], family)
+
+
+def test_units_come_in_turn():
+    assert sanity.in_turn([5, 5, 5, 2, 2, 9]).tolist() == [0, 3, 5, 1, 4, 2]
+    assert sanity.in_turn(["b", "a", "c"]).tolist() == [0, 1, 2]
 
 
 def test_tables_of_a_cascade_and_words():

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from xfrlib import class_activation_maps, scaled_directed_divergence, top_fraction_mask
 from xfrlib.cam import pooled_features
+from xfrlib.geometry import Geometry, upsampled
 from xfrlib.sdd import Divergence, sdd_scale
+
+LAID = [None, Geometry((4, 4), (0, 0))]  # as libraries draw 7 x 7 cells on 28 x 28 pixels, and as face networks look
 
 
 def random_maps(seed=0, shape=(4, 5, 7, 7)):
@@ -106,21 +109,22 @@ def test_product_is_one_difference_against_the_mean_rival():
     torch.testing.assert_close(product, single - single.amax((1, 2), keepdim=True))
 
 
-def test_maps_are_upsampled_before_the_exponential():
+@pytest.mark.parametrize("geometry", LAID)
+def test_maps_are_upsampled_before_the_exponential(geometry):
     maps = random_maps()
-    before = F.interpolate(maps, size=(28, 28), mode="bilinear", align_corners=False)
     at_one = Divergence(scale_min=1.0, scale_max=1.0)
-    expected = scaled_directed_divergence(before, at_one)
-    torch.testing.assert_close(scaled_directed_divergence(maps, at_one, size=(28, 28)), expected)
+    expected = scaled_directed_divergence(upsampled(maps, (28, 28), geometry), at_one)
+    found = scaled_directed_divergence(maps, at_one, size=(28, 28), geometry=geometry)
+    torch.testing.assert_close(found, expected)
 
 
-def test_before_the_upsampling_the_exponentials_are_averaged_and_an_underflow_keeps_an_order():
-    maps = random_maps()
-    coarse = scaled_directed_divergence(maps.double())
-    fine = F.interpolate(coarse[:, None], size=(28, 28), mode="bilinear", align_corners=False)[:, 0]
-    found = scaled_directed_divergence(maps, size=(28, 28), exponential="before")
+@pytest.mark.parametrize("geometry", LAID)
+def test_before_the_upsampling_the_exponentials_are_averaged_and_an_underflow_keeps_an_order(geometry):
+    maps, options = random_maps(), {"size": (28, 28), "geometry": geometry, "exponential": "before"}
+    fine = upsampled(scaled_directed_divergence(maps.double()), (28, 28), geometry)
+    found = scaled_directed_divergence(maps, **options)
     torch.testing.assert_close(found, fine / fine.amax(dim=(1, 2), keepdim=True))
-    sharp = scaled_directed_divergence(maps * 1e4, size=(28, 28), exponential="before", log=True)
+    sharp = scaled_directed_divergence(maps * 1e4, log=True, **options)
     assert torch.isfinite(sharp).all() and (sharp.exp() == 0).float().mean() > 0.9
     assert all(len(sample.unique()) > 400 for sample in sharp.flatten(1))  # of 784, where the border repeats
 

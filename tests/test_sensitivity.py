@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 
 from studies import sensitivity
 from xfrlib import explain, top_fraction_mask
 from xfrlib.cam import pooled_features
-from xfrlib.intervals import Interval
+from xfrlib.geometry import upsampled
+from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.sdd import Divergence, sdd_scale
 
 DEFAULT = {"delta": 1.0, "s": "clamped", "form": "sum", "resolution": "after", "rivals": 4, "centre": True}
@@ -41,7 +41,7 @@ def test_the_exponential_before_the_upsampling(classifier, images):
     cells = (ours - rivals).exp().sum(dim=1)  # by hand; s is 1 where the clamp holds it
     held = sdd_scale(explanation.cams) == 1
     assert held.any()
-    wanted = F.interpolate(cells[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    wanted = upsampled(cells, (16, 16), explanation.geometry)
     wanted = wanted / wanted.amax(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(found[held].exp(), wanted[held], rtol=1e-5, atol=1e-6)
 
@@ -93,13 +93,12 @@ def test_settings_are_named_and_counted_once():
 
 
 def test_one_pass_yields_logits_and_regions_in_the_order_of_the_pictures(classifier, images):
-    calls = []
+    pooled, calls = pooled_features(classifier, images), []
     with classifier.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0]))):
         logits, found = sensitivity.one_pass(
             classifier, images, lambda end: {"top": top_fraction_mask(end.features.mean(dim=1))}, batch_size=2
         )
     assert calls == [2, 2, 1]
-    pooled = pooled_features(classifier, images)
     torch.testing.assert_close(logits, pooled.logits.detach())
     assert torch.equal(found["top"], top_fraction_mask(pooled.features.mean(dim=1)))
 
@@ -114,12 +113,18 @@ def test_what_a_setting_shares_with_the_default_is_a_mean_over_networks_and_pict
 
 def test_a_setting_is_paired_with_the_default_by_picture_and_judged_in_words():
     rows = [
-        {"image": image, "label": image // 2, "setting": name, "criterion": image + gain, "network": network}
+        {"image": image, "family": image // 2, "setting": name, "criterion": image + gain, "network": network}
         for image in range(8) for network in (0, 1) for name, gain in (("default", 0.0), ("delta 3", 1.0 + network))
     ]  # fmt: skip
-    found = sensitivity.paired(pd.DataFrame(rows), "delta 3", resamples=50, seed=0)
-    assert found.value == pytest.approx(1.5) and found.low == pytest.approx(1.5)
-    assert sensitivity.paired(pd.DataFrame(rows), "default") == (0, 0, 0)
-    said = [sensitivity.conclusion("delta 3", Interval(0.0, *ends)) for ends in ((1, 2), (-2, -1), (-1, 1))]
+    table = pd.DataFrame(rows)
+    found = sensitivity.paired(table, "delta 3")
+    assert found == mean_interval([1.0] * 8 + [2.0] * 8, [0, 0, 1, 1, 2, 2, 3, 3] * 2, [0] * 8 + [1] * 8)
+    assert found.low < 1 and found.high > 2, "two networks that differ say little of a third"
+    alone = sensitivity.paired(table[table["network"] == 0], "delta 3")
+    assert alone.value == 1 and "does not survive" in sensitivity.conclusion("delta 3", alone), (
+        "no spread, no certainty"
+    )
+    assert sensitivity.paired(table, "default").value == 0
+    said = [sensitivity.conclusion("delta 3", Estimate(0.0, *ends, 0.5)) for ends in ((1, 2), (-2, -1), (-1, 1))]
     assert ["better" in said[0], "*worse*" in said[1], "does not survive" in said[2]] == [True] * 3
     assert "chose the default" in sensitivity.conclusion("default", found)

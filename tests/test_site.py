@@ -454,7 +454,7 @@ def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:
     def judged(source: str, method: str, kind: str) -> str:
         run = results.load_results(ROOT, source)
         difference = results.lookup(run, f"differences.sdd_minus_{method}.black.{kind}.drop_points")
-        return results.verdict(results.Interval(**difference), results.AGREEMENT, sign=results.SIGN[kind])
+        return results.verdict(results.measured(difference), results.AGREEMENT, sign=results.SIGN[kind])
 
     # index.md: "no evidence that SDD finds what those two miss"; "it does worse than the plain CAM"; the disc undecided
     assert {judged("facescrub12", method, "deletion") for method in ("cam", "disc")} == {"undecided"}

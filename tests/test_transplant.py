@@ -120,7 +120,7 @@ def test_odds_equal_a_naive_loop_and_only_the_rivals_part_moves_them(model, pict
         assert row.before == pytest.approx(odds[0], abs=1e-5)
         assert row.rise == pytest.approx(odds[1] - odds[0], abs=1e-5)
         assert row.control_rise == pytest.approx(odds[2] - odds[0], abs=1e-5)
-        assert row.moved == (row.rise >= 1 and row.control_rise < 0.5)
+        assert row.moved == (row.rise >= 1 and abs(row.control_rise) < 0.5)
     assert table["control_rise"].abs().max() < 0.05
     eyes = table[(table["part"] == "eyes")]
     assert eyes["moved"].all()
@@ -128,6 +128,16 @@ def test_odds_equal_a_naive_loop_and_only_the_rivals_part_moves_them(model, pict
     assert not strict["moved"].any()
     some = made.select(table["moved"])
     assert len(some.cases) == table["moved"].sum() == len(some.images) == len(some.regions)
+
+
+def test_a_control_that_falls_is_no_control(model, pictures):
+    """A control that lowers the odds would draw a map away from the part, and flatter every map."""
+    cases = choose_cases(LABELS, model(pictures).detach(), pictures=8)
+    made = transplants(pictures, cases.query("target < 3").reset_index(drop=True), match_colour=False)
+    more = made.images.clone()  # still more of A's colour
+    more[torch.arange(len(more)), made.classes[:, 1]] = 255
+    before, after = (odds_moved(model, one, progress=False) for one in (made, made._replace(control=more)))
+    assert before["moved"].any() and (after["control_rise"] < -0.5).all() and not after["moved"].any()
 
 
 def test_the_difference_gains_what_the_odds_gain_and_moves_into_the_part(model, pictures):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
 
@@ -62,6 +63,7 @@ class PooledFeatures:
     features: Tensor  #: (B, C, h, w)
     logits: Tensor  #: (B, N)
     weight: Tensor  #: (N, C)
+    geometry: Geometry  #: where the cells of `features` look on the picture
 
     def maps(self, classes: Tensor, *, centre: bool = True) -> Tensor:
         """`class_activation_maps` of `classes` (B, K), of centred weights unless `centre` is False: (B, K, h, w)."""
@@ -89,6 +91,36 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
         raise ValueError(
             f"{type(model).__name__} has no linear layer: a CAM needs average pooling and one linear layer at the end"
         )
+    logits, pooled, maps = _passed(model, linear, images)
+    if pooled is None or logits.ndim != 2 or logits.shape[1] != linear.out_features:
+        raise ValueError(
+            f"the last linear layer of {type(model).__name__} does not give its logits: "
+            "a CAM needs it to be the last step"
+        )
+    bad = ~torch.isfinite(pooled).flatten(1).all(dim=1)
+    if bad.any():
+        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
+        raise ValueError(
+            f"sample {samples} of the batch has a NaN or infinite value in its feature map: "
+            "pictures must be finite, in [0, 1], and so must the weights"
+        )
+    for last in range(len(maps) - 1, -1, -1):
+        means = maps[last].mean(dim=(2, 3))
+        least = 1e-4 * float(means.abs().max())
+        if means.shape == pooled.shape and torch.allclose(means, pooled, rtol=1e-3, atol=least):
+            break
+    else:
+        raise ValueError(
+            f"{type(model).__name__} does not feed the global average of a convolutional map to its last linear layer "
+            f"(input {tuple(pooled.shape)}): replace its head by average pooling "
+            "and one linear layer, e.g. xfrlib.FaceClassifier"
+        )
+    geometry = map_geometry(model, images, lambda pictures: _passed(model, linear, pictures)[2][last])
+    return PooledFeatures(maps[last], logits, linear.weight, geometry)
+
+
+def _passed(model: nn.Module, linear: nn.Linear, images: Tensor) -> tuple[Any, Tensor | None, list[Tensor]]:
+    """One pass: what `model` returns, what last went into `linear`, and the maps that have its channels, in order."""
     pooled: list[Tensor] = []
     maps: list[Tensor] = []
 
@@ -104,30 +136,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     handles += [module.register_forward_hook(keep_map) for module in model.modules()]
     try:
         with in_evaluation(model):
-            logits = model(images)
+            return model(images), pooled[-1] if pooled else None, maps
     finally:
         for handle in handles:
             handle.remove()
-    if not pooled or logits.ndim != 2 or logits.shape[1] != linear.out_features:
-        raise ValueError(
-            f"the last linear layer of {type(model).__name__} does not give its logits: "
-            "a CAM needs it to be the last step"
-        )
-    bad = ~torch.isfinite(pooled[-1]).flatten(1).all(dim=1)
-    if bad.any():
-        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
-        raise ValueError(
-            f"sample {samples} of the batch has a NaN or infinite value in its feature map: "
-            "pictures must be finite, in [0, 1], and so must the weights"
-        )
-    for features in reversed(maps):
-        means = features.mean(dim=(2, 3))
-        if means.shape == pooled[-1].shape and torch.allclose(
-            means, pooled[-1], rtol=1e-3, atol=1e-4 * float(means.abs().max())
-        ):
-            return PooledFeatures(features, logits, linear.weight)
-    raise ValueError(
-        f"{type(model).__name__} does not feed the global average of a convolutional map to its last linear layer "
-        f"(input {tuple(pooled[-1].shape)}): replace its head by average pooling "
-        "and one linear layer, e.g. xfrlib.FaceClassifier"
-    )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.geometry import Geometry, upsampled
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
 
 Classes = int | Sequence[int] | Tensor
@@ -25,6 +26,12 @@ class Explanation:
     cams: Tensor  #: (B, K, h, w) signed, in units of the logit
     sdd: Tensor  #: (B, H, W) in [0, 1], the largest value of each picture is 1: to look at
     log_sdd: Tensor  #: (B, H, W) at most 0: to rank pixels by
+    geometry: Geometry  #: where the cells of `cams` are laid on the picture
+
+    @property
+    def upsampled_cams(self) -> Tensor:
+        """`cams` laid over the picture: (B, K, H, W)."""
+        return upsampled(self.cams, self.sdd.shape[1:], self.geometry)
 
 
 def explain(
@@ -35,6 +42,7 @@ def explain(
     target: Classes | None = None,
     competitors: Classes | None = None,
     centre: bool = True,
+    registered: bool = True,
     divergence: Divergence = DEFAULT,
 ) -> Explanation:
     """Explain the decision of `model` on `images` by CAM and scaled directed divergence, in one forward pass.
@@ -55,6 +63,9 @@ def explain(
     centre : bool
         Subtract from the output weights their mean over classes first. That changes no probability, and makes the
         maps a function of the decision; False gives the raw maps of the paper.
+    registered : bool
+        Lay each map where its cells look (`xfrlib.geometry`). False draws it as the paper and CAM libraries do: on
+        most networks half a cell too far right and down.
     divergence : Divergence
         The open constants of `scaled_directed_divergence`.
 
@@ -65,15 +76,9 @@ def explain(
     """
     if images.ndim != 4:
         raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with images[None]")
-    return explain_features(
-        pooled_features(model, images),
-        size=(images.shape[2], images.shape[3]),
-        top_k=top_k,
-        target=target,
-        competitors=competitors,
-        centre=centre,
-        divergence=divergence,
-    )
+    settings: Any = {"top_k": top_k, "target": target, "competitors": competitors, "centre": centre}
+    settings |= {"size": tuple(images.shape[2:]), "registered": registered, "divergence": divergence}
+    return explain_features(pooled_features(model, images), **settings)
 
 
 @torch.no_grad()
@@ -85,6 +90,7 @@ def explain_features(
     target: Classes | None = None,
     competitors: Classes | None = None,
     centre: bool = True,
+    registered: bool = True,
     divergence: Divergence = DEFAULT,
     exponential: str = "after",
 ) -> Explanation:
@@ -94,9 +100,12 @@ def explain_features(
     """
     classes = select_classes(pooled.logits, top_k=top_k, target=target, competitors=competitors)
     cams = pooled.maps(classes, centre=centre)
-    log_sdd = scaled_directed_divergence(cams, divergence, size=size, exponential=exponential, log=True)
+    geometry = pooled.geometry if registered else Geometry.drawn(cams.shape[2:], size)
+    log_sdd = scaled_directed_divergence(
+        cams, divergence, size=size, geometry=geometry, exponential=exponential, log=True
+    )
     probabilities = pooled.logits.softmax(dim=1).gather(1, classes)
-    return Explanation(classes, probabilities, pooled.logits, cams, log_sdd.exp(), log_sdd)
+    return Explanation(classes, probabilities, pooled.logits, cams, log_sdd.exp(), log_sdd, geometry)
 
 
 def select_classes(

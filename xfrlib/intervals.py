@@ -1,9 +1,9 @@
-"""How sure a number is: intervals over identities and networks, tests, and their correction."""
+"""How sure a number is: intervals and tests over people and networks, and what to do about many questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,90 +11,99 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval, in the unit of the values."""
+    """A value and its 95 % interval, in the unit of the values; NaN where there is none."""
 
     value: float
     low: float
     high: float
 
 
-def bootstrap_interval(
-    values: ArrayLike, clusters: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> Interval:
-    """Mean with an interval from resampling whole clusters: the identities, not the pictures.
+class Estimate(NamedTuple):
+    """A value, its 95 % interval, and the two-sided p-value of its being zero; NaN where they cannot be had."""
 
-    Pictures of one person are alike, so that resampling pictures would promise too narrow an interval. With few
-    clusters the percentile interval is too narrow as well; its level is widened as in T. Hesterberg, "What teachers
-    should know about the bootstrap" (2015), section 4.3 ("expanded percentile": a t quantile and the factor
-    sqrt(G / (G - 1)) for G clusters).
+    value: float
+    low: float
+    high: float
+    p: float
 
-    Values and clusters are (n,) each. Raises `ValueError` for fewer than two clusters, other lengths, or values that
-    are not finite.
+
+def mean_interval(
+    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, confidence: float = 0.95
+) -> Estimate:
+    """Mean with its interval and test, for other people *and*, where several are given, other networks of the recipe.
+
+    Pictures of one person are alike, and all pictures on one network share its luck, so each person and each network
+    is one draw. The variance of the mean is the sum of the squares of what each person adds to it, and the same for
+    networks, each times m / (m - 1) for m units: two crossed random factors (Owen, "The pigeonhole bootstrap", 2007) in
+    closed form. Quantiles are Student's, with Satterthwaite's degrees of freedom, after the transformation that takes
+    away the skewness of the people (Hall, "On the removal of skewness by transformation", JRSS B 54, 1992).
+
+    Parameters
+    ----------
+    values, people, networks : array_like
+        (n,) each. Relatives of made faces are one unit: give the family in place of the person.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two people, other lengths, or values that are not finite.
     """
-    array, result = _cluster_bootstrap(values, clusters, resamples=resamples, seed=seed, confidence=confidence)
-    return Interval(float(array.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
+    array, added = _added(values, people, networks)
+    mean = float(array.mean())
+    parts = [len(a) / (len(a) - 1) * float((a**2).sum()) for a in added]
+    deviation, df = satterthwaite(parts, [len(a) - 1 for a in added])
+    if deviation < 1e-12 * max(1.0, float(np.abs(array).max())):  # no spread is not certainty
+        return Estimate(mean, np.nan, np.nan, np.nan)
+    m = len(added[0])
+    skew = m**2 / ((m - 1) * (m - 2)) * float((added[0] ** 3).sum()) / deviation**3 if m > 2 else 0.0
+    quantile = float(stats.t.ppf((1 + confidence) / 2, df))
+    low, high = (mean - deviation * _skewed(q, skew) for q in (quantile, -quantile))
+    t = mean / deviation
+    straight = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+    return Estimate(mean, low, high, float(2 * stats.t.sf(abs(straight), df)))
 
 
-def _cluster_bootstrap(
-    values: ArrayLike, clusters: ArrayLike, *, resamples: int, seed: int, confidence: float
-) -> tuple[NDArray[np.float64], Any]:
-    array, groups = np.asarray(values, dtype=float), np.asarray(clusters)
-    if array.shape != groups.shape or array.ndim != 1:
-        raise ValueError(f"values and clusters must be of one length, got {array.shape} and {groups.shape}")
+def share_interval(
+    hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, confidence: float = 0.95
+) -> Interval:
+    """A share, the mean of `hits` (n,) of zeros and ones, with an interval that also holds at 0 and at 1.
+
+    Wilson's, for as many independent trials as have the variance of `mean_interval`; where all or none hit, as many as
+    there are people. Arguments and errors as there.
+    """
+    array, added = _added(hits, people, networks)
+    share = float(array.mean())
+    variance = sum(len(a) / (len(a) - 1) * float((a**2).sum()) for a in added)
+    trials = min(len(array), share * (1 - share) / variance) if variance > 1e-12 else len(added[0])
+    z = float(stats.norm.ppf((1 + confidence) / 2)) ** 2 / trials
+    half = np.sqrt(z * share * (1 - share) + z**2 / 4)
+    low, high = ((share + z / 2 + side * half) / (1 + z) for side in (-1, 1))
+    return Interval(share, float(max(low, 0)), float(min(high, 1)))
+
+
+def _added(
+    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """The values, and what each person, and each network where there are several, adds to their mean."""
+    array = np.asarray(values, dtype=float)
+    groups = [np.asarray(people)] + ([] if networks is None else [np.asarray(networks)])
+    if array.ndim != 1 or any(group.shape != array.shape for group in groups):
+        shapes = " and ".join(str(one.shape) for one in (array, *groups))
+        raise ValueError(f"values, people and networks must be of one length, got {shapes}")
     if not np.isfinite(array).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} of {len(array)} values are not finite")
-    _, inverse = np.unique(groups, return_inverse=True)
-    counts = np.bincount(inverse)
-    if len(counts) < 2:
-        raise ValueError("a bootstrap over identities needs at least two identities")
-    sums = np.bincount(inverse, weights=array)
-    n = len(counts)
-    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))
-    return array, stats.bootstrap(
-        (sums, counts),
-        lambda s, c, axis=-1: s.sum(axis=axis) / c.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        confidence_level=1 - 2 * tail,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    residuals = (array - array.mean()) / len(array) if len(array) else array
+    added: list[NDArray[np.float64]] = [
+        np.bincount(np.unique(group, return_inverse=True)[1], weights=residuals).astype(float) for group in groups
+    ]
+    if len(added[0]) < 2:
+        raise ValueError("an interval over people needs at least two people")
+    return array, added[:1] + [one for one in added[1:] if len(one) > 1]
 
 
-def crossed_interval(
-    values: ArrayLike,
-    clusters: ArrayLike,
-    networks: ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Mean with an interval for other identities *and* other networks of the same recipe.
-
-    Identities (`clusters`) are resampled with the networks as they are, and networks with the identities as they are;
-    the two variances of the mean, each times m / (m - 1) for m resampled units, add up, as for two crossed random
-    factors (Owen, "The pigeonhole bootstrap", 2007). The interval is that of Student's t with Satterthwaite's degrees
-    of freedom, for a percentile of three networks cannot lie outside their range.
-
-    With one network this is `bootstrap_interval`, whose errors it raises and whose options it takes.
-    """
-    array, groups, nets = np.asarray(values, dtype=float), np.asarray(clusters), np.asarray(networks)
-    if nets.shape != array.shape:
-        raise ValueError(f"values and networks must be of one length, got {array.shape} and {nets.shape}")
-    if len(np.unique(nets)) < 2:
-        return bootstrap_interval(array, groups, resamples=resamples, seed=seed, confidence=confidence)
-    variances, freedom = [], []
-    for units in (groups, nets):
-        m = len(np.unique(units))
-        _, result = _cluster_bootstrap(array, units, resamples=resamples, seed=seed, confidence=confidence)
-        variances.append(result.standard_error**2 * m / (m - 1))
-        freedom.append(m - 1)
-    deviation, df = satterthwaite(variances, freedom)
-    half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
-    mean = float(array.mean())
-    return Interval(mean, mean - half, mean + half)
+def _skewed(quantile: float, skew: float) -> float:
+    """Where Hall's transformation, the cubic one, puts a quantile of a distribution without skewness."""
+    return quantile if abs(skew) < 1e-9 else float(3 / skew * (np.cbrt(1 + skew * (quantile - skew / 6)) - 1))
 
 
 def satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[float, float]:
@@ -102,26 +111,6 @@ def satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[f
     total = float(sum(variances))
     df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
     return float(np.sqrt(total)), df
-
-
-def sign_flip_test(differences: ArrayLike, clusters: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value of paired `differences` (n,) having mean zero, when whole `clusters` (n,) change sign.
-
-    Under the null the two methods can be exchanged within an identity, so that its sum is as likely with either sign.
-    All signs are tried where there are few identities, else `resamples` of them are drawn. Raises `ValueError` for
-    lengths that disagree, or differences that are not finite.
-    """
-    array, groups = np.asarray(differences, dtype=float), np.asarray(clusters)
-    if array.shape != groups.shape or array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"differences must be finite and as many as clusters, got {array.shape} and {groups.shape}")
-    sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=array)
-    if not sums.any():
-        return 1.0
-    result = stats.permutation_test(
-        (sums,), lambda x, axis=-1: x.sum(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=resamples, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -133,12 +122,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = p.argsort()
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort()].tolist()
-
-
-class Estimate(NamedTuple):
-    """A statistic, its 95 % interval, and the p-value of its being zero. NaN where that cannot be had."""
-
-    value: float
-    low: float
-    high: float
-    p: float

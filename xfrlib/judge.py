@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ def deletion_retention(
     mean: Tensor | None = None,
     logits: Tensor | None = None,
     temperature: float = 1.0,
+    pairs: Tensor | None = None,
 ) -> pd.DataFrame:
     """Delete the masked pixels, then retain only them, and compare the network's answers with the unchanged picture.
 
@@ -98,18 +99,22 @@ def deletion_retention(
     logits : Tensor, optional
         (B, N), of the unchanged pictures if they are known: saves a pass.
     temperature : float
-        What the logits are divided by in the two calibrated columns (`xfrlib.trust.fit_temperature`).
+        What the logits are divided by in the calibrated columns (`xfrlib.trust.fit_temperature`).
+    pairs : Tensor, optional
+        (B, K) integers, the target and then the rivals of each picture, fixed before anything is changed
+        (`xfrlib.Explanation.classes`); None: the predicted class and the next.
 
     Returns
     -------
     pandas.DataFrame
-        A row a picture: `predicted` class, its `probability` p and `margin`; the `removed` share of pixels; and for
-        each of ``deletion`` and ``retention`` the probability p' of that class (`_probability`), the confidence drop
-        p - p' in percentage points (`_drop_points`), the drop relative to p in percent (`_drop_relative`), whether the
-        predicted class changed, 0 or 100 (`_prediction_change`), and the logit margin of the class to its best rival
-        (`_margin`). Two more do not hang on how sure of itself the network is: the drop in points of the calibrated
-        probability (`_calibrated_drop_points`), and the fall of the margin over the temperature, in calibrated
-        log-odds (`_margin_drop`). Deletion and retention follow section 4 of Shadman et al. (2025).
+        A row a picture: `predicted` class, its `probability` p and `margin` to its best rival; the `removed` share of
+        pixels; and for each of ``deletion`` and ``retention`` after section 4 of Shadman et al. (2025) the class's
+        `_probability` p' and `_margin`, the confidence drop p - p' in points (`_drop_points`) and in percent of p
+        (`_drop_relative`), and whether the predicted class changed, 0 or 100 (`_prediction_change`). Three do not hang
+        on how sure of itself the network is: the drop of the calibrated probability (`_calibrated_drop_points`), and
+        in calibrated log-odds the fall of the margin (`_margin_drop`), whose rival is often another afterwards, and
+        that of the fixed pairs, ``(z_t - z_c) / temperature``, for each rival (`_pair_drop_i`) and as their mean
+        (`_pair_drop`).
 
     Raises
     ------
@@ -126,15 +131,15 @@ def deletion_retention(
         raise ValueError("the model is in training mode, so its answers depend on the batch: call model.eval() first")
     logits = model(images) if logits is None else logits
     predicted = logits.argmax(dim=1)
+    pairs = logits.topk(2, dim=1).indices if pairs is None else pairs.to(logits.device)
+    odds = _contrasts(logits, pairs) / temperature
     before = _answer(logits, predicted, temperature)
-    columns = {
-        "predicted": predicted,
-        "probability": before["probability"],
-        "margin": before["margin"],
-        "removed": masks.float().mean(dim=(1, 2)),
-    }
+    columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
+    columns["removed"] = masks.float().mean(dim=(1, 2))
     for kind, removed in (("deletion", masks), ("retention", ~masks)):
-        after = _answer(model(perturbed(images, removed, fill, mean=mean)), predicted, temperature)
+        changed = model(perturbed(images, removed, fill, mean=mean))
+        after = _answer(changed, predicted, temperature)
+        falls = odds - _contrasts(changed, pairs) / temperature
         drop = 100 * (before["probability"] - after["probability"])
         columns |= {
             f"{kind}_probability": after["probability"],
@@ -144,29 +149,24 @@ def deletion_retention(
             f"{kind}_margin": after["margin"],
             f"{kind}_calibrated_drop_points": 100 * (before["calibrated"] - after["calibrated"]),
             f"{kind}_margin_drop": (before["margin"] - after["margin"]) / temperature,
+            f"{kind}_pair_drop": falls.mean(dim=1),
+            **{f"{kind}_pair_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _contrasts(logits: Tensor, pairs: Tensor) -> Tensor:
+    """z_t - z_c of each rival c: logits (B, N), pairs (B, K), the target first -> (B, K - 1) float64."""
+    found = logits.double().gather(1, pairs)
+    return found[:, :1] - found[:, 1:]
 
 
 def _answer(logits: Tensor, classes: Tensor, temperature: float) -> dict[str, Tensor]:
     """Probabilities and margin of `classes` (B,) and the predicted class, in float64 so that drops do not cancel."""
     logits = logits.double()
     raw, calibrated = (z.softmax(dim=1).gather(1, classes[:, None])[:, 0] for z in (logits, logits / temperature))
-    return {
-        "probability": raw,
-        "calibrated": calibrated,
-        "margin": margin(logits, classes),
-        "predicted": logits.argmax(dim=1),
-    }
-
-
-def balance(table: pd.DataFrame) -> pd.Series[float]:
-    """What a region takes when it is deleted less what is lost when it alone is left: a row each, in log-odds.
-
-    Calibrated log-odds of the predicted class against its best rival; a good region has a high value. Settings and
-    maps are chosen by it.
-    """
-    return table["deletion_margin_drop"] - table["retention_margin_drop"]
+    own = {"probability": raw, "calibrated": calibrated, "margin": margin(logits, classes)}
+    return own | {"predicted": logits.argmax(dim=1)}
 
 
 def evaluate(
@@ -184,6 +184,7 @@ def evaluate(
     batch_size: int = 64,
     mean: Tensor | None = None,
     temperature: float = 1.0,
+    pairs: Tensor | None = None,
     controls: Sequence[str] = tuple(CONTROLS),
     network: int = 0,
     shards: Path | None = None,
@@ -197,8 +198,8 @@ def evaluate(
 
     Parameters
     ----------
-    model, mean, temperature
-        As `deletion_retention` takes them; batches travel to the device of the model.
+    model, mean, temperature, pairs
+        As `deletion_retention` takes them, pairs (n, K); batches travel to the device of the model.
     images : Tensor
         (n, 3, H, W) uint8 or float in [0, 1]; `labels` (n,) are their identities, `logits` (n, N) those of the
         unchanged pictures.
@@ -257,16 +258,10 @@ def evaluate(
             answers = []
             for which in torch.arange(len(once)).tensor_split(-(-len(once) // len(batch))):
                 rows = pictures[which]
-                answer = deletion_retention(
-                    model,
-                    batch[rows],
-                    different[which].to(device),
-                    fill=fill[indices][rows] if isinstance(fill, Tensor) else fill,
-                    mean=mean,
-                    logits=known[rows],
-                    temperature=temperature,
-                )
-                answers.append(answer)
+                options: Any = {"fill": fill[indices][rows] if isinstance(fill, Tensor) else fill, "mean": mean}
+                options |= {"logits": known[rows], "pairs": None if pairs is None else pairs[indices][rows]}
+                regions_now = different[which].to(device)
+                answers.append(deletion_retention(model, batch[rows], regions_now, temperature=temperature, **options))
                 bar.update(len(rows))
             table = pd.concat(answers, ignore_index=True)
             for (method, draw), row in zip(masks, keys, strict=True):

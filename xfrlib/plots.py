@@ -23,8 +23,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xfrlib.geometry import upsampled
-
 Array = Tensor | npt.NDArray[Any]
 
 WIDTH = 8.0  # inches; in the page's column of about 750 pixels, 10 points are then 13 pixels
@@ -139,21 +137,20 @@ def overlay(
     limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> ScalarMappable:
-    """Draw a map (h, w) over the luminance of a picture, upsampled as SDD is; what it returns is for `colour_bar`.
+    """Draw a map (H, W) over the luminance of a picture of that size; what it returns is for `colour_bar`.
 
     `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
     at half of each limit, dashed below zero, because red and blue are one grey in print.
     """
-    values, (height, width) = _floats(values), as_pictures(image).shape[1:3]
-    if values.ndim != 2:
-        raise ValueError(f"expected one map (h, w), got {tuple(values.shape)}")
-    large = upsampled(values, (height, width))
-    low, high = limits or _limits(large, cmap)
+    values, size = _floats(values), as_pictures(image).shape[1:3]
+    if values.shape != size:
+        raise ValueError(f"expected one map {size}, of the picture's size, got {tuple(values.shape)}: see `upsampled`")
+    low, high = limits or _limits(values, cmap)
     colours = ScalarMappable(Normalize(low, high), cmap)
-    show(axis, tint(image, large, colours), title)
+    show(axis, tint(image, values, colours), title)
     for level, line in ((low / 2, "--"), (high / 2, "-")) if cmap == DIVERGING else ():
-        if large.min() < level < large.max():
-            axis.contour(large.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
+        if values.min() < level < values.max():
+            axis.contour(values.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
     return colours
 
 
@@ -216,7 +213,7 @@ def cam_row(
     first: str = "picture",
     outlines: Array | None = None,
 ) -> Figure:
-    """A picture titled `first`, and maps (K, h, w) over it, all on one scale with one labelled colour bar.
+    """A picture titled `first`, and maps (K, H, W) over it, all on one scale with one labelled colour bar.
 
     `outlines` (K, H, W) are masks to outline, one on each map.
     """

@@ -30,19 +30,10 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()  # not inference_mode: a caller may put the logits into a loss, as calibration does
 def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Logits and labels of all pictures of a loader, in its order.
+    """Logits (n, N) float32 and labels (n,), on the CPU, of all pictures of a loader, in its order.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On `device`. Computes in evaluation mode; its mode is put back.
-    loader : iterable
-        Of (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...).
-
-    Returns
-    -------
-    tuple of Tensor
-        Logits (n, N) float32 and labels (n,), on the CPU.
+    The loader yields (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...). `model` is on `device`; it computes in
+    evaluation mode, and its mode is put back.
     """
     with in_evaluation(model):
         pairs = [(model(batch[0].to(device)).float().cpu(), batch[1].cpu()) for batch in loader]

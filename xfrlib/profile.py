@@ -102,7 +102,6 @@ class Profile:
     fraction: Share = 0.2  #: share of the pixels that is deleted or retained
     fills: Fills = ("black",)
     draws: Count = 5  #: draws of every random control
-    resamples: Annotated[int, _least(100, " for an interval to mean anything")] = 2000  #: of the bootstrap
     eval_batch_size: Count = 64
     # the chapters that compare: test pictures of each network, stratified over people; None is all of them
     fast_pictures: Annotated[int, _least(1, ", or empty")] | None = None  #: for methods that cost a few passes

@@ -23,7 +23,6 @@ from xfrlib import judge, models
 from xfrlib.artifacts import fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset
 from xfrlib.explanation import explain
-from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun, command_line_run
@@ -33,10 +32,12 @@ KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # o
 
 
 class MappedPictures(NamedTuple):
-    """Test pictures (n, 3, H, W) uint8, their logits (n, N), and the region (n, H, W) that each map ranks highest."""
+    """Test pictures (n, 3, H, W) uint8, their logits (n, N), the classes (n, K) that their maps compare, the target
+    first, and the region (n, H, W) that each map ranks highest."""
 
     images: Tensor
     logits: Tensor
+    classes: Tensor
     regions: dict[str, np.ndarray]
 
 
@@ -47,18 +48,19 @@ def map_regions(
     """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): logits, and the regions of SDD and of CAM.
 
     SDD is ranked by its logarithm, because a sharp map underflows to exact zeros away from its peak and ties would then
-    decide; CAM is upsampled as SDD's maps are. `settings` are those of `explain`.
+    decide; CAM is laid as SDD's maps are. `settings` are those of `explain`.
     """
     device = next(model.parameters()).device
-    images, logits, sdd, cam = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+    images, logits, classes, sdd, cam = (list[Tensor]() for _ in range(5))
     for batch, *_ in tqdm(loader, desc="maps", unit="batch", mininterval=1, disable=not progress):
         explanation = explain(model, batch.to(device), **settings)
         sdd.append(top_fraction_mask(explanation.log_sdd, fraction).cpu())
-        cam.append(top_fraction_mask(upsampled(explanation.cams[:, 0], batch.shape[2:]), fraction).cpu())
+        cam.append(top_fraction_mask(explanation.upsampled_cams[:, 0], fraction).cpu())
         images.append((batch * 255).round().byte())
         logits.append(explanation.logits.cpu())
+        classes.append(explanation.classes.cpu())
     regions = {"sdd": torch.cat(sdd).numpy(), "cam": torch.cat(cam).numpy()}
-    return MappedPictures(torch.cat(images), torch.cat(logits), regions)
+    return MappedPictures(torch.cat(images), torch.cat(logits), torch.cat(classes), regions)
 
 
 def evaluation_table(
@@ -67,7 +69,8 @@ def evaluation_table(
     """`judged` as the profile asks for it, with identity and path of each picture. `options`: those of `judged`."""
     profile, labels = run.profile, test.table["label"].to_numpy()
     settings = {name: getattr(profile, name) for name in ("fills", "fraction", "draws")}
-    table = judged(run, model, mapped.images, labels, mapped.regions, logits=mapped.logits, **settings, **options)
+    settings |= {"logits": mapped.logits, "pairs": mapped.classes}
+    table = judged(run, model, mapped.images, labels, mapped.regions, **settings, **options)
     return table if table.empty else table.merge(test.table[["identity", "path"]], left_on="image", right_index=True)
 
 
@@ -107,7 +110,8 @@ def judged(
     Finished batches lie in a folder named after all that they depend on: pictures, regions, weights, settings, code.
     """
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
-    arrays = [tensor.cpu().numpy() for tensor in (images, *model.state_dict().values())] + list(regions.values())
+    tensors = [images, *model.state_dict().values(), settings.get("pairs", torch.empty(0))]
+    arrays = [tensor.cpu().numpy() for tensor in tensors] + list(regions.values())
     content = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
     key = fingerprint(content, list(regions), labels.tolist(), plain, judge, models)

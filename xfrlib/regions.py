@@ -109,7 +109,7 @@ class Control(NamedTuple):
 
 
 def random_map(draw: Draw, grid: tuple[int, int] = (7, 7)) -> Mask:
-    """The top of a random `grid` of normal numbers upsampled as a CAM is: our reading of the paper's "random CAM"."""
+    """The top of a random `grid` of normal numbers, drawn as tiles: our reading of the paper's "random CAM"."""
     noise = torch.from_numpy(draw.rng.standard_normal((1, *grid), dtype=np.float32))
     share = draw.pixels / (draw.size[0] * draw.size[1])
     return top_fraction_mask(upsampled(noise, draw.size), share)[0].numpy()

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -166,6 +167,13 @@ class NotebookRun:
         """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""
         manifest = read_manifest(self.need("manifest.csv", "01_data_preparation"))
         return FaceDataset(self.faces_root(), manifest, split)
+
+    def families(self) -> np.ndarray:
+        """Who counts as one draw in an interval, by label: the family of a made person, everybody else alone."""
+        if self.profile.dataset == "synthetic":
+            people = self.read_json("faces_families.json", "01_data_preparation")["identities"]
+            return np.array([who["family"] for who in people])
+        return np.arange(self.dataset("test").num_classes)
 
     def backbone(self) -> Backbone:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.geometry import upsampled
+from xfrlib.geometry import Geometry, upsampled
 from xfrlib.profile import FORMS
 
 EXPONENTIALS = ("after", "before")
@@ -45,6 +45,7 @@ def scaled_directed_divergence(
     *,
     target: int = 0,
     size: tuple[int, int] | None = None,
+    geometry: Geometry | None = None,
     exponential: str = "after",
     log: bool = False,
 ) -> Tensor:
@@ -67,6 +68,8 @@ def scaled_directed_divergence(
         Index of the target class, 0 to K - 1; the others are the competitors.
     size : tuple of int, optional
         (H, W) to which the maps are upsampled.
+    geometry : Geometry, optional
+        Where their cells look on it (`xfrlib.geometry`); None draws them as libraries do.
     exponential : {"after", "before"}
         With `size`: taken after the upsampling of the maps, or before it, in their own cells. Where all cells around
         a pixel underflow, their logarithms are upsampled in their place, so that pixels keep an order.
@@ -100,7 +103,7 @@ def scaled_directed_divergence(
         maps = maps.double()  # in float32 small values would underflow
     s = sdd_scale(maps, divergence)[:, None, None]
     if size is not None and not before:
-        maps = upsampled(maps, size)
+        maps = upsampled(maps, size, geometry)
     ours, rivals = divergence.delta * s * maps[:, 0], divergence.delta * maps[:, 1:]
     if divergence.form == "sum":
         result = ours + torch.logsumexp(-rivals, dim=1)
@@ -110,8 +113,8 @@ def scaled_directed_divergence(
         result = F.logsigmoid(ours - torch.logsumexp(rivals, dim=1))
     result = _from_zero(result)
     if size is not None and before:
-        fine = upsampled(result.exp(), size)
-        result = _from_zero(torch.where(fine > 0, fine.log(), upsampled(result, size)))
+        fine = upsampled(result.exp(), size, geometry)
+        result = _from_zero(torch.where(fine > 0, fine.log(), upsampled(result, size, geometry)))
     return result if log else result.exp()
 
 

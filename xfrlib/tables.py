@@ -44,6 +44,11 @@ def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence
     return rows.pivot_table(index=by, columns="method", values=column, aggfunc="mean", sort=False)
 
 
+def balance(table: pd.DataFrame) -> pd.Series[float]:
+    """What a region takes when it is deleted less what is lost when it alone is left, by margin: higher is better."""
+    return table["deletion_margin_drop"] - table["retention_margin_drop"]
+
+
 def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *, sign: int = 1) -> str:
     """What an interval says about zero, one of three `words`: it lies above, it lies below, or neither.
 

@@ -23,8 +23,9 @@ The extension reads from the folder of the Sphinx sources: ``results.json``, ``r
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -94,13 +95,19 @@ def lookup(results: dict[str, Any], path: str) -> Any:
     return node
 
 
+def measured(node: Any) -> Interval | None:
+    """A measured number of the results, with NaN where nothing varied, so that it has no interval; None for others."""
+    if not (isinstance(node, dict) and node.keys() >= set(Interval._fields) and isinstance(node["value"], int | float)):
+        return None
+    return Interval(*(math.nan if node[name] is None else node[name] for name in Interval._fields))
+
+
 def show(node: Any, form: str = "") -> str:
     """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
-    measured = isinstance(node, dict) and all(isinstance(node.get(k), int | float) for k in Interval._fields)
-    digits = re.fullmatch(r"ci(?:\.(\d))?", form)
-    if digits and measured:
-        return in_text(node, int(digits[1] or 1))
-    value = node["value"] if measured else node
+    found, digits = measured(node), re.fullmatch(r"ci(?:\.(\d))?", form)
+    if digits and found:
+        return in_text(found, int(digits[1] or 1))
+    value = node["value"] if found else node
     if isinstance(value, list) and not form and all(isinstance(name, str) for name in value):
         return ", ".join(value) or "none"
     if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or digits:
@@ -110,6 +117,14 @@ def show(node: Any, form: str = "") -> str:
     except ValueError as error:
         raise ResultError(f"{value!r} cannot be written with the format {form!r}: {error}") from error
     return text.replace("-", "−") if isinstance(value, int | float) else text
+
+
+def judged(node: dict[str, Any], words: Sequence[str], digits: int = 1, *, sign: int = 1) -> str:
+    """A difference as ``agrees: 4.0 [1.0, 7.0]``: its own verdict or, if it has none, one of `words`; its interval."""
+    found = measured(node)
+    if found is None:
+        raise ResultError(f"{node!r} is not a number with its interval")
+    return f"{node.get('verdict') or verdict(found, words, sign=sign)}: {in_text(found, digits)}"
 
 
 def read(folder: Path, text: str) -> str:
@@ -137,9 +152,9 @@ def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
     for (kind, measure), (sdd, random) in PAPER.items():
         ours = [show(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
         difference = lookup(results, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-        judged = f"{verdict(Interval(**difference), AGREEMENT, sign=SIGN[kind])}: {show(difference, 'ci')}"
         label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
-        rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], judged])
+        said = judged(difference, AGREEMENT, sign=SIGN[kind])
+        rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], said])
     return rows
 
 
@@ -154,7 +169,7 @@ def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
         cells = []
         for run in runs:
             difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-            cells.append(f"{verdict(Interval(**difference), AGREEMENT, sign=SIGN[kind])}: {show(difference, 'ci')}")
+            cells.append(judged(difference, AGREEMENT, sign=SIGN[kind]))
         better = "higher" if SIGN[kind] > 0 else "lower"
         rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", show(sdd - random, ".1f"), *cells])
     return rows
@@ -296,9 +311,7 @@ def question_rows(folder: Path, runs: dict[str, str], lines: Iterable[str]) -> l
                 cells.append("not measured")
                 continue
             node = lookup(load_results(folder, f"{run}/{file}"), path)
-            interval = Interval(node["value"], node["low"], node["high"])
-            word = node.get("verdict") or verdict(interval, ("yes", "no", "undecided"))
-            cells.append(f"{word}: {show(node, 'ci.2')}")
+            cells.append(judged(node, ("yes", "no", "undecided"), 2))
         rows.append([question.strip(), *cells])
     return rows
 

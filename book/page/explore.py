@@ -185,7 +185,7 @@ def static_figure(
     cam = plots.overlay(
         axes[1],
         image,
-        explanation.cams[0, 0],
+        explanation.upsampled_cams[0, 0],
         cmap=plots.DIVERGING,
         limits=(-high, high),
         title="evidence for\n" + names[0],

@@ -49,6 +49,7 @@ function explorerCore() {
       mean: description.mean,
       std: description.std,
       bgr: description.bgr,
+      geometry: description.geometry,
       stem: convolution(description.stem),
       prelu: floats(description.prelu),
       blocks: description.blocks.map(block),
@@ -224,19 +225,21 @@ function explorerCore() {
     });
   }
 
-  /** Bilinear, align_corners=False: a map (h * w) to (size * size). */
-  function upsample(map, h, w, size) {
-    const along = (n) => {
+  /** A map (h * w) laid over a picture (size * size): bilinear, border values held. Pixel p shows it at cell
+      (p - offset) / stride of its geometry {stride, offset}, rows first, as xfrlib.geometry.upsampled. */
+  function upsample(map, h, w, size, { stride, offset }) {
+    const along = (n, axis) => {
       const low = new Int32Array(size), high = new Int32Array(size), part = new Float32Array(size);
       for (let i = 0; i < size; i++) {
-        const at = Math.max(0, ((i + 0.5) * n) / size - 0.5);
-        low[i] = Math.min(Math.floor(at), n - 1);
+        // Held on both sides, so that pixels beyond the border are equal to the last digit and ranked in reading order.
+        const at = Math.min(Math.max(0, (i - offset[axis]) / stride[axis]), n - 1);
+        low[i] = Math.floor(at);
         high[i] = Math.min(low[i] + 1, n - 1);
         part[i] = at - low[i];
       }
       return { low, high, part };
     };
-    const ys = along(h), xs = along(w);
+    const ys = along(h, 0), xs = along(w, 1);
     const result = new Float32Array(size * size);
     for (let y = 0, i = 0; y < size; y++) {
       const top = ys.low[y] * w, bottom = ys.high[y] * w, v = ys.part[y];
@@ -452,7 +455,7 @@ function explorerCore() {
       const classes = [target, ...(request.rivals ?? order.filter((n) => n !== target).slice(0, request.topK - 1))];
       const small = cams(network.head, features, classes, request.centre);
       const s = sddScale(small, request);
-      const large = small.map((map) => upsample(map, features.h, features.w, size));
+      const large = small.map((map) => upsample(map, features.h, features.w, size, network.geometry));
       const log = logSdd(large, s.used, request);
       return { classes, logits, probabilities: softmax(logits), cams: small, large, s, log,
         mask: topMask(log, request.share) };

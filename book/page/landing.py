@@ -75,8 +75,7 @@ def shown_maps(explanation: Explanation) -> dict[str, tuple[NDArray[np.float32],
     """Values and colours of the three maps; both CAMs on one scale. The SDD map is drawn gently."""
     high = float(explanation.cams.abs().max())
     signed = ScalarMappable(Normalize(-high, high), plots.DIVERGING)
-    height, width = explanation.log_sdd.shape[-2:]
-    cams = upsampled(explanation.cams, (height, width))[0]
+    cams = explanation.upsampled_cams[0]
     gentle = (explanation.log_sdd * plots.gentle_power(explanation.log_sdd)).exp()[0]
     relative = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)
     return {
@@ -111,7 +110,8 @@ def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity
     explanation = explain(model, image, target=target, competitors=[decision.rival])
     large = F.interpolate(image, scale_factor=ENLARGED, mode="bicubic", align_corners=False).clamp(0, 1)
     for name, (values, colours) in shown_maps(explanation).items():
-        smooth = upsampled(torch.from_numpy(values), (large.shape[2], large.shape[3]))
+        size = (large.shape[2], large.shape[3])
+        smooth = upsampled(torch.from_numpy(values), size)  # pixels, unlike cells, are tiles that fill the picture
         _write_picture(folder / f"{name}.webp", plots.tint(large, smooth, colours))
     _write_picture(folder / "face.webp", plots.as_pictures(large)[0])
     parts, region = difference(people[target], people[decision.rival], decision.face.seed)

@@ -9,8 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from madefaces.parts import SIZE
+from xfrlib.geometry import cell_geometry
 from xfrlib.models.backbones import IRBlock, IResNet
 from xfrlib.models.classifier import FaceClassifier
+from xfrlib.prediction import in_evaluation
 
 WEIGHTS_LIMIT = 4_000_000  # bytes of the binary file
 _LEVELS = 32767  # a weight is a whole number of 16 bits times the scale of its row
@@ -77,18 +80,21 @@ def pack_classifier(model: FaceClassifier) -> tuple[dict[str, Any], bytes]:
 
     Weights of convolutions, their BatchNorm folded in, are whole numbers of 16 bits with a scale for each output
     channel (half the size of float32; the rounding is 1/65 534 of the largest weight of the channel, against 1/2 048 of
-    each weight in float16). All else is float32, little-endian.
+    each weight in float16). All else is float32, little-endian. The description's ``geometry`` is that of the last map.
     Raises ValueError for a backbone that is no IR network, or one that does not fit the page.
     """
     backbone = model.backbone
     if not isinstance(backbone, IResNet):
         raise ValueError(f"{type(backbone).__name__} cannot be run in the page: it reads IR networks, such as 'slim'")
     writer = _Writer()
+    with in_evaluation(model):
+        geometry = cell_geometry(model.features, model.weight.new_zeros(1, 3, SIZE, SIZE))
     conv, norm, prelu = cast(Any, list(backbone.input_layer))
     description = {
         "mean": backbone.mean,
         "std": backbone.std,
         "bgr": backbone.channel_order == "BGR",
+        "geometry": geometry._asdict(),
         "stem": _convolution(writer, conv, norm),
         "prelu": writer.floats(prelu.weight),
         "blocks": [_block(writer, cast(IRBlock, block)) for block in backbone.body],

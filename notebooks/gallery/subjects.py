@@ -240,6 +240,7 @@ def write_thumbnail(
     )
     scale = max(1, _THUMBNAIL // max(values.shape))
     height, width = (scale * side for side in values.shape)
+    # Pixels, unlike cells, are tiles that fill the picture.
     smooth = upsampled(pixels.permute(2, 0, 1), (height, width)).permute(1, 2, 0)
     large = smooth.mul(255).round().byte().numpy()
     for mask, colour in ((region, _EDGES["part"]), (top, _EDGES["top"])):

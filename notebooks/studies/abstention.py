@@ -54,28 +54,26 @@ def picture_verdicts(
     return result.reset_index()
 
 
-def risk_coverage(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> pd.DataFrame:
+def risk_coverage(trust: ArrayLike, failed: ArrayLike) -> pd.DataFrame:
     """Risk against coverage as ever more maps are shown, in the order of falling trust.
 
-    All three are (n,); `failed` is True where a map does not beat the disc. Pictures of equal trust are shown together,
+    Both are (n,); `failed` is True where a map does not beat the disc. Pictures of equal trust are shown together,
     since a threshold cannot tell them apart. Returns `coverage` and `risk`, both in [0, 1], and the
     `threshold` (the least trust shown), one row for each value of trust, coverage rising to 1.
     """
-    trust, failed, weights = _checked_trust(trust, failed, weights)
+    trust, failed = _checked_trust(trust, failed)
     values, place = np.unique(-trust, return_inverse=True)
-    shown, lost = (np.cumsum(np.bincount(place, weights=w, minlength=len(values))) for w in (weights, weights * failed))
-    some = shown > 0
-    coverage, risk = shown[some] / weights.sum(), lost[some] / shown[some]
-    return pd.DataFrame({"coverage": coverage, "risk": risk, "threshold": -values[some]})
+    shown, lost = (np.cumsum(np.bincount(place, weights=one)) for one in (None, failed))
+    return pd.DataFrame({"coverage": shown / len(trust), "risk": lost / shown, "threshold": -values})
 
 
-def risk_area(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = None) -> float:
+def risk_area(trust: ArrayLike, failed: ArrayLike) -> float:
     """Area under the risk-coverage curve, in [0, 1], lower is better: the mean risk over all coverages.
 
     Pictures of equal trust count as if they came in random order. A constant trust, and any trust that has nothing to
     do with failure, has the share of failures as its area; `least_area` is what a perfect rule reaches.
     """
-    curve = risk_coverage(trust, failed, weights)
+    curve = risk_coverage(trust, failed)
     coverage, lost = curve["coverage"].to_numpy(), (curve["coverage"] * curve["risk"]).to_numpy()
     start, lost_before = np.append(0, coverage[:-1]), np.append(0, lost[:-1])
     # within a block of equal trust the expected losses a + b c rise linearly with coverage c: integrate (a + b c) / c
@@ -85,10 +83,10 @@ def risk_area(trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None = N
     return float((slope * (coverage - start) + constant * logs).sum())
 
 
-def least_area(failed: ArrayLike, weights: ArrayLike | None = None) -> float:
+def least_area(failed: ArrayLike) -> float:
     """`risk_area` of the perfect rule, which shows every map that beats the disc before any that does not."""
     failed = np.asarray(failed, dtype=bool)
-    return risk_area(~failed, failed, weights)
+    return risk_area(~failed, failed)
 
 
 def choose_threshold(
@@ -113,18 +111,13 @@ def direction(trust: ArrayLike, failed: ArrayLike) -> int:
     return 1 if risk_area(trust, failed) <= risk_area(-trust, failed) else -1
 
 
-def _checked_trust(
-    trust: ArrayLike, failed: ArrayLike, weights: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+def _checked_trust(trust: ArrayLike, failed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     values, lost = np.asarray(trust, dtype=float), np.asarray(failed, dtype=bool)
-    given = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
-    if not values.shape == lost.shape == given.shape or values.ndim != 1 or not len(values):
-        raise ValueError(f"trust {values.shape}, failed {lost.shape} and weights {given.shape}: give one of each, (n,)")
+    if values.shape != lost.shape or values.ndim != 1 or not len(values):
+        raise ValueError(f"trust {values.shape} and failed {lost.shape}: give one of each, (n,)")
     if np.isnan(values).any():
         raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} values of trust are NaN")
-    if (given < 0).any() or not given.sum() > 0:
-        raise ValueError("weights must be at least 0, with a sum above 0")
-    return values, lost, given
+    return values, lost
 
 
 class Agreement(NamedTuple):
@@ -211,7 +204,7 @@ def map_features(
     for batch, *_ in loader:
         e = explain(model, batch.to(device), divergence=divergence, **settings)
         joined = [replace(divergence, form=form) for form in FORMS]
-        maps = [scaled_directed_divergence(e.cams, one, size=size, log=True) for one in joined]
+        maps = [scaled_directed_divergence(e.cams, one, size=size, geometry=e.geometry, log=True) for one in joined]
         forms = [top_fraction_mask(values, fraction) for values in maps]
         here = own[done : done + len(batch)]
         rows.append({

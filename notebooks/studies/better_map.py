@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from studies.sanity import translated
 from xfrlib.cam import centred, class_activation_maps
-from xfrlib.geometry import upsampled
-from xfrlib.intervals import Interval, crossed_interval
+from xfrlib.geometry import Geometry, map_geometry, upsampled
+from xfrlib.intervals import Interval, mean_interval
 from xfrlib.judge import evaluate
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import Ellipse, top_fraction_mask
@@ -82,26 +82,20 @@ def _checked_scores(scores: Tensor) -> Tensor:
 
 
 def share_of_reference(
-    gain: ArrayLike,
-    reference: ArrayLike,
-    clusters: ArrayLike,
-    networks: ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    gain: ArrayLike, reference: ArrayLike, people: ArrayLike, networks: ArrayLike
 ) -> Interval | None:
     """Mean `gain` over mean `reference` (both (n,), over the disc, paired by picture), with a 95 % interval.
 
     (method - disc) / (search - disc): 0 is no better than the disc, 1 as good as the search, and more than 1 better.
     The interval is that of the ratio's linearisation, the mean of (gain - ratio * reference) / mean reference, by
-    `crossed_interval`.
+    `mean_interval`.
     None where the reference is not above the disc for certain: a share of nothing says nothing.
     """
     a, b = np.asarray(gain, dtype=float), np.asarray(reference, dtype=float)
-    if crossed_interval(b, clusters, networks, resamples=resamples, seed=seed).low <= 0:
+    if not mean_interval(b, people, networks).low > 0:  # NaN where there is no spread
         return None
     ratio = a.mean() / b.mean()
-    spread = crossed_interval((a - ratio * b) / b.mean(), clusters, networks, resamples=resamples, seed=seed)
+    spread = mean_interval((a - ratio * b) / b.mean(), people, networks)
     return Interval(float(ratio), float(ratio + spread.low), float(ratio + spread.high))
 
 
@@ -129,8 +123,9 @@ def random_regions(count: int, size: tuple[int, int], *, fraction: float, seed: 
 
 
 @torch.no_grad()
-def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor) -> Tensor:
-    """Class activation maps with cells of half the size, from four moved copies of each picture ("shift and stitch").
+def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor) -> tuple[Tensor, Geometry]:
+    """Class activation maps with cells of half the size, from four moved copies of each picture ("shift and stitch"),
+    and where these cells look.
 
     The picture is moved by a quarter of a cell down or up, and right or left (Long et al., CVPR 2015, section 3.2). The
     middles of the cells of the four maps are then those of a grid twice as fine, and each map fills every other row and
@@ -139,7 +134,7 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
     Parameters
     ----------
     model : FaceClassifier
-        In evaluation mode; its last map has cells of a multiple of 4 pixels.
+        In evaluation mode; its last map has a stride of a multiple of 4 pixels, down and right the same.
     images : Tensor
         (B, 3, H, W) float, RGB in [0, 1], on the device of `model`.
     classes : Tensor
@@ -147,24 +142,24 @@ def stitched_activation_maps(model: FaceClassifier, images: Tensor, classes: Ten
 
     Returns
     -------
-    Tensor
-        (B, K, 2 h, 2 w) float, in units of the logit.
+    Tensor, Geometry
+        (B, K, 2 h, 2 w) float, in units of the logit, and the geometry of the fine grid.
 
     Raises
     ------
     ValueError
-        If a quarter of a cell is no whole number of pixels.
+        If a quarter of the stride is no whole number of pixels.
     """
+    last = map_geometry(model, images, model.features)
     height, width = model.features(images[:1]).shape[2:]
-    quarter, left = divmod(images.shape[2], 4 * height)
-    if left:
-        raise ValueError(
-            f"{images.shape[2]} pixels in {height} cells: a quarter of a cell is no whole number of pixels"
-        )
+    quarter, left = divmod(last.stride[0], 4)
+    if left or last.stride[0] != last.stride[1]:
+        raise ValueError(f"a stride of {last.stride}: a quarter of it is no whole number of pixels, down and right")
+    quarter = int(quarter)
     weight = centred(model.weight)
     fine = weight.new_empty(*classes.shape, 2 * height, 2 * width)
     for row, down in enumerate((quarter, -quarter)):
         for column, right in enumerate((quarter, -quarter)):
             features = model.features(translated(images, (down, right)))
             fine[..., row::2, column::2] = class_activation_maps(features, weight, classes)
-    return fine
+    return fine, Geometry((2 * quarter, 2 * quarter), (last.offset[0] - quarter, last.offset[1] - quarter))

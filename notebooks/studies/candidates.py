@@ -1,20 +1,20 @@
 """Chapter 10: the candidates for a better map, what they gain, and where the chosen one stands beside nulls and search.
 
 A gain is over the disc, in calibrated log-odds, and positive is better in both measures; the balance is their sum.
-Fills of a picture are averaged before people and networks are resampled.
+Fills of a picture are averaged first. Each person (of made faces each family), and each network, is then one draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from studies.better_map import share_of_reference
-from xfrlib.intervals import Interval, crossed_interval
+from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import SIGN, in_text, verdict
 
 MAPS = {  # in the order in which the chapter stacks them
@@ -33,7 +33,7 @@ PRIORS = {"prior": "prior", "person": "person's prior"}
 SIDES = tuple(SIGN)
 MEASURES = (*SIDES, "balance")
 
-Gain = dict[str, Interval]  # by measure
+Gain = dict[str, Estimate]  # by measure
 
 
 class Candidate(NamedTuple):
@@ -71,8 +71,11 @@ def next_of_the_same(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def gains(table: pd.DataFrame, method: str, against: str = "disc") -> pd.DataFrame:
-    """Gain of a method over another in `MEASURES`: a row for each network, picture and fill that both have."""
-    keys = ["network", "image", "label", "fill"]
+    """Gain of a method over another in `MEASURES`: a row for each network, picture and fill that both have.
+
+    The table is that of `xfrlib.judge.evaluate` with a column `family`, who counts as one draw.
+    """
+    keys = ["network", "image", "family", "fill"]
     one, other = (table[table["method"] == name].set_index(keys) for name in (method, against))
     other = other.reindex(one.index)
     drops = {side: f"{side}_margin_drop" for side in SIGN}
@@ -80,27 +83,25 @@ def gains(table: pd.DataFrame, method: str, against: str = "disc") -> pd.DataFra
     return gain.assign(balance=gain.sum(axis=1)).reset_index()
 
 
-def interval(gain: pd.DataFrame, measure: str = "balance", **resampling: Any) -> Interval:
+def interval(gain: pd.DataFrame, measure: str = "balance") -> Estimate:
     """Interval of a column of `gains` over people, and over networks where there are several."""
-    mean = gain.groupby(["network", "image", "label"], as_index=False)[measure].mean()
-    return crossed_interval(mean[measure], mean["label"], mean["network"], **resampling)
+    mean = gain.groupby(["network", "image", "family"], as_index=False)[measure].mean()
+    return mean_interval(mean[measure], mean["family"], mean["network"])
 
 
-def gained(
-    table: pd.DataFrame, method: str, against: str = "disc", *, measures: Sequence[str] = MEASURES, **resampling: Any
-) -> Gain:
+def gained(table: pd.DataFrame, method: str, against: str = "disc", *, measures: Sequence[str] = MEASURES) -> Gain:
     """`interval` of a method's gain over another, in several measures."""
     gain = gains(table, method, against)
-    return {measure: interval(gain, measure, **resampling) for measure in measures}
+    return {measure: interval(gain, measure) for measure in measures}
 
 
-def shares(table: pd.DataFrame, methods: Sequence[str], **resampling: Any) -> dict[str, Interval | None]:
+def shares(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Interval | None]:
     """The share that each method has of the search's gain over the disc, in the balance: see `share_of_reference`."""
-    keys = ["network", "image", "label"]
+    keys = ["network", "image", "family"]
     reference = gains(table, "search").groupby(keys)["balance"].mean()
-    networks, people = (reference.index.get_level_values(key) for key in ("network", "label"))
+    networks, people = (reference.index.get_level_values(key) for key in ("network", "family"))
     mean = {name: gains(table, name).groupby(keys)["balance"].mean()[reference.index] for name in methods}
-    return {name: share_of_reference(gain, reference, people, networks, **resampling) for name, gain in mean.items()}
+    return {name: share_of_reference(gain, reference, people, networks) for name, gain in mean.items()}
 
 
 def left_of_search(gain: Mapping[tuple[int, str], Gain], fills: Sequence[str]) -> str:
@@ -132,7 +133,7 @@ class Verdict(NamedTuple):
         """Networks on which the chosen map is above the disc in both measures."""
         return [network for network, found in self.by_network.items() if side(found) == "above"]
 
-    def rows(self) -> list[dict[str, str | Interval]]:
+    def rows(self) -> list[dict[str, str | Estimate]]:
         """The chosen map minus the disc, by network, by fill, and over all: rows of a table."""
         found = {f"{network}{'' if network else ' (chose)'}": gain for network, gain in self.by_network.items()}
         found |= {f"all, fill {fill}": gain for fill, gain in self.by_fill.items()} | {"all": self.over_disc["better"]}
@@ -140,20 +141,20 @@ class Verdict(NamedTuple):
         return [{"network": name, **{one: gain[one] for one in SIDES}} for name, gain in found.items()]
 
 
-def judge_chosen(table: pd.DataFrame, methods: Sequence[str], against: Sequence[str], **resampling: Any) -> Verdict:
+def judge_chosen(table: pd.DataFrame, methods: Sequence[str], against: Sequence[str]) -> Verdict:
     """`Verdict` from the table of deletion and retention: `methods` over the disc, the chosen map less `against`."""
 
     def parted(key: str, measures: Sequence[str]) -> dict[Hashable, Gain]:
         parts = table.groupby(key)
-        return {one: gained(part, "better", measures=measures, **resampling) for one, part in parts}
+        return {one: gained(part, "better", measures=measures) for one, part in parts}
 
     unseen = table[table["network"] > 0]
     return Verdict(
-        {name: gained(table, name, **resampling) for name in methods},
+        {name: gained(table, name) for name in methods},
         parted("network", SIDES),  # type: ignore[arg-type]
         parted("fill", MEASURES),  # type: ignore[arg-type]
-        gained(unseen, "better", **resampling) if len(unseen) else None,
-        {name: gained(table, "better", name, **resampling) for name in against},
+        gained(unseen, "better") if len(unseen) else None,
+        {name: gained(table, "better", name) for name in against},
     )
 
 
@@ -206,11 +207,12 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
         return ", ".join(f"{measure} {in_text(gain[measure])}" for measure in MEASURES)
 
     own, networks = found.over_disc["better"], len(found.by_network)
+    over = "over people and networks together" if networks > 1 else "over people, on one network,"
     fills = "; ".join(f"{stands(gain)} under {fill} ({measured(gain)})" for fill, gain in found.by_fill.items())
     alone = [SINGLE[name] for name in SINGLE if side(found.over_disc[name]) == "above"]
     return [
-        f"**{chosen.title} {stands(own)}**, over people and networks together and in the mean over the judging fills "
-        f"({measured(own)}). Taken one by one, it is above in both on {len(found.won)} of {networks} networks.",
+        f"**{chosen.title} {stands(own)}**, {over} and in the mean over the judging fills ({measured(own)}). "
+        f"Taken one by one, it is above in both on {len(found.won)} of {networks} networks.",
         f"One of these {networks} networks also chose; on the other {networks - 1} alone it {stands(found.unseen)} "
         f"({measured(found.unseen)})."
         if found.unseen

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from facedata.split import held_out, spanning_groups
 from xfrlib.data.faces import SPLITS, data_hash
-from xfrlib.data.split import held_out, spanning_groups
 
 
 def split_counts(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,27 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
+from xfrlib.geometry import Geometry, cell_geometry
 from xfrlib.models.classifier import FaceClassifier
+
+
+def layer_geometry(model: FaceClassifier, images: Tensor, layer: str) -> Geometry:
+    """Where the cells of the output of the module named `layer` look on pictures of the size of `images`."""
+    kept: list[Tensor] = []
+
+    def output_of(pictures: Tensor) -> Tensor:
+        with _named(model, layer).register_forward_hook(lambda _, __, output: kept.append(output)):
+            model(pictures)
+        return kept[-1]
+
+    return cell_geometry(output_of, images)
+
+
+def _named(model: FaceClassifier, layer: str) -> torch.nn.Module:
+    module = dict(model.named_modules()).get(layer)
+    if module is None:
+        raise ValueError(f"layer = {layer!r}: the classifier has no such module; blocks_with_cells lists blocks")
+    return module
 
 
 @torch.no_grad()
@@ -47,9 +67,7 @@ def layer_activation_maps(model: FaceClassifier, images: Tensor, classes: Tensor
     layer : str
         Name of a module of `model`; its output is (B, C, h, w), and so the maps are (B, K, h, w).
     """
-    module = dict(model.named_modules()).get(layer)
-    if module is None:
-        raise ValueError(f"layer = {layer!r}: the classifier has no such module; blocks_with_cells lists blocks")
+    module = _named(model, layer)
     kept: list[Tensor] = []
 
     def begin_here(_: object, __: object, output: Tensor) -> Tensor:

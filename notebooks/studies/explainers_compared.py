@@ -20,19 +20,20 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
+from studies.jackknife import corrected
 from xfrlib import explainers, models, plots
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.faces import data_hash, read_manifest
 from xfrlib.explainers import EXPLAINERS, explain_with
-from xfrlib.intervals import Interval, crossed_interval
+from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.judge import blurred
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun
-from xfrlib.tables import SIGN, in_text, per_image
+from xfrlib.tables import COMPARED, SIGN, in_text, per_image
 
 COLOURS = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)  # of a map from its lowest value to its highest
 
-Mean = Callable[["pd.Series[float]"], Interval]  # of a series indexed by (network, image): see `mean_with_interval`
+Mean = Callable[["pd.Series[float]"], Estimate]  # of a series indexed by (network, image): see `mean_with_interval`
 
 
 def explained(
@@ -76,10 +77,15 @@ def per_picture(table: pd.DataFrame, kind: str, measure: str, fill: str) -> pd.D
     return per_image(table, f"{kind}_{measure}", fill=fill, by=["network", "image"])
 
 
-def mean_with_interval(values: pd.Series[float], labels: NDArray[np.int64], **resampling: int) -> Interval:
-    """Mean and interval over people and networks of a series indexed by (network, image); `labels` are the images'."""
+def mean_with_interval(values: pd.Series[float], families: NDArray[np.int64]) -> Estimate:
+    """Mean, interval and p of a series indexed by (network, image), over people, and over networks where several.
+
+    `families` (n,) says who counts as one draw in each image (`NotebookRun.families`). No interval for a single one.
+    """
     number, image = (values.index.get_level_values(level) for level in ("network", "image"))
-    return crossed_interval(values, labels[image], number, **resampling)
+    if len(np.unique(families[image])) < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan, np.nan)
+    return mean_interval(values, families[image], number)
 
 
 def result_rows(table: pd.DataFrame, fill: str, mean: Mean, titles: Mapping[Any, str]) -> list[dict[str, Any]]:
@@ -108,6 +114,16 @@ def slow_results(
         for kind, wide in falls.items():
             found[fill, name, "sdd_sum_minus", kind] = mean(wide["sdd_sum"] - wide[name])
     return found
+
+
+def judged_by_holm(compared: pd.DataFrame) -> pd.DataFrame:
+    """Rows of SDD less another method (`kind`, `value`, `p`) with `p_holm`, corrected for all, and `verdict`.
+
+    Clear is a corrected p below 0.05. Where a difference has no p, because it is the same everywhere, it is undecided.
+    """
+    p = pd.Series(corrected(compared["p"].to_dict()))
+    word = np.where(compared["kind"].map(SIGN) * compared["value"] > 0, *COMPARED[:2])
+    return compared.assign(p_holm=p, verdict=np.where(p < 0.05, word, COMPARED[2]))
 
 
 def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict[str, str]]:

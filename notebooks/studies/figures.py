@@ -64,7 +64,7 @@ def subject_figure(
     ValueError
         If `samples` are not as many as the classes compared.
     """
-    classes, cams = explanation.classes[index].tolist(), explanation.cams[index]
+    classes, cams = explanation.classes[index].tolist(), explanation.upsampled_cams[index]
     if len(samples) != len(classes):
         raise ValueError(f"{len(samples)} samples for {len(classes)} classes: give one of each, the target's first")
     high, columns = float(cams.abs().max()) or 1.0, len(classes) + 1
@@ -190,8 +190,8 @@ def interval_plot(
     Parameters
     ----------
     table : DataFrame
-        Columns method, measure, value, low, high and, where the paper has a value, paper (else NaN). Methods and
-        measures are drawn in the order in which they come.
+        Columns method, measure, value, low, high (NaN: the value alone is drawn) and, where the paper has a value,
+        paper (else NaN). Methods and measures are drawn in the order in which they come.
     label : str
         What the x axes measure.
     better : mapping, optional

@@ -9,65 +9,63 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from studies.jackknife import corrected
 from xfrlib.artifacts import write_json
-from xfrlib.intervals import bootstrap_interval, holm, sign_flip_test
+from xfrlib.intervals import Interval, mean_interval, share_interval
 from xfrlib.tables import MEASURES, SIGN, per_image, plain
 
+Tree = dict[str, Any]  # {method or pair: {fill: {"deletion" or "retention": {...}}}}
 
-def summarise(
-    table: pd.DataFrame, *, reference: str = "sdd", resamples: int = 2000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Means with intervals for the results file, from the table of `evaluate`.
 
-    Returns ``{"methods": {method: {fill: {...}}}, "differences": {"<reference>_minus_<method>": {fill: {...}}}}``; the
-    innermost dictionaries hold deletion and retention by measure, differences being paired by image.
+def percent_interval(hits: ArrayLike, people: ArrayLike) -> Interval:
+    """`share_interval` in percent."""
+    return Interval(*(100 * bound for bound in share_interval(hits, people)))
+
+
+def summarise(table: pd.DataFrame, families: ArrayLike, *, reference: str = "sdd") -> dict[str, Tree]:
+    """Means of each method, and paired differences to the reference, from the table of `evaluate` on one network.
+
+    `families` (N,) says who counts as one draw, by label: see `xfrlib.run.NotebookRun.families`. Returns
+    ``{"methods": {method: {fill: {...}}}, "differences": {"<reference>_minus_<method>": {fill: {...}}}}``; the
+    innermost dictionaries hold the intervals of deletion and retention by measure.
     """
-    identities = table.groupby("image")["label"].first()
-    draws = table.groupby("method")["draw"].nunique()
-    methods: dict[tuple[str, ...], Any] = {}
-    differences: dict[tuple[str, ...], Any] = {}
+    labels, draws = table.groupby("image")["label"].first(), table.groupby("method")["draw"].nunique()
+    methods, differences = Tree(), Tree()
     for fill, kind, measure in product(table["fill"].unique(), SIGN, MEASURES):
         wide = per_image(table, f"{kind}_{measure}", fill=fill)
-        clusters = identities.loc[wide.index]
-        for method in wide.columns:
-            methods |= {(method, fill, "images"): len(wide), (method, fill, "draws"): draws[method]}
-            interval = bootstrap_interval(wide[method], clusters, resamples=resamples, seed=seed)
-            methods[method, fill, kind, measure] = interval
-            if method != reference:
-                interval = bootstrap_interval(wide[reference] - wide[method], clusters, resamples=resamples, seed=seed)
-                differences[f"{reference}_minus_{method}", fill, kind, measure] = interval
-    return {"methods": plain(methods), "differences": plain(differences)}
+        units = np.asarray(families)[labels.loc[wide.index]]
+        for name in wide.columns:
+            own = methods.setdefault(name, {}).setdefault(fill, {"images": len(wide), "draws": draws[name]})
+            changes = measure == "prediction_change"
+            mean = percent_interval(wide[name] / 100, units) if changes else mean_interval(wide[name], units)
+            own.setdefault(kind, {})[measure] = mean
+            if name != reference:
+                pair = differences.setdefault(f"{reference}_minus_{name}", {}).setdefault(fill, {})
+                pair.setdefault(kind, {})[measure] = mean_interval(wide[reference] - wide[name], units)
+    return {"methods": methods, "differences": differences}
 
 
 def change_tests(
-    table: pd.DataFrame,
-    *,
-    reference: str = "sdd",
-    others: Sequence[str] = ("random_map", "disc", "cam"),
-    resamples: int = 9999,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """`sign_flip_test` of the paired differences in prediction change, from the table of `evaluate`.
+    differences: Tree, others: Sequence[str] = ("random_map", "disc", "cam"), *, reference: str = "sdd"
+) -> Tree:
+    """Whether predictions change more under one map than under another: p-values from the differences of `summarise`.
 
-    A picture changes its class or does not; draws of a control are averaged first. Identities are the clusters, and all
-    differences, fills and kinds together are the family that `holm` corrects for.
-
-    Returns ``{"<reference>_minus_<other>": {fill: {kind: {"p": ..., "p_holm": ...}}}}``.
+    All differences, fills and kinds together are the family that `xfrlib.intervals.holm` corrects for. Returns
+    ``{"<reference>_minus_<other>": {fill: {kind: {"p": ..., "p_holm": ...}}}}``, NaN where all pictures differ alike.
     """
-    identities = table.groupby("image")["label"].first()
-    p: dict[tuple[str, ...], float] = {}
-    for fill, kind in product(table["fill"].unique(), SIGN):
-        wide = per_image(table, f"{kind}_prediction_change", fill=fill)
-        for other in others:
-            p[f"{reference}_minus_{other}", fill, kind] = sign_flip_test(
-                wide[reference] - wide[other], identities.loc[wide.index], resamples=resamples, seed=seed
-            )
-    corrected = holm(list(p.values()))
-    tests: dict[str, Any] = plain(
-        {key: {"p": own, "p_holm": both} for (key, own), both in zip(p.items(), corrected, strict=True)}
-    )
+    p = {
+        (pair, fill, kind): found["prediction_change"].p
+        for pair in (f"{reference}_minus_{other}" for other in others)
+        for fill, kinds in differences[pair].items()
+        for kind, found in kinds.items()
+    }
+    tests = Tree()
+    for (pair, fill, kind), adjusted in corrected(p).items():
+        tests.setdefault(pair, {}).setdefault(fill, {})[kind] = {"p": p[pair, fill, kind], "p_holm": adjusted}
     return tests
 
 
@@ -77,5 +75,6 @@ def write_results(path: Path, values: dict[str, Any]) -> None:
     Raises `jsonschema.ValidationError` naming the entry at fault.
     """
     schema = json.loads(Path(__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    values = plain(values)
     jsonschema.validate(values, schema)
     write_json(path, values)

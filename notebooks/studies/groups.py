@@ -15,6 +15,7 @@ from torch import Tensor
 
 from facedata.facescrub_lists import read_list
 from madefaces.people import nuisance_of, picture_seed
+from studies.jackknife import over_units
 from xfrlib.intervals import Estimate
 from xfrlib.tables import in_text
 
@@ -120,7 +121,7 @@ def actors(identities: Sequence[str], folder: Path) -> tuple[NDArray[np.bool_] |
 def group_rows(
     differences: Mapping[str, Estimate], sizes: Mapping[str, int], p: Mapping[Any, float]
 ) -> list[dict[str, str]]:
-    """Rows of a table of groups: p has the corrected p-values by ("group", name)."""
+    """Rows of a table of groups: p has the p-values after Holm by ("group", name)."""
     return [
         {
             "question": name,
@@ -128,21 +129,34 @@ def group_rows(
             "difference of the advantage, log-odds": in_text(
                 one, signed=True, missing="cannot be had: one group is empty"
             ),
-            "p, corrected": f"{p['group', name]:.2g}" if np.isfinite(one.p) else "—",
+            "p after Holm": f"{p['group', name]:.2g}" if np.isfinite(one.p) else "—",
         }
         for name, one in differences.items()
     ]
 
 
-def why_rows(related: Mapping[str, tuple[float, float]], p: Mapping[Any, float]) -> list[dict[str, str]]:
-    """Rows of a table of rank correlations over people: p has the corrected p-values by ("why", name)."""
+def goes_with(rows: pd.DataFrame, name: str) -> Estimate:
+    """Rank correlation over people of their mean of a column with their mean `advantage`, the jackknife's interval.
+
+    `rows` are pictures on networks, with `label`, `family` and `network`. NaN where the column is the same for all.
+    """
+
+    def correlation(kept: NDArray[np.bool_]) -> float:
+        people = rows[kept].groupby("label")[[name, "advantage"]].mean()
+        return float(people.corr("spearman").to_numpy()[0, 1])
+
+    return over_units(rows, correlation)
+
+
+def why_rows(related: Mapping[str, Estimate], p: Mapping[Any, float]) -> list[dict[str, str]]:
+    """Rows of a table of rank correlations over people: p has the p-values after Holm by ("why", name)."""
     return [
         {
             "what": WHY[name],
-            "rank correlation with the advantage, over people": f"{rho:+.2f}".replace("-", "−")
-            if np.isfinite(rho)
+            "rank correlation with the advantage, over people": f"{one.value:+.2f}".replace("-", "−")
+            if np.isfinite(one.value)
             else "cannot be had: the same for all",
-            "p, corrected": f"{p['why', name]:.2g}" if np.isfinite(rho) else "—",
+            "p after Holm": f"{p['why', name]:.2g}" if np.isfinite(one.p) else "—",
         }
-        for name, (rho, _) in related.items()
+        for name, one in related.items()
     ]

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from xfrlib.intervals import Estimate, holm, satterthwaite
+from xfrlib.intervals import Estimate, Interval, holm, satterthwaite
 from xfrlib.tables import in_text
 
 Statistic = Callable[[NDArray[np.bool_]], float]  # of the rows that are kept, (n,) bool; NaN where they give none
@@ -27,21 +27,22 @@ def jackknife(
 
     The rows of one identity are left out at a time, and those of one network; (m - 1) / m times the sum of squares of
     what that changes is the variance that m units bring (Efron and Stein, "The jackknife estimate of variance", 1981).
-    The two variances add up, and the interval is that of Student's t with Satterthwaite's degrees of freedom, as in
-    `xfrlib.intervals.crossed_interval`, which this equals for a mean but for the resampling.
+    The two variances add up, and the interval is that of Student's t with Satterthwaite's degrees of freedom. For the
+    mean of as many rows of each it is that of `xfrlib.intervals.mean_interval`, but for what that does about skewness.
 
     Parameters
     ----------
     statistic : callable
         Takes the rows that are kept, (n,) bool, and returns a number; NaN where those rows do not give one.
     identities, networks : array_like
-        (n,) each. Without networks, or with a single one, identities alone are left out.
+        (n,) each. Without networks, or with a single one, identities alone are left out. Relatives of made faces are
+        one unit: give the family in place of the person.
 
     Returns
     -------
     Estimate
-        Interval and p-value are NaN where the statistic does not exist without some unit: a group that consists of one
-        person gives no interval over people.
+        Interval and p-value are NaN where the statistic does not exist without some unit (a group that consists of one
+        person gives no interval over people), and where no unit changes it.
 
     Raises
     ------
@@ -64,10 +65,8 @@ def jackknife(
         variances.append((len(names) - 1) / len(names) * np.square(without - without.mean()).sum())
         freedom.append(len(names) - 1)
     deviation, df = satterthwaite(variances, freedom)
-    if not np.isfinite(deviation + value):
+    if not deviation > 1e-12 * max(abs(value), 1):  # NaN, or no spread, which is not certainty
         return Estimate(value, np.nan, np.nan, np.nan)
-    if deviation <= 1e-12 * max(abs(value), 1):
-        return Estimate(value, value, value, 0.0 if abs(value) > 1e-12 else 1.0)
     half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
     return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
 
@@ -86,8 +85,8 @@ def difference_of(values: ArrayLike, members: ArrayLike, others: ArrayLike) -> S
 
 
 def over_units(rows: pd.DataFrame, statistic: Statistic) -> Estimate:
-    """`jackknife` of a statistic of a table's rows, over their columns `label` and `network`."""
-    return jackknife(statistic, rows["label"].to_numpy(), rows["network"].to_numpy())
+    """`jackknife` of a statistic of a table's rows, over their columns `family` and `network`."""
+    return jackknife(statistic, rows["family"].to_numpy(), rows["network"].to_numpy())
 
 
 def corrected(p_values: Mapping[Any, float]) -> dict[Any, float]:
@@ -97,6 +96,6 @@ def corrected(p_values: Mapping[Any, float]) -> dict[Any, float]:
     return {key: adjusted.get(key, np.nan) for key in p_values}
 
 
-def share(one: Estimate, unit: str = " %") -> str:
+def share(one: Interval | Estimate, unit: str = " %") -> str:
     """A share and its interval in percent, for a reader: a share lies between 0 and 1."""
     return in_text(one._replace(low=max(one.low, 0), high=min(one.high, 1)), 0, factor=100, unit=unit, missing="—")

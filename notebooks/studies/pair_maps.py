@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from studies.earlier_layers import blocks_with_cells
-from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.cam import pooled_features
 from xfrlib.explainers import explain_with
 from xfrlib.explanation import explain_features
-from xfrlib.geometry import upsampled
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import as_floats
 from xfrlib.profile import did_you_mean
@@ -65,7 +64,7 @@ def contrast_maps(
         pooled = pooled_features(model, as_floats(images[start : start + batch_size].to(device)))
         cases = (pictures >= start) & (pictures < start + batch_size)
         rows, pair = (pictures[cases] - start).to(device), classes[cases].to(device)
-        repeated = PooledFeatures(pooled.features[rows], pooled.logits[rows], pooled.weight)
+        repeated = replace(pooled, features=pooled.features[rows], logits=pooled.logits[rows])
         made: dict[str, Tensor] = {}
         for form in forms:
             e = explain_features(
@@ -77,7 +76,7 @@ def contrast_maps(
             )
             name = "sdd" if form == "sum" else form
             made |= {name: e.sdd, f"log_{name}": e.log_sdd}
-        cams = upsampled(e.cams, size)
+        cams = e.upsampled_cams
         made |= {"cam": cams[:, 0], "difference": cams[:, 0] - cams[:, 1]}
         for name, value in made.items():
             found.setdefault(name, []).append(value.cpu())

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from studies.abstention import LOST, WON, least_area, risk_area
-from studies.jackknife import corrected, difference_of, mean_of, over_units, share
-from xfrlib.intervals import Estimate
+from studies.jackknife import corrected, difference_of, over_units, share
+from xfrlib.intervals import Estimate, Interval, share_interval
 from xfrlib.tables import in_text
 
 Worth = dict[str, Estimate]
@@ -25,32 +25,39 @@ def worth(rows: pd.DataFrame, shown: pd.Series[bool], trust: pd.Series[float]) -
     Parameters
     ----------
     rows : pandas.DataFrame
-        Rows of `studies.abstention.picture_verdicts`.
+        Rows of `studies.abstention.picture_verdicts`, and who counts as one draw in each, `family`.
     shown, trust : pandas.Series
         Whether the rule shows a map, and its trust in it, by (network, image).
 
     Returns
     -------
     dict
-        `coverage`; of the maps shown the shares that `beat` the disc and that `lose` both; `gain`, of `beat` over
-        showing all; the `area` under risk over coverage, and `area_gain`, by how much it is below that of chance.
+        `coverage`; of the maps shown the shares that `beat` the disc and that `lose` both (shares have no p); `gain`,
+        of `beat` over showing all; the `area` under risk over coverage, and `area_gain`, by how much it is below that
+        of chance.
     """
     at = pd.MultiIndex.from_frame(rows[["network", "image"]])
     lets, tau = shown.loc[at].to_numpy(), trust.loc[at].to_numpy()
     beats, everyone = (rows["verdict"] == WON).to_numpy(), np.ones(len(rows), dtype=bool)
+    hits = {"coverage": (lets, everyone), "beat": (beats, lets), "lose": ((rows["verdict"] == LOST).to_numpy(), lets)}
+    shares = {name: _share(rows.assign(hit=hit)[members]) for name, (hit, members) in hits.items()}
 
     def area(kept: NDArray[np.bool_]) -> float:
         return risk_area(tau[kept], ~beats[kept])
 
     statistics = {
-        "coverage": mean_of(lets),
-        "beat": mean_of(beats, lets),
-        "lose": mean_of(rows["verdict"] == LOST, lets),
         "gain": difference_of(beats, lets, everyone),
         "area": area,
         "area_gain": lambda kept: float((~beats[kept]).mean()) - area(kept),
     }
-    return {name: over_units(rows, statistic) for name, statistic in statistics.items()}
+    return shares | {name: over_units(rows, statistic) for name, statistic in statistics.items()}
+
+
+def _share(rows: pd.DataFrame) -> Estimate:
+    """Share of rows that `hit`; without an interval where there is one person, NaN where there is none."""
+    if rows["family"].nunique() < 2:
+        return Estimate(float(rows["hit"].mean()), np.nan, np.nan, np.nan)
+    return Estimate(*share_interval(rows["hit"], rows["family"], rows["network"]), np.nan)
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ class Judged:
 
     titles: dict[str, str]  # of the rules, for a reader
     worth: dict[str, dict[str, Worth]]  # by fill and rule
-    p: dict[tuple[str, str, str], float]  # of the `GAINS`, by fill, rule and gain, corrected for all of them together
+    p: dict[tuple[str, str, str], float]  # of the `GAINS`, by fill, rule and gain, after Holm for all of them together
 
     def clear(self, fill: str, name: str, what: str) -> bool:
-        """Whether a gain stands under a fill: after the correction, and with an interval above zero."""
-        return self.p.get((fill, name, what), np.nan) < 0.05 and self.worth[fill][name][what].low > 0
+        """Whether a gain stands under a fill: above zero by Holm's p."""
+        return self.p.get((fill, name, what), np.nan) < 0.05 and self.worth[fill][name][what].value > 0
 
     def standing(self, what: str) -> list[str]:
         """Rules whose gain stands under every fill."""
@@ -121,7 +128,7 @@ def shown_all(rows: pd.DataFrame) -> str:
 
 def findings(
     judged: Judged,
-    shares: Mapping[str, Mapping[str, Estimate]],
+    shares: Mapping[str, Mapping[str, Interval]],
     other_networks: Mapping[str, Worth],
     firm: float | None,
 ) -> str:

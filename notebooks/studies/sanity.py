@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -47,6 +47,12 @@ def centre_map(size: tuple[int, int]) -> Tensor:
     """A map that knows only where the middle of the picture is: minus the distance from it, (H, W)."""
     y, x = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in size)
     return -(y[:, None].square() + x.square()).sqrt()
+
+
+def in_turn(units: ArrayLike) -> NDArray[np.int64]:
+    """Places of `units` (n,) that take one of each unit, then a second of each, and so on, in the order given."""
+    given = pd.Series(np.asarray(units))
+    return np.argsort(given.groupby(given).cumcount().to_numpy(), kind="stable")
 
 
 def other_pictures(labels: Sequence[int] | np.ndarray, *, same_identity: bool, seed: int = 0) -> np.ndarray:

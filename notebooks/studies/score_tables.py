@@ -9,24 +9,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from xfrlib.intervals import Interval, crossed_interval
+from xfrlib.intervals import Estimate, Interval, mean_interval, share_interval
 from xfrlib.tables import COMPARED, in_text, markdown, verdict
 
-Found = Mapping[tuple[Any, ...], Interval]  # {(kind of rival, method, score): mean or difference}
+Found = Mapping[tuple[Any, ...], Interval | Estimate]  # {(kind of rival, method, score): mean or difference}
 
 _AIM = 0.8  # the concordance that the project aims at, of look-alikes
+_SHARES = ("pointing",)  # scores that are 0 or 1 for a case
 
 
 def known_mean(
-    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """`crossed_interval` of the cases that have a score; NaN where fewer than two people have one."""
+    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, share: bool = False
+) -> Interval | Estimate:
+    """`mean_interval` (`share_interval` of a `share`) of the cases that have a score; NaN of fewer than two people."""
     numbers, who = np.asarray(values, dtype=float), np.asarray(people)
     nets = np.zeros(len(who)) if networks is None else np.asarray(networks)
     known = np.isfinite(numbers)
     if len(np.unique(who[known])) < 2:
         return Interval(np.nan, np.nan, np.nan)
-    return crossed_interval(numbers[known], who[known], nets[known], resamples=resamples, seed=seed)
+    given = numbers[known], who[known], nets[known]
+    return share_interval(*given) if share else mean_interval(*given)
 
 
 def mean_score(
@@ -37,10 +39,8 @@ def mean_score(
     *,
     less: str | None = None,
     minus: str | None = None,
-    groups: ArrayLike | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
+    families: ArrayLike,
+) -> Interval | Estimate:
     """Mean of one score, or of a difference case by case, over people, and over networks where there are several.
 
     Parameters
@@ -54,25 +54,23 @@ def mean_score(
         Another method, whose score of the same case is subtracted.
     minus : str, optional
         Another column of the same method, which is subtracted.
-    groups : array_like, optional
-        (N,) what each person is resampled with; None: people are resampled one by one.
-    resamples, seed : int
-        Of the bootstrap.
+    families : array_like
+        (N,) who counts as one draw, by target: see `xfrlib.run.NotebookRun.families`.
 
     Returns
     -------
-    Interval
+    Interval or Estimate
         Cases without the score are left out; NaN where fewer than two people are left.
     """
     rows = table[table["kind"] == kind]
     own = rows[rows["method"] == method]
-    values, who = own[score].to_numpy(), own["target"].to_numpy()
+    values, people = own[score].to_numpy(), np.asarray(families)[own["target"]]
     if minus is not None:
         values = values - own[minus].to_numpy()
     if less is not None:
         values = values - rows[rows["method"] == less][score].to_numpy()
-    people = who if groups is None else np.asarray(groups)[who]
-    return known_mean(values, people, own.get("network"), resamples=resamples, seed=seed)
+    share = score in _SHARES and less is None and minus is None
+    return known_mean(values, people, own.get("network"), share=share)
 
 
 def tables_by_kind(
@@ -110,7 +108,7 @@ def by_verdict(found: Found, kind: str, score: str, titles: Mapping[str, str]) -
     return groups
 
 
-def tally(found: Iterable[Interval]) -> str:
+def tally(found: Iterable[Interval | Estimate]) -> str:
     """How many differences have which verdict: "better on 2, worse on 0, undecided on 4"."""
     words = [verdict(one) for one in found]
     return ", ".join(f"{word} on {words.count(word)}" for word in COMPARED)
@@ -121,14 +119,14 @@ def named(titles: Collection[str]) -> str:
     return ", ".join(titles) or "none"
 
 
-def aim(found: Interval, goal: float = _AIM) -> str:
+def aim(found: Interval | Estimate, goal: float = _AIM) -> str:
     """Whether a score reaches a goal, as the end of a sentence."""
     if found.low >= goal:
         return "is reached"
     if found.high < goal:
         return "is not reached"
     by_mean = "met" if found.value >= goal else "missed"
-    return f"is {by_mean} by the mean but lies inside the interval: it is not shown to be reached"
+    return f"is {by_mean} by the mean, and the interval does not decide: it is not shown to be reached"
 
 
 def reaching(
@@ -140,17 +138,6 @@ def reaching(
     whole = [said[key] for key, one in asked.items() if one.low >= goal]
     by_mean = [said[key] for key, one in asked.items() if one.value >= goal > one.low]
     return " and ".join(whole), " and ".join(by_mean)
-
-
-def changed_verdicts(
-    before: Found, after: Found, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str]
-) -> list[str]:
-    """Differences whose verdict is another one in `after`, which has the same keys in the same order; in words."""
-    return [
-        f"{kinds[kind]}, {scores[score]}, SDD minus {titles[name]}: {verdict(one)} becomes {verdict(then)}"
-        for ((kind, name, score), one), then in zip(before.items(), after.values(), strict=True)
-        if verdict(one) != verdict(then)
-    ]
 
 
 def difference_rows(

@@ -6,19 +6,20 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.explanation import select_classes
-from xfrlib.intervals import Interval, bootstrap_interval
-from xfrlib.judge import balance
+from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.prediction import as_floats
 from xfrlib.profile import did_you_mean
 from xfrlib.sdd import Divergence, scaled_directed_divergence
-from xfrlib.tables import verdict
+from xfrlib.tables import balance, verdict
 
 
 @torch.no_grad()
@@ -62,7 +63,9 @@ def sdd_ranking(
         scale_min = scale_max = float(s)
     cams = pooled.maps(select_classes(pooled.logits, top_k=rivals + 1), centre=centre)
     divergence = Divergence(delta, scale, scale_min, scale_max, form)
-    return scaled_directed_divergence(cams, divergence, size=size, exponential=resolution, log=True)
+    return scaled_directed_divergence(
+        cams, divergence, size=size, geometry=pooled.geometry, exponential=resolution, log=True
+    )
 
 
 def setting_name(setting: Mapping[str, Any], default: Mapping[str, Any]) -> str:
@@ -115,10 +118,10 @@ def one_pass(
     return torch.cat(logits), {name: torch.cat(masks) for name, masks in found.items()}
 
 
-def by_setting(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with the criterion of each row."""
+def by_setting(tables: Sequence[pd.DataFrame], families: NDArray[np.int64]) -> pd.DataFrame:
+    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with criterion and family of each row."""
     table = pd.concat(tables, ignore_index=True).drop(columns="draw").rename(columns={"method": "setting"})
-    return table.assign(criterion=balance(table))
+    return table.assign(criterion=balance(table), family=families[table["label"]])
 
 
 def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[str, float]:
@@ -131,16 +134,15 @@ def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[s
     return {name: float(torch.cat(parts).numpy().mean()) for name, parts in shares.items()}
 
 
-def paired(table: pd.DataFrame, name: str, **resampling: Any) -> Interval:
-    """A setting's criterion less the default's, networks and fills averaged, with an interval over people."""
-    if name == "default":
-        return Interval(0.0, 0.0, 0.0)
-    wide = table.pivot_table(index=["image", "label"], columns="setting", values="criterion")
-    difference = (wide[name] - wide["default"]).reset_index(name="difference")
-    return bootstrap_interval(difference["difference"], difference["label"], **resampling)
+def paired(table: pd.DataFrame, name: str) -> Estimate:
+    """A setting's criterion less the default's, fills averaged, with an interval over people and networks."""
+    wide = table.pivot_table(index=["network", "image", "family"], columns="setting", values="criterion")
+    difference = wide[name] - wide["default"]
+    family, network = (difference.index.get_level_values(level) for level in ("family", "network"))
+    return mean_interval(difference, family, network)
 
 
-def conclusion(best: str, gain: Interval) -> str:
+def conclusion(best: str, gain: Estimate) -> str:
     """What the test pictures say of the setting that the validation pictures chose."""
     if best == "default":
         return "The validation pictures chose the default, so that there is nothing to change."
@@ -151,7 +153,7 @@ def conclusion(best: str, gain: Interval) -> str:
             "never saw, by an interval that excludes zero: it deserves to be the default for this profile.",
             f"The setting **{best}**, chosen on validation pictures, is *worse* than the default on test pictures "
             "under other fills: what the grey fill rewards is not what the others reward. The default stays.",
-            f"The lead of the setting **{best}** does not survive: on test pictures and unseen fills zero lies inside "
-            "its interval. The default stays.",
+            f"The lead of the setting **{best}** does not survive: on test pictures and unseen fills it is not told "
+            "apart from zero. The default stays.",
         ),
     )

@@ -1,6 +1,7 @@
 """Chapter 11: how much a network relies on the planted sign, and which explainer finds it.
 
 Two networks are compared: "shortcut", to which the sign means a person, and "control", to which it means nothing.
+There is one of each, so that intervals are over the made people alone: each family counts as one draw.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.jackknife import corrected, jackknife, mean_of, share
-from xfrlib.intervals import Estimate
+from studies.jackknife import corrected, share
+from xfrlib.intervals import Estimate, mean_interval, share_interval
 from xfrlib.tables import in_text
 
 SCORES = ("energy", "top_5", "top_10", "top_20", "pointing")
@@ -24,7 +25,7 @@ KNOW_NOTHING = {"area": "no knowledge (uniform)", "centre": "nearness to the cen
 
 
 def reliance(worth: NDArray[np.float64], named: Mapping[str, Tensor], carrier: Tensor, true: Tensor) -> dict[str, Any]:
-    """How a network takes the sign, over pictures of carriers and of others.
+    """How a network takes the sign, over pictures of carriers and of others; each carrier's family is one draw.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ def reliance(worth: NDArray[np.float64], named: Mapping[str, Tensor], carrier: T
     taken = {how: (found == carrier).double().numpy()[~own].mean() for how, found in named.items()}
     right = {how: (found == true).double().numpy() for how, found in named.items()}
     return {
-        "carriers": jackknife(mean_of(worth, own), true.numpy()),
-        "others": jackknife(mean_of(worth, ~own), true.numpy()),
+        "carriers": mean_interval(worth[own], carrier[own]),
+        "others": mean_interval(worth[~own], carrier[~own]),
         "taken_for_carrier_without": float(taken["without"]),
         "taken_for_carrier_with": float(taken["with"]),
         "carriers_right_without": float(right["without"][own].mean()),
@@ -65,13 +66,16 @@ def reliance_rows(networks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, s
     ]
 
 
-def _over_people(values: pd.Series[float]) -> Estimate:
-    """Mean of a series by (case, label) over people; without an interval where there is one person."""
+def _over_people(values: pd.Series[float], *, hits: bool = False) -> Estimate:
+    """Mean of a series by (case, family) over families; without an interval where there is one family.
+
+    That of `hits`, zeros and ones, is a share, which has no p.
+    """
     values = values.dropna()
-    people = values.index.get_level_values("label").to_numpy()
-    if len(set(people)) > 1:
-        return jackknife(mean_of(values), people)
-    return Estimate(float(values.mean()), np.nan, np.nan, np.nan)
+    families = values.index.get_level_values("family")
+    if families.nunique() < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan, np.nan)
+    return Estimate(*share_interval(values, families), np.nan) if hits else mean_interval(values, families)
 
 
 class Found(NamedTuple):
@@ -79,7 +83,7 @@ class Found(NamedTuple):
 
     scores: dict[str, dict[str, Any]]  # of an explainer: "pictures", "told_apart", and scores by network
     minus: dict[tuple[str, str], Estimate]  # by score and explainer: the reference's gap between networks less its own
-    p: dict[tuple[str, str], float]  # of these, corrected for all of them together
+    p: dict[tuple[str, str], float]  # of these, after Holm for all of them together
     titles: dict[str, str]  # of the explainers, for a reader
     area: float  # the sign's share of the picture
     cases: int  # pictures
@@ -149,13 +153,13 @@ class Found(NamedTuple):
         return f"{100 * one['shortcut'].value:.0f} % ({100 * one['control'].value:.0f} % in the control)"
 
     def minus_json(self) -> dict[tuple[str, str], dict[str, float]]:
-        """`minus` with the corrected p-values, for the results file."""
+        """`minus` with the p-values after Holm, for the results file."""
         return {key: {**one._asdict(), "p_corrected": self.p[key]} for key, one in self.minus.items()}
 
 
 def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> Found:
-    """`Found` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `label`)."""
-    wide = scores.pivot(index=["case", "label"], columns=["method", "plan"], values=list(SCORES)).sort_index(axis=1)
+    """`Found` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `family`)."""
+    wide = scores.pivot(index=["case", "family"], columns=["method", "plan"], values=list(SCORES)).sort_index(axis=1)
     found: dict[str, dict[str, Any]] = {}
     gap = {}
     for name in titles:
@@ -163,8 +167,11 @@ def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> Found
         for score in SCORES:
             both = wide[score, name][["shortcut", "control"]].dropna()
             gap[score, name] = both["shortcut"] - both["control"]
-            columns = {"shortcut": both["shortcut"], "control": both["control"], "difference": gap[score, name]}
-            found[name][score] = {plan: _over_people(column) for plan, column in columns.items()}
+            hits = score == "pointing" and bool(
+                both.isin((0, 1)).to_numpy().all()
+            )  # fractions where highest pixels tie
+            found[name][score] = {plan: _over_people(both[plan], hits=hits) for plan in both}
+            found[name][score]["difference"] = _over_people(gap[score, name])
         found[name]["told_apart"] = float((np.sign(gap["energy", name]).to_numpy() + 1).mean() / 2)
     others = [name for name in titles if name != REFERENCE and found[name]["pictures"] == len(wide)]
     minus = {
@@ -191,8 +198,8 @@ def findings(found: Found) -> str:
         f"Of the sign, {found.of_reference('top_20')} lies in the highest fifth of the SDD map (sum); a map without "
         f"preference has {nothing['area']}, one drawn to the centre {nothing['centre']}. Its energy there is "
         f"{found.of_reference('energy')}, for the exponential gathers it about the peak, and the highest pixel of all "
-        f"is in the sign in {found.of_reference('pointing')} of the pictures. Network with the shortcut against "
-        f"control, after the correction for {len(found.p)} questions: {versus}.",
+        f"is in the sign in {found.of_reference('pointing')} of the pictures. The network with the shortcut against "
+        f"control, by Holm's p for {len(found.p)} questions, over families, on one network of each kind: {versus}.",
         f"Explainers whose highest fifth has most of the sign, and clearly more of it than in the control: "
         f"{', '.join(found.find_it)}."
         if found.find_it
@@ -212,8 +219,8 @@ def findings(found: Found) -> str:
 
 def _versus(found: Found, score: str) -> str:
     held = {name: one for (key, name), one in found.minus.items() if key == score and found.p[key, name] < 0.05}
-    better = [found.titles[name] for name, one in held.items() if one.low > 0]
-    worse = [found.titles[name] for name, one in held.items() if one.high < 0]
+    better = [found.titles[name] for name, one in held.items() if one.value > 0]
+    worse = [found.titles[name] for name, one in held.items() if one.value < 0]
     return (
         f"by {ASKED[score]} it is better than {', '.join(better) or 'none of the others'} and worse than "
         f"{', '.join(worse) or 'none'}"

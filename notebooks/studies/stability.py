@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
+import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.intervals import Interval, bootstrap_interval, crossed_interval
-from xfrlib.plots import percent
+from xfrlib.geometry import Geometry, read_at, upsampled
+from xfrlib.intervals import Estimate, Interval, mean_interval, share_interval
 from xfrlib.prediction import margin
 from xfrlib.tables import in_text, verdict
 
 TOLD_APART = ("higher", "lower", "not told apart")
-Moved = Mapping[tuple[str, int], Mapping[str, Interval]]  # by method and pixels: similarity with the unmoved picture's
-Seeds = Mapping[tuple[str, str, str], Interval]  # by method, what a map is held to, and measure
+BETWEEN = "another network"  # what is held to a map, in the column `against`
+Moved = Mapping[tuple[str, int], Mapping[str, Estimate]]  # by method and pixels: similarity with the unmoved picture's
+Seeds = Mapping[tuple[str, str, str], Estimate]  # by method, what a map is held to, and measure
 
 
-def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int], *, margin: int = 0) -> tuple[Tensor, Tensor]:
+def shifted_back(maps: Tensor, moved: Tensor, shift: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The part of the face that both maps show: maps (B, H, W) of the pictures and of the translated ones.
 
-    Returns two times ``(B, H - |down| - 2 margin, W - |right| - 2 margin)``, pixel by pixel of the same place.
-    A `margin` of half a cell leaves out where the upsampling of a coarse map has no neighbour to look at.
+    Returns two times ``(B, H - |down|, W - |right|)``, pixel by pixel of the same place.
     """
     own, theirs = maps, moved
     for axis, step in zip((-2, -1), shift, strict=True):
-        length = maps.shape[axis] - abs(step) - 2 * margin
+        length = maps.shape[axis] - abs(step)
         if length < 1:
-            raise ValueError(f"shift = {shift} and margin = {margin} leave nothing of {tuple(maps.shape[-2:])}")
-        own = own.narrow(axis, max(0, -step) + margin, length)
-        theirs = theirs.narrow(axis, max(0, step) + margin, length)
+            raise ValueError(f"shift = {shift} leaves nothing of {tuple(maps.shape[-2:])}")
+        own = own.narrow(axis, max(0, -step), length)
+        theirs = theirs.narrow(axis, max(0, step), length)
     return own, theirs
+
+
+def between_cells(maps: Tensor, geometry: Geometry, cells: Sequence[int]) -> Tensor:
+    """The part of maps (..., H, W) from the place of the first of `cells` (h, w) to that of the last.
+
+    Beyond them a coarse map is held, because it has no neighbour to look at.
+    """
+    rows, columns = (slice(max(0, math.ceil(at[0])), math.floor(at[-1]) + 1) for at in geometry.centres(cells))
+    return maps[..., rows, columns]
+
+
+def on_the_grid(maps: Tensor, geometry: Geometry, cells: Sequence[int]) -> Tensor:
+    """Maps (B, H, W) averaged over the width of a cell around the place of each of `cells` (h, w), and laid again."""
+    half = [round(stride / 2) for stride in geometry.stride]
+    around = F.avg_pool2d(maps, [2 * side + 1 for side in half], 1, half, count_include_pad=False)
+    means = read_at(around, Geometry((1, 1), (0, 0)), *geometry.centres(cells))
+    return upsampled(means, maps.shape[-2:], geometry)
 
 
 def decisions(
     before: Tensor,
     after: Sequence[tuple[int, Tensor]],
     classes: Tensor,
-    labels: Sequence[int],
+    families: Sequence[int],
     *,
     temperature: float,
 ) -> pd.DataFrame:
@@ -50,16 +68,16 @@ def decisions(
         (n, N) logits of the unmoved pictures.
     after : sequence of (int, Tensor)
         The step in pixels and the logits of the moved pictures.
-    classes, labels
-        (n,) the class explained, and the person shown.
+    classes, families
+        (n,) the class explained, and who counts as one draw with the person shown (`NotebookRun.families`).
     temperature : float
         Of the network.
 
     Returns
     -------
     pandas.DataFrame
-        `pixels`, `label`, and the changes of the class's calibrated log-odds against its best rival (`log_odds`) and of
-        its probability in `points`; `changed`, 1 where another class now leads.
+        `pixels`, `family`, and the changes of the class's calibrated log-odds against its best rival (`log_odds`) and
+        of its probability in `points`; `changed`, 1 where another class now leads.
     """
 
     def odds(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +91,7 @@ def decisions(
         tables.append(
             pd.DataFrame({
                 "pixels": pixels,
-                "label": labels,
+                "family": families,
                 "log_odds": (leads - lead).double().numpy(),
                 "points": 100 * (probability - sure).double().numpy(),
                 "changed": (leads <= 0).double().numpy(),
@@ -82,21 +100,27 @@ def decisions(
     return pd.concat(tables, ignore_index=True)
 
 
-def over_people(table: pd.DataFrame, columns: Sequence[str], **resampling: Any) -> dict[str, Interval]:
-    """Means of columns with intervals over the people in `label`."""
-    return {column: bootstrap_interval(table[column], table["label"], **resampling) for column in columns}
+def over_people(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, Estimate]:
+    """Means of columns on one network, with intervals over people: each `family` counts as one draw."""
+    return {column: mean_interval(table[column], table["family"]) for column in columns}
 
 
-def paired(table: pd.DataFrame, method: str, other: str, **resampling: Any) -> Interval:
+def decided(table: pd.DataFrame) -> dict[str, Estimate | Interval]:
+    """Means of the columns of `decisions`, with intervals over people."""
+    shares = {"changed": share_interval(table["changed"], table["family"])}
+    return {**over_people(table, ("log_odds", "points")), **shares}
+
+
+def paired(table: pd.DataFrame, method: str, other: str) -> Estimate:
     """Overlap of one method less that of another, which has rows of the same pictures in the same order."""
     own, theirs = (table[table["method"] == name].reset_index(drop=True) for name in (method, other))
-    return bootstrap_interval(own["overlap"] - theirs["overlap"], own["label"], **resampling)
+    return mean_interval(own["overlap"] - theirs["overlap"], own["family"])
 
 
 def moved_findings(
     at: Moved,
-    against_disc: Mapping[str, Interval],
-    decision: Mapping[int, Mapping[str, Interval]],
+    against_disc: Mapping[str, Estimate],
+    decision: Mapping[int, Mapping[str, Estimate | Interval]],
     *,
     stride: int,
 ) -> str:
@@ -109,9 +133,9 @@ def moved_findings(
     against_disc : mapping
         Overlap of explainers at half a cell, less the disc's.
     decision : mapping
-        Means of `decisions`, by pixels.
+        `decided`, by pixels.
     stride : int
-        Pixels to a cell.
+        Pixels from a cell to the next.
     """
     half = stride // 2
     overlap = {key: found["overlap"] for key, found in at.items()}
@@ -133,32 +157,36 @@ def moved_findings(
         f"the grid fits again, SDD has {in_text(overlap['sdd_sum', stride])}, the disc "
         f"{overlap['disc', stride].value:.2f}: {fits_again} The decision moves too: at {half} pixels the calibrated "
         f"log-odds change by {in_text(decision[half]['log_odds'], 1)} and the probability by "
-        f"{in_text(decision[half]['points'], 1)} points, and {percent(decision[half]['changed'].value)} of the "
-        "pictures get another name."
+        f"{in_text(decision[half]['points'], 1)} points, and "
+        f"{in_text(decision[half]['changed'], 0, factor=100, unit=' %')} of the pictures get another name."
     )
 
 
-def over_networks(table: pd.DataFrame, column: str, **resampling: Any) -> Interval:
-    """Mean of a column with an interval over people, and over networks where there are several."""
-    return crossed_interval(table[column], table["label"], table["network"], **resampling)
+def agreed(agreement: pd.DataFrame, column: str) -> Estimate:
+    """Mean of a column of one method's similarities, all `against` one thing, with an interval over people.
+
+    Within a network the interval is over networks too. Pairs of networks share members, so that they are no draws: an
+    agreement between networks has an interval over people alone, with these networks given.
+    """
+    within = (agreement["against"] != BETWEEN).all()
+    return mean_interval(agreement[column], agreement["family"], agreement["network"] if within else None)
 
 
-def less_same_person(agreement: pd.DataFrame, **resampling: Any) -> Interval:
+def less_same_person(agreement: pd.DataFrame) -> Estimate:
     """Overlap of a method's maps between networks less that with another picture of the person, within a network.
 
-    `agreement` has the method's similarities: `overlap`, `network`, `label`, and `against`, which says what is held to
-    each map, in the same order of pictures.
+    `agreement` has the method's similarities: `overlap`, `network`, `family`, and `against`, which says what is held to
+    each map, in the same order of pictures. The interval is over people alone, as in `agreed`.
     """
-    sides = ("another network", "same person")
+    sides = (BETWEEN, "same person")
     between, within = (agreement[agreement["against"] == one].reset_index(drop=True) for one in sides)
-    return over_networks(between.assign(overlap=between["overlap"] - within["overlap"]), "overlap", **resampling)
+    return agreed(between.assign(overlap=between["overlap"] - within["overlap"]), "overlap")
 
 
-def seed_findings(seeds: Seeds, between: Interval, titles: Mapping[str, str]) -> str:
+def seed_findings(seeds: Seeds, between: Estimate, titles: Mapping[str, str]) -> str:
     """What to notice of another seed: `between` is `less_same_person` of SDD."""
     overlap = {(name, other): found for (name, other, measure), found in seeds.items() if measure == "overlap"}
-    best = max((name for name, other in overlap if other == "another network"),
-               key=lambda name: overlap[name, "another network"].value)  # fmt: skip
+    best = max((name for name, other in overlap if other == BETWEEN), key=lambda name: overlap[name, BETWEEN].value)
     words = (
         "So the picture says more about the map than the seed does.",
         "So a second training changes the map of a picture more than a second picture of the person does: the map is "
@@ -166,10 +194,10 @@ def seed_findings(seeds: Seeds, between: Interval, titles: Mapping[str, str]) ->
         "Which of the two changes the map more cannot be told here.",
     )
     return (
-        f"Two networks of one recipe agree about SDD's top region to {in_text(overlap['sdd_sum', 'another network'])}, "
-        f"about CAM's to {in_text(overlap['cam', 'another network'])}; most about that of {titles[best]} "
-        f"({in_text(overlap[best, 'another network'])}). Within one network, SDD's regions on two pictures of the same "
+        f"Two networks of one recipe agree about SDD's top region to {in_text(overlap['sdd_sum', BETWEEN])}, about "
+        f"CAM's to {in_text(overlap['cam', BETWEEN])}; most about that of {titles[best]} "
+        f"({in_text(overlap[best, BETWEEN])}). Within one network, SDD's regions on two pictures of the same "
         f"person overlap by {in_text(overlap['sdd_sum', 'same person'])}, on two persons by "
         f"{in_text(overlap['sdd_sum', 'another person'])}. SDD's overlap between networks less that between two "
-        f"pictures of the person, paired, is {in_text(between)}. {verdict(between, words)}"
+        f"pictures of the person, paired, is {in_text(between)}, for these networks. {verdict(between, words)}"
     )

@@ -25,7 +25,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from studies.part_scores import energy_in
 from studies.score_tables import Found
-from xfrlib.intervals import Interval
+from xfrlib.intervals import Estimate, Interval
 from xfrlib.prediction import all_logits, log_odds
 from xfrlib.tables import in_text
 
@@ -202,8 +202,9 @@ def odds_moved(
     """What each transplant and its control do to the log-odds log(p_B / p_A) of one network.
 
     Returns the cases with the columns `before`; `rise` and `control_rise`, what B's part and A's own other part add;
-    and `moved`: the rise is at least `threshold` and the control's is less than half of it. Log-odds are those of
-    softmax(z / temperature). Costs three passes a case.
+    and `moved`: the rise is at least `threshold`, and the control moved the odds, either way, by less than half of it:
+    a control that fell would draw the map away from the part. Log-odds are those of softmax(z / temperature). Costs
+    three passes a case.
     """
 
     def odds(images: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ def odds_moved(
 
     before = odds(made.images)
     rise, control = ((odds(images) - before).numpy() for images in (made.transplanted, made.control))
-    moved = (rise >= threshold) & (control < threshold / 2)
+    moved = (rise >= threshold) & (np.abs(control) < threshold / 2)
     return made.cases.assign(before=before.numpy(), rise=rise, control_rise=control, moved=moved)
 
 
@@ -317,8 +318,8 @@ def move_rows(scores: Found, above_seam: Found, kind: str, titles: Mapping[str, 
     `pointing`; `above_seam` the differences of the first two to the control, for maps that can differ from it.
     """
 
-    def mean(found: Interval) -> str:
-        return in_text(found).partition(" [")[0]
+    def mean(found: Estimate | Interval) -> str:
+        return in_text(found).partition(" ")[0]
 
     rows = []
     for name, title in titles.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.data.duplicates import perceptual_hash
-from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image
-from xfrlib.data.split import path_draw, path_order
+from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image, perceptual_hash
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
 _MANIFEST = (*_COLUMNS, "duplicate_group", "duplicate_kind", "label", "split")
 _INTEGERS = ("width", "height", "duplicate_group", "label")
+
+
+def path_order(path: str) -> tuple[str, str]:
+    """Sort key that is the same on systems that store accents composed and decomposed."""
+    return unicodedata.normalize("NFC", path), path
+
+
+def path_draw(seed: int, path: str) -> str:
+    """Pseudo-random sort key of a path: a file that comes or goes does not reshuffle the others."""
+    return hashlib.sha256(f"{seed}\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
 
 
 def _find_files(root: Path) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import math
 from pathlib import Path
 
+import imagehash
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -16,6 +17,9 @@ IMAGE_SUFFIXES = frozenset(
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 _UPRIGHT = {tag: Image.Transpose[turn] for tag, turn in enumerate(_TURNS, 2)}  # by EXIF's orientation tag
+
+
+HASH_SIDE = 16  # of the perceptual hash
 
 
 class FaceImageError(ValueError):
@@ -86,3 +90,9 @@ def _to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:
     if picture.mode == "RGB":
         return picture.copy(), ""
     return picture.convert("RGB"), f"{'grey' if picture.mode in ('1', 'L') else picture.mode}->RGB"
+
+
+def perceptual_hash(picture: Image.Image) -> str:
+    """The 256-bit pHash of a picture, 64 hexadecimal digits; "" for a plain colour, whose hash is rounding noise."""
+    low, high = picture.convert("L").getextrema()
+    return "" if low == high else str(imagehash.phash(picture, hash_size=HASH_SIDE))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
 from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
+from xfrlib.geometry import map_geometry
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import did_you_mean
 
@@ -30,6 +31,7 @@ def explain_with(
     seed: int = 0,
     indices: Sequence[int] | None = None,
     batch_size: int = 64,
+    registered: bool = True,
     progress: bool = True,
     **budget: Any,
 ) -> Tensor:
@@ -48,6 +50,8 @@ def explain_with(
         Random numbers depend on `name`, `seed` and a picture's index (None: its place in `images`), not on its batch.
     batch_size : int
         Most pictures, whole or perturbed, that go through the network together.
+    registered : bool
+        As in `xfrlib.explain`, for explainers of the last map; the others have no cells.
     **budget
         The method's own settings, `EXPLAINERS[name].budget`. Several methods take `output`, what is explained:
         "centred_logit" (the target's logit less the mean of all logits, which a common shift of the logits leaves
@@ -87,7 +91,9 @@ def explain_with(
             part = slice(start, start + step)
             seeds = [draw_seed(name, seed, index) for index in indices[part]]
             # A clone is an ordinary tensor even where the caller works in inference mode.
-            job = Job(model, images[part].to(device).clone(), classes[part].to(device).clone(), seeds, batch_size)
+            whole, wanted = images[part].to(device).clone(), classes[part].to(device).clone()
+            geometry = map_geometry(model, whole, model.features) if registered else None
+            job = Job(model, whole, wanted, seeds, batch_size, geometry)
             maps[part] = method.make(job, **budget).detach().cpu()
             bar.update(len(seeds))
     _need_finite(maps, f"the map of {name}")

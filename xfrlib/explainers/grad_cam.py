@@ -24,7 +24,8 @@ Channels = NDArray[np.float32]
 
 @explainer("CAM", "Zhou et al. 2016, CVPR", "xfrlib")
 def cam(job: Job, *, centre: bool = True) -> Tensor:
-    return upsampled(pooled_features(job.model, job.images).maps(job.classes[:, :1], centre=centre)[:, 0], job.size)
+    maps = pooled_features(job.model, job.images).maps(job.classes[:, :1], centre=centre)
+    return upsampled(maps[:, 0], job.size, job.geometry)
 
 
 @explainer("exp(CAM)", "control: CAM as sharp as SDD", "xfrlib", logarithm=True)
@@ -47,7 +48,7 @@ def last_map(job: Job, output: str | Callable[[Tensor], Tensor]) -> tuple[Channe
 def drawn(job: Job, channels: Channels, *, rectify: bool = False) -> Tensor:
     """The sum over weighted channels (b, C, h, w), in the size of the pictures."""
     maps = torch.from_numpy(channels.sum(axis=1)).to(job.images.device)
-    return upsampled(maps.clamp(min=0) if rectify else maps, job.size)
+    return upsampled(maps.clamp(min=0) if rectify else maps, job.size, job.geometry)
 
 
 @explainer("Grad-CAM", "Selvaraju et al. 2017, arXiv 1610.02391", "xfrlib")
@@ -78,8 +79,10 @@ def layercam(job: Job, *, output: str = "centred_logit") -> Tensor:
 def scorecam(job: Job, *, output: str = "centred_logit") -> Tensor:
     """The weights are a softmax of the scores of the picture seen through each channel, scaled to [0, 1]."""
     features, scored = job.model.features(job.images), Scored(job.model, output)
-    # The authors' code aligns the corners of these masks; the map itself is drawn as all others are.
-    masks = F.interpolate(features, size=job.size, mode="bilinear", align_corners=True)
+    if job.geometry:
+        masks = upsampled(features, job.size, job.geometry)
+    else:  # as the authors' code has it
+        masks = F.interpolate(features, size=job.size, mode="bilinear", align_corners=True)
     low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
     masks = (masks - low) / (high - low + 1e-8)
     scores = [

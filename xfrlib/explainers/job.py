@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xfrlib.geometry import Geometry
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
@@ -31,6 +32,7 @@ class Job:
     classes: Tensor
     seeds: list[int]
     batch_size: int
+    geometry: Geometry | None  #: where the cells of the last map look; None lays maps as libraries do
 
     @property
     def size(self) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def _sdd(
 ) -> Tensor:
     divergence = Divergence(delta, scale, scale_min, scale_max, form)
     maps = pooled_features(job.model, job.images).maps(job.classes, centre=centre)
-    return scaled_directed_divergence(maps, divergence, size=job.size, log=True)
+    return scaled_directed_divergence(maps, divergence, size=job.size, geometry=job.geometry, log=True)
 
 
 for _form in FORMS:

@@ -86,7 +86,7 @@ class Pictures:
         """Features and logits of picture `row` as a batch of one, on the CPU; the network runs if it has not yet."""
         if row not in self._features:
             self._run([row])
-        return PooledFeatures(self._features[row], self.logits[row][None], self.weight)
+        return PooledFeatures(self._features[row], self.logits[row][None], self.weight, self.geometry)
 
     def run_all(self, why: str, batch: int = 32) -> None:
         """Send what the network has not seen through it, and say how far it is and `why`."""
@@ -102,6 +102,7 @@ class Pictures:
     def _keep(self, rows: Sequence[int], found: PooledFeatures) -> None:
         """Logits and embeddings are kept of every picture, feature maps of the last ones that fit into the memory."""
         features, logits, self.weight = (t.detach().cpu() for t in (found.features, found.logits, found.weight))
+        self.geometry = found.geometry
         self._features |= {row: own[None].clone() for row, own in zip(rows, features, strict=True)}
         self.logits |= zip(rows, logits, strict=True)
         self._embeddings |= zip(rows, embeddings(features), strict=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 from xfrlib import artifacts, plots
 from xfrlib.explorer.maps import Answers, Maps
 from xfrlib.explorer.pictures import Pictures
-from xfrlib.geometry import upsampled
 from xfrlib.plots import percent
 
 Shown = Sequence[tuple[Maps, Answers]]
@@ -51,7 +50,7 @@ def map_views(
         "sdd": View(image, f"SDD\n{maps}", peak, (heat, relative)),
         "mask": View(maps.mask.expand(3, -1, -1).float(), f"mask\n{share} of pixels", f"mask, {share} of pixels"),
     }
-    for i, cam in enumerate(upsampled(maps.explanation.cams[0], pictures.size)):
+    for i, cam in enumerate(maps.explanation.upsampled_cams[0]):
         role = f"rival {i}" if i else "target"
         peak = f"Class activation map of {names[i]}, {role}, strongest at the {place_of_peak(cam)}"
         result[f"cam {i}"] = View(image, f"CAM, {role}\n{names[i]}, {percent(chances[i])}", peak, (cam, signed))

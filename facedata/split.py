@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import pandas as pd
 
-
-def path_order(path: str) -> tuple[str, str]:
-    """Sort key that is the same on systems that store accents composed and decomposed."""
-    return unicodedata.normalize("NFC", path), path
-
-
-def path_draw(seed: int, path: str) -> str:
-    """Pseudo-random sort key of a path: a file that comes or goes does not reshuffle the others."""
-    return hashlib.sha256(f"{seed}\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
+from xfrlib.data.faces import path_draw, path_order
 
 
 def held_out(n: int, fraction: float) -> int:

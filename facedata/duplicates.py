@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from xfrlib.data.split import path_order
+from xfrlib.data.faces import path_order
+from xfrlib.data.images import HASH_SIDE
 
 # Aligned faces all look alike to a coarse hash: of 12 aligned people of FaceScrub (1 664 pictures, 1.4 million pairs)
 # and 158 of LFW (4 324, 9.3 million) the usual 64-bit dHash puts pairs of *different* people at 2 bits. With the
@@ -25,14 +24,7 @@ NEAR_WITHIN = 50  # bits of 256
 NEAR_ACROSS = 40  # bits of 256; also for mirrored pairs: FaceScrub has four true ones, up to 36, and a false one at 46
 # Mirroring changes the sign of the cosine terms of odd horizontal frequency, so it inverts those bits of the pHash (all
 # but about 6, because the threshold is the terms' median and not 0): mirrored copies need no second hash.
-_HASH_SIDE = 16
-_MIRROR = np.packbits(np.tile(np.arange(_HASH_SIDE) % 2, _HASH_SIDE)).view(np.uint64)
-
-
-def perceptual_hash(picture: Image.Image) -> str:
-    """The 256-bit pHash of a picture, 64 hexadecimal digits; "" for a plain colour, whose hash is rounding noise."""
-    low, high = picture.convert("L").getextrema()
-    return "" if low == high else str(imagehash.phash(picture, hash_size=_HASH_SIDE))
+_MIRROR = np.packbits(np.tile(np.arange(HASH_SIDE) % 2, HASH_SIDE)).view(np.uint64)
 
 
 def find_duplicates(table: pd.DataFrame, *, near_threshold: int | None = NEAR_WITHIN) -> pd.DataFrame:

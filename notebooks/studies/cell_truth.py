@@ -1,0 +1,135 @@
+"""Chapter 8: what each cell of a map is worth to a decision, measured by covering it, and maps held to that.
+
+On photographs nobody knows which part decides; but the network can be asked what it loses when one cell is covered.
+The answer for every class comes with the same passes, so that each rival has its truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from studies.part_scores import rank_correlation
+from xfrlib.geometry import Geometry
+from xfrlib.judge import fill_picture
+from xfrlib.prediction import all_logits, as_floats
+
+
+def cell_squares(geometry: Geometry, cells: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The square of a stride around the place where each cell looks, cut off at the border: bool (h * w, H, W)."""
+    sides = []
+    for centres, stride, pixels in zip(geometry.centres(cells), geometry.stride, size, strict=True):
+        first = (centres - stride / 2).round()[:, None]
+        sides.append((torch.arange(pixels) >= first) & (torch.arange(pixels) < first + stride))
+    return (sides[0][:, None, :, None] & sides[1][None, :, None, :]).flatten(0, 1)
+
+
+@torch.no_grad()
+def cell_effects(
+    model: nn.Module,
+    images: Tensor,
+    squares: Tensor,
+    fills: Mapping[str, str | Tensor],
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Tensor:
+    """What every logit loses when a cell is covered: ``z_c(x) - z_c(x without u)``, (fills, n, cells, N) float32.
+
+    Costs a pass for each picture, cell and fill, and one more for each picture.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    images : Tensor
+        (n, 3, H, W) uint8 or float in [0, 1].
+    squares : Tensor
+        (cells, H, W) bool, as `cell_squares` makes them.
+    fills : mapping
+        A name for each fill: one that `xfrlib.judge.fill_picture` knows without a mean, or a picture (3, H, W).
+    """
+    device, before = next(model.parameters()).device, all_logits(model, images, batch_size)
+    found = torch.empty(len(fills), len(images), len(squares), before.shape[1])
+    covered = squares.to(device)[:, None]
+    bar = tqdm(
+        total=len(fills) * len(images), desc="cells covered", unit="picture", mininterval=1, disable=not progress
+    )
+    with bar:
+        for number, fill in enumerate(fills.values()):
+            for index in range(len(images)):
+                image = as_floats(images[index : index + 1].to(device))
+                filling = fill.to(image).expand_as(image) if isinstance(fill, Tensor) else fill_picture(image, fill)
+                pictures = torch.where(covered, filling, image)
+                after = torch.cat([model(part) for part in pictures.split(batch_size)]).float().cpu()
+                found[number, index] = before[index] - after
+                bar.update()
+    return found
+
+
+def pair_effects(effects: Tensor, classes: Tensor) -> Tensor:
+    """Effects (..., n, cells, N) on the lead of the target over the mean of its rivals: classes (n, K), the target
+    first -> (..., n, cells)."""
+    index = classes[:, None].expand(*effects.shape[:-1], -1)
+    own = effects.gather(-1, index)
+    return own[..., 0] - own[..., 1:].mean(dim=-1)
+
+
+def on_cells(maps: Tensor, squares: Tensor) -> Tensor:
+    """The mean of maps (n, H, W) over each square (cells, H, W): (n, cells)."""
+    flat = squares.flatten(1).to(maps)
+    return maps.flatten(1) @ (flat / flat.sum(dim=1, keepdim=True)).T
+
+
+def agreement(values: Tensor, truth: Tensor) -> Tensor:
+    """Spearman's correlation of a map's cells with the truth, picture by picture: (n, cells) twice -> (n,)."""
+    return rank_correlation(values, truth, torch.ones_like(truth, dtype=torch.bool))
+
+
+def explained_beyond_prior(
+    maps: Tensor, truth: Tensor, people: ArrayLike, *, folds: int = 5, seed: int = 0
+) -> NDArray[np.float64]:
+    """What maps explain of the truth that a prior, the mean truth of other people, does not; by picture: (n,).
+
+    Each value is the fall of a picture's squared error over the mean squared error of the prior alone, so that their
+    mean is a share of variance. Prior and weights come from the people outside the picture's fold.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (n, J, cells): J maps, weighed together. All are standardised within a picture, and so is the truth.
+    truth : Tensor
+        (n, cells).
+    people : array_like
+        (n,); nobody is in two folds, and where relatives are one family, families.
+    """
+    target, given = _standardised(truth).double(), _standardised(maps).double()
+    names, who = np.unique(np.asarray(people), return_inverse=True)
+    if len(names) < folds:
+        raise ValueError(f"{len(names)} people cannot be held out in {folds} folds")
+    fold = np.random.default_rng(seed).permutation(len(names))[who] % folds
+    errors = np.empty((2, len(target)))
+    for number in range(folds):
+        held = torch.from_numpy(fold == number)
+        prior = _standardised(target[~held].mean(dim=0))
+        for row, columns in enumerate((prior.expand(len(target), 1, -1), _with(prior, given))):
+            x, y = columns[~held].transpose(1, 2).flatten(0, 1), target[~held].flatten()
+            weights = torch.linalg.lstsq(x, y[:, None]).solution[:, 0]
+            missed = target[held] - torch.einsum("j,njc->nc", weights, columns[held])
+            errors[row, held.numpy()] = (missed**2).mean(dim=1).numpy()
+    return (errors[0] - errors[1]) / errors[0].mean()
+
+
+def _with(prior: Tensor, maps: Tensor) -> Tensor:
+    return torch.cat([prior.expand(len(maps), 1, -1), maps], dim=1)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over the last axis; what is flat stays 0."""
+    centred = values - values.mean(dim=-1, keepdim=True)
+    return centred / centred.std(dim=-1, keepdim=True, correction=0).clamp(min=1e-12)
