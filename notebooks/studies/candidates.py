@@ -26,6 +26,7 @@ MAPS = {  # in the order in which the chapter stacks them
     "layers": "SDD of two layers",
     "stitched": "SDD, stitched",
     "mirrored": "SDD with its mirror image's",
+    "resolutions": "gradient × activation, all resolutions",
 }
 SINGLE = MAPS | {"connected": "SDD, one connected region"}  # without a prior
 SEVERAL = {"none": "", "all": "all four maps", "more": "all four maps and the earlier layer's"}

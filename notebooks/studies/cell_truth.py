@@ -7,8 +7,10 @@ The answer for every class comes with the same passes, so that each rival has it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
@@ -86,13 +88,68 @@ def on_cells(maps: Tensor, squares: Tensor) -> Tensor:
     return maps.flatten(1) @ (flat / flat.sum(dim=1, keepdim=True)).T
 
 
+def at_cells(maps: Tensor, geometry: Geometry, cells: tuple[int, int]) -> Tensor:
+    """Maps (n, H, W) at the pixel where each cell looks: (n, h * w). For maps of cells, which say all they know there;
+    `on_cells` is for maps of pixels."""
+    rows, columns = (
+        places.round().long().clamp(0, side - 1)
+        for places, side in zip(geometry.centres(cells), maps.shape[1:], strict=True)
+    )
+    return maps[:, rows][:, :, columns].flatten(1)
+
+
 def agreement(values: Tensor, truth: Tensor) -> Tensor:
     """Spearman's correlation of a map's cells with the truth, picture by picture: (n, cells) twice -> (n,)."""
     return rank_correlation(values, truth, torch.ones_like(truth, dtype=torch.bool))
 
 
+def scored(values: Mapping[str, Tensor], truths: Mapping[str, Tensor], families: ArrayLike) -> pd.DataFrame:
+    """A row for each map, fill and picture: `agreement` with the truth under that fill, and what the map has
+    `explained` beyond the prior; "prior" joins the maps.
+
+    Parameters
+    ----------
+    values, truths : mapping
+        Maps and truths by name and by fill, each (n, cells).
+    families : array_like
+        (n,), who is held out together.
+    """
+    tables = []
+    for fill, truth in truths.items():
+        for name, found in {**values, "prior": prior_of_others(truth, families)}.items():
+            columns = {"method": name, "fill": fill, "picture": np.arange(len(truth)), "family": families}
+            explained = explained_beyond_prior(found[:, None], truth, families)
+            tables.append(pd.DataFrame({**columns, "agreement": agreement(found, truth), "explained": explained}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def ceiling(truths: Mapping[str, Tensor], families: ArrayLike) -> pd.DataFrame:
+    """`agreement` of the truth under one fill with that under another: a row for each two fills and each picture."""
+    tables = []
+    for one, other in combinations(truths, 2):
+        columns = {"fills": f"{one}, {other}", "family": families, "agreement": agreement(truths[one], truths[other])}
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def prior_of_others(truth: Tensor, families: ArrayLike, *, folds: int = 5, seed: int = 0) -> Tensor:
+    """For each picture the mean truth of the families in other folds: (n, cells) -> the same, a map of no picture."""
+    fold, prior = _folds(families, folds, seed), torch.empty_like(truth)
+    for number in np.unique(fold):
+        held = torch.from_numpy(fold == number)
+        prior[held] = _standardised(truth[~held]).mean(dim=0)
+    return prior
+
+
+def _folds(families: ArrayLike, folds: int, seed: int) -> NDArray[np.int64]:
+    names, who = np.unique(np.asarray(families), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("a prior of others needs at least two families")
+    return np.random.default_rng(seed).permutation(len(names))[who] % min(folds, len(names))
+
+
 def explained_beyond_prior(
-    maps: Tensor, truth: Tensor, people: ArrayLike, *, folds: int = 5, seed: int = 0
+    maps: Tensor, truth: Tensor, families: ArrayLike, *, folds: int = 5, seed: int = 0
 ) -> NDArray[np.float64]:
     """What maps explain of the truth that a prior, the mean truth of other people, does not; by picture: (n,).
 
@@ -105,16 +162,13 @@ def explained_beyond_prior(
         (n, J, cells): J maps, weighed together. All are standardised within a picture, and so is the truth.
     truth : Tensor
         (n, cells).
-    people : array_like
-        (n,); nobody is in two folds, and where relatives are one family, families.
+    families : array_like
+        (n,); nobody is in two folds.
     """
     target, given = _standardised(truth).double(), _standardised(maps).double()
-    names, who = np.unique(np.asarray(people), return_inverse=True)
-    if len(names) < folds:
-        raise ValueError(f"{len(names)} people cannot be held out in {folds} folds")
-    fold = np.random.default_rng(seed).permutation(len(names))[who] % folds
+    fold = _folds(families, folds, seed)
     errors = np.empty((2, len(target)))
-    for number in range(folds):
+    for number in np.unique(fold):
         held = torch.from_numpy(fold == number)
         prior = _standardised(target[~held].mean(dim=0))
         for row, columns in enumerate((prior.expand(len(target), 1, -1), _with(prior, given))):

@@ -40,6 +40,7 @@ def contrast_maps(
     batch_size: int = 32,
     forms: Sequence[str] = ("sum",),
     divergence: Divergence = DEFAULT,
+    registered: bool = True,
 ) -> dict[str, Tensor]:
     """Maps of n cases, each a picture and two classes: every map (n, H, W) float, on the CPU.
 
@@ -73,6 +74,7 @@ def contrast_maps(
                 target=pair[:, 0],
                 competitors=pair[:, 1:],
                 divergence=replace(divergence, form=form),
+                registered=registered,
             )
             name = "sdd" if form == "sum" else form
             made |= {name: e.sdd, f"log_{name}": e.log_sdd}
