@@ -304,6 +304,22 @@ def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pyte
         make_book.stage("quick")
 
 
+def test_a_page_quotes_the_build_that_it_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of the profile that is built stands on all pages as the chapters of this build have it."""
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    out = tmp_path / "quick"
+    (out / "notebooks").mkdir(parents=True)
+    for path in NOTEBOOKS:
+        nbformat.write(nbformat.v4.new_notebook(), out / "notebooks" / path.name)
+    for name in ("results", "sanity"):
+        (out / f"{name}.json").write_text('{"of": "this build"}', encoding="utf-8")
+    monkeypatch.setattr(make_book.gallery, "stage", lambda *_: None)
+    site = make_book.stage("quick")
+    own, named = (results.load_results(site, f"{source}/sanity") for source in ("this", "quick"))
+    assert own == named == {"of": "this build"}
+    assert results.load_results(site, "lfw/sanity") == results.load_results(ROOT, "lfw/sanity")
+
+
 PEOPLE = ("a", "b_1")
 
 

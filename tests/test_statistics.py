@@ -24,15 +24,16 @@ def test_one_value_a_person_is_a_t_interval_where_nothing_is_skewed():
 
 
 def test_skewness_moves_both_ends_to_where_the_long_tail_is():
-    """By hand for the values 0, 0, 0, 4: the mean is 1, and its error 1 as well."""
-    values = np.array([0.0, 0, 0, 4])
-    skew = 16 / 6 * float(((values - 1) ** 3).sum()) / 64  # of the mean; that of the values is twice as large
-    assert skew == pytest.approx(stats.skew(values, bias=False) / 2)
-    t = stats.t.ppf(0.975, 3)
-    ends = [1 - 3 / skew * (np.cbrt(1 + skew * (q - skew / 6)) - 1) for q in (t, -t)]
-    found = mean_interval(values, range(4))
-    assert found[:3] == pytest.approx((1, *ends))
-    assert found.high - 1 > 1 - found.low
+    """The skewness of a mean of n values is theirs over the square root of n; more than 0.3 is not believed."""
+    for values in (np.array([0.0, 0, 1, 1, 2, 3, 2, 1, 2, 4]), np.array([0.0, 0, 0, 4])):
+        n, mean, error = len(values), values.mean(), stats.sem(values)
+        skew = min(stats.skew(values, bias=False) / np.sqrt(n), 0.3)
+        assert (skew == 0.3) == (n == 4)
+        t = stats.t.ppf(0.975, n - 1)
+        ends = [mean - error * 3 / skew * (np.cbrt(1 + skew * (q - skew / 6)) - 1) for q in (t, -t)]
+        found = mean_interval(values, range(n))
+        assert found[:3] == pytest.approx((mean, *ends))
+        assert found.high - mean > mean - found.low
     mirrored = mean_interval(-values, range(4))
     assert mirrored == pytest.approx((-1, -found.high, -found.low, found.p))
 

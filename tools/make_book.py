@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
 import re
 import shutil
@@ -222,8 +223,12 @@ def stage(profile: str) -> Path:
         (site / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
         publishing.draw_card(site / "book" / "_static" / "card.png")
     (site / "artefacts").mkdir()
-    for file in out.glob("*.json"):
-        shutil.copy2(file, site / "artefacts")
+    # A page that quotes this profile's results quotes this build, and no earlier one.
+    own = [folder for folder in (site / "artefacts", site / "results" / profile) if folder.is_dir()]
+    for file, folder in itertools.product(out.glob("*.json"), own):
+        shutil.copy2(file, folder)
+    if (site / "results" / f"{profile}.json").is_file():
+        shutil.copy2(out / "results.json", site / "results" / f"{profile}.json")
     shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
     gallery.stage(out, site)
     return site

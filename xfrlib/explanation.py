@@ -64,8 +64,7 @@ def explain(
         Subtract from the output weights their mean over classes first. That changes no probability, and makes the
         maps a function of the decision; False gives the raw maps of the paper.
     registered : bool
-        Lay each map where its cells look (`xfrlib.geometry`). False draws it as the paper and CAM libraries do: on
-        most networks half a cell too far right and down.
+        Lay maps where their cells look; False: as CAM libraries do, mostly half a cell too far right and down.
     divergence : Divergence
         The open constants of `scaled_directed_divergence`.
 

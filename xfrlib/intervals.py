@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+
+MOST_SKEW = 0.3  # of a mean: with few people more is mostly chance, and the far end of an interval would run away
 
 
 class Interval(NamedTuple):
@@ -55,7 +58,8 @@ def mean_interval(
     if deviation < 1e-12 * max(1.0, float(np.abs(array).max())):  # no spread is not certainty
         return Estimate(mean, np.nan, np.nan, np.nan)
     m = len(added[0])
-    skew = m**2 / ((m - 1) * (m - 2)) * float((added[0] ** 3).sum()) / deviation**3 if m > 2 else 0.0
+    skew = m**2 / max((m - 1) * (m - 2), 1) * float((added[0] ** 3).sum()) / deviation**3
+    skew = min(max(skew, -MOST_SKEW), MOST_SKEW)
     quantile = float(stats.t.ppf((1 + confidence) / 2, df))
     low, high = (mean - deviation * _skewed(q, skew) for q in (quantile, -quantile))
     t = mean / deviation
@@ -93,16 +97,15 @@ def _added(
     if not np.isfinite(array).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} of {len(array)} values are not finite")
     residuals = (array - array.mean()) / len(array) if len(array) else array
-    added: list[NDArray[np.float64]] = [
-        np.bincount(np.unique(group, return_inverse=True)[1], weights=residuals).astype(float) for group in groups
-    ]
+    units = (np.unique(group, return_inverse=True)[1] for group in groups)
+    added: Any = [np.bincount(unit, weights=residuals) for unit in units]
     if len(added[0]) < 2:
         raise ValueError("an interval over people needs at least two people")
     return array, added[:1] + [one for one in added[1:] if len(one) > 1]
 
 
 def _skewed(quantile: float, skew: float) -> float:
-    """Where Hall's transformation, the cubic one, puts a quantile of a distribution without skewness."""
+    """Where Hall's cubic transformation puts a quantile of a distribution without skewness."""
     return quantile if abs(skew) < 1e-9 else float(3 / skew * (np.cbrt(1 + skew * (quantile - skew / 6)) - 1))
 
 

@@ -32,8 +32,7 @@ KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # o
 
 
 class MappedPictures(NamedTuple):
-    """Test pictures (n, 3, H, W) uint8, their logits (n, N), the classes (n, K) that their maps compare, the target
-    first, and the region (n, H, W) that each map ranks highest."""
+    """Test pictures (n, 3, H, W) uint8, their logits (n, N), classes compared (n, K), and each map's region (n, H, W)."""
 
     images: Tensor
     logits: Tensor
