@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-
 MOST_SKEW = 0.3  # of a mean: with few people more is mostly chance, and the far end of an interval would run away
 
 

@@ -32,7 +32,7 @@ KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # o
 
 
 class MappedPictures(NamedTuple):
-    """Test pictures (n, 3, H, W) uint8, their logits (n, N), classes compared (n, K), and each map's region (n, H, W)."""
+    """Test pictures (n, 3, H, W) uint8, their logits (n, N), classes compared (n, K), each map's region (n, H, W)."""
 
     images: Tensor
     logits: Tensor
