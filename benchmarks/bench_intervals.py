@@ -43,8 +43,8 @@ def main() -> None:
         found["people"].setdefault(kind, {})[str(count)] = skewed(kind, count, given.trials)
     for share, count in product((0.5, 0.9, 0.98), (12, 62)):
         found["shares"].setdefault(f"{100 * share:.0f}", {})[str(count)] = shares(share, count, given.trials)
-    for spread, count in product((0.0, 0.2, 0.5), (3, 5, 8)):
-        found["networks"].setdefault(f"{spread:g}", {})[str(count)] = crossed(spread, count, given.trials // 4)
+    for (name, spread), count in product({"none": 0.0, "small": 0.2, "large": 0.5}.items(), (3, 5, 8)):
+        found["networks"].setdefault(name, {})[str(count)] = crossed(spread, count, given.trials // 4)
     artifacts.write_json(given.json, found | {"provenance": {"commit": artifacts.commit()} | artifacts.environment()})
     print(f"{given.json} written")
 

@@ -258,10 +258,10 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
 
 
 def test_what_is_said_of_the_inpainting_game_holds_for_the_committed_results() -> None:
-    # related.md: more of the repainted pixels than CAM, less of Guided Grad-CAM; behind CAM by area; as many turned
+    # related.md: more of the repainted pixels than CAM, less of Guided Grad-CAM; behind CAM by area; more turned
     game = results.load_results(ROOT, "quick/other_explainers")["inpainting_game"]
     sdd, cam = game["sdd_sum"], game["cam"]
-    assert cam["found"] < sdd["found"] < game["guided_gradcam"]["found"] and sdd["turned"] == cam["turned"]
+    assert cam["found"] < sdd["found"] < game["guided_gradcam"]["found"] and sdd["turned"] > cam["turned"]
     assert game["centre"]["area"] < sdd["area"] < cam["area"]
     for run in ("facescrub12", "lfw"):  # "on photographs the game was not played"
         assert not results.load_results(ROOT, f"{run}/other_explainers")["inpainting_game"]
