@@ -104,7 +104,7 @@ def test_the_verdict_counts_networks_and_says_what_the_map_adds():
     ]  # fmt: skip
     assert said[0].startswith("**person's prior + SDD is above the disc in both measures**, over people")
     assert "it is above in both on 2 of 2 networks." in said[0] and "it gained −0.50 in balance" in said[3]
-    assert "than that of the best ellipse by 1.00 [0.97, 1.03] and higher than that of the prior alone" in said[4]
+    assert "than that of the best ellipse by 1.00 [0.98, 1.02] and higher than that of the prior alone" in said[4]
     assert "Without its map, as person's prior alone, it would be worth less (the map adds 1.00" in said[5]
 
 

@@ -42,7 +42,9 @@ def states(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     return logits, [smaller[size] for size in sorted(smaller, reverse=True)] + last
 
 
-@explainer("gradient × activation, all resolutions", "this book", "xfrlib", contrastive=True, passes=(1, 1))
+@explainer(
+    "gradient × activation, all resolutions", "this book", "xfrlib", contrastive=True, compared=False, passes=(1, 1)
+)
 def all_resolutions(job: Job) -> Tensor:
     """The sum over resolutions of gradient times activation of the target's lead, each of spread 1 within a picture.
 
