@@ -24,6 +24,7 @@ from studies import dark_figures as dark
 from studies import figures
 from xfrlib import plots
 from xfrlib.artifacts import build_root
+from xfrlib.geometry import upsampled
 
 SITES = sorted(path.parent for path in build_root().glob("*/html/index.html"))
 GENERATED = ("genindex.html", "search.html", "py-modindex.html", "404.html")  # Sphinx's own; 404 belongs on a server
@@ -50,6 +51,7 @@ def intervals():
 
 def maps():
     cams = torch.linspace(-1, 1, 8).reshape(2, 2, 2)
+    cams = upsampled(cams, (16, 16))
     return plots.cam_row(torch.full((3, 16, 16), 0.5), cams, ["one", "two"], outlines=torch.eye(16).expand(2, 16, 16))
 
 
