@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from studies import layered_map
-from studies.layered_map import averaged_around, states
+from studies.layered_map import states
 from xfrlib import FaceClassifier, load_backbone
 from xfrlib.explainers import explain_with, passes_per_picture
-from xfrlib.geometry import Geometry
 
 CLASSES = torch.tensor([[0, 3, 1], [2, 1, 4]])
 
@@ -68,13 +66,6 @@ def test_the_map_peaks_where_the_evidence_is() -> None:
         assert divmod(int(found.argmax()), 32) == (row, column)
 
 
-def test_averages_around_places() -> None:
-    maps = torch.arange(64.0).view(1, 8, 8)
-    found = averaged_around(maps, Geometry((4, 4), (2, 1)), (2, 2))
-    assert found[0, 0, 0] == maps[0, 0:4, 0:3].mean()  # columns -1 to 2
-    assert found[0, 1, 1] == maps[0, 4:8, 3:7].mean()
-
-
 def test_one_forward_and_one_backward_pass_and_batches_do_not_matter() -> None:
     model = slim()
     assert passes_per_picture("all_resolutions", model) == (1, 1)
@@ -82,4 +73,3 @@ def test_one_forward_and_one_backward_pass_and_batches_do_not_matter() -> None:
     single = explain_with("all_resolutions", model, faces(), CLASSES, batch_size=1, progress=False)
     torch.testing.assert_close(whole, single, rtol=1e-3, atol=1e-3)
     assert not torch.equal(whole, explain_with("all_resolutions", model, faces(), CLASSES.flip(1), progress=False))
-    assert layered_map.all_resolutions.__doc__

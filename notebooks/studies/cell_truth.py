@@ -137,7 +137,7 @@ def prior_of_others(truth: Tensor, families: ArrayLike, *, folds: int = 5, seed:
     fold, prior = _folds(families, folds, seed), torch.empty_like(truth)
     for number in np.unique(fold):
         held = torch.from_numpy(fold == number)
-        prior[held] = _standardised(truth[~held]).mean(dim=0)
+        prior[held] = standardised(truth[~held]).mean(dim=0)
     return prior
 
 
@@ -165,12 +165,12 @@ def explained_beyond_prior(
     families : array_like
         (n,); nobody is in two folds.
     """
-    target, given = _standardised(truth).double(), _standardised(maps).double()
+    target, given = standardised(truth).double(), standardised(maps).double()
     fold = _folds(families, folds, seed)
     errors = np.empty((2, len(target)))
     for number in np.unique(fold):
         held = torch.from_numpy(fold == number)
-        prior = _standardised(target[~held].mean(dim=0))
+        prior = standardised(target[~held].mean(dim=0))
         for row, columns in enumerate((prior.expand(len(target), 1, -1), _with(prior, given))):
             x, y = columns[~held].transpose(1, 2).flatten(0, 1), target[~held].flatten()
             weights = torch.linalg.lstsq(x, y[:, None]).solution[:, 0]
@@ -183,7 +183,7 @@ def _with(prior: Tensor, maps: Tensor) -> Tensor:
     return torch.cat([prior.expand(len(maps), 1, -1), maps], dim=1)
 
 
-def _standardised(values: Tensor) -> Tensor:
+def standardised(values: Tensor) -> Tensor:
     """Mean 0 and standard deviation 1 over the last axis; what is flat stays 0."""
     centred = values - values.mean(dim=-1, keepdim=True)
     return centred / centred.std(dim=-1, keepdim=True, correction=0).clamp(min=1e-12)

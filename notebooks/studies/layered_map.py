@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from studies.cell_truth import cell_squares, on_cells, standardised
 from xfrlib.explainers import explainer
 from xfrlib.explainers.job import Job
-from xfrlib.geometry import Geometry, cell_geometry, upsampled
+from xfrlib.geometry import cell_geometry, upsampled
 
 
 def states(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -56,27 +57,13 @@ def all_resolutions(job: Job) -> Tensor:
     pair = logits.gather(1, job.classes)
     slopes = torch.autograd.grad((pair[:, 0] - pair[:, 1:].mean(dim=1)).sum(), maps)
     cells = (maps[-1].shape[2], maps[-1].shape[3])
-    total = torch.zeros(len(job.images), *cells, device=job.images.device)
+    squares = cell_squares(places[-1], cells, job.size)
+    total = torch.zeros(len(job.images), len(squares), device=job.images.device)
     for place, own, slope in zip(places, maps, slopes, strict=True):
         fine = upsampled((slope * own.detach()).sum(dim=1), job.size, place)
-        total += _standardised(averaged_around(fine, places[-1], cells))
-    return upsampled(total, job.size, job.geometry)
+        total += standardised(on_cells(fine, squares))
+    return upsampled(total.unflatten(1, cells), job.size, job.geometry)
 
 
 def _state(model: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
     return lambda images: states(model, images)[1][number]
-
-
-def averaged_around(maps: Tensor, geometry: Geometry, cells: tuple[int, int]) -> Tensor:
-    """Means of maps (n, H, W) over the square of a stride around the place of each cell: (n, h, w)."""
-    for axis, (centres, stride) in enumerate(zip(geometry.centres(cells), geometry.stride, strict=True), start=1):
-        first = (centres - stride / 2).round()[:, None]
-        pixels = torch.arange(maps.shape[axis])
-        square = ((pixels >= first) & (pixels < first + stride)).to(maps)
-        maps = torch.tensordot(maps, square / square.sum(dim=1, keepdim=True), dims=([axis], [1])).movedim(-1, axis)
-    return maps
-
-
-def _standardised(maps: Tensor) -> Tensor:
-    centred = maps - maps.mean(dim=(1, 2), keepdim=True)
-    return centred / centred.std(dim=(1, 2), keepdim=True, correction=0).clamp(min=1e-12)
