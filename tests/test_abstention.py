@@ -17,6 +17,8 @@ from studies.abstention import (
     risk_area,
     risk_coverage,
 )
+from xfrlib.explanation import select_classes
+from xfrlib.intervals import Estimate
 from xfrlib.profile import project_root
 from xfrlib.regions import disc
 from xfrlib.trust import advantages, should_show
@@ -46,8 +48,8 @@ def test_the_rule_shows_the_half_that_decides_and_keeps_back_the_other():
     # black: deleted -2, retained 18; the disc leaves 20 (0.45 - 0.05) = 8 both ways
     assert black == (True, black.reason, pytest.approx(10, abs=1e-4), pytest.approx(10, abs=1e-4))
     assert black.reason == (
-        "Shown: under a black fill, deleting the region takes 10.0 more of the log-odds than deleting a centred disc, "
-        "and keeping only it leaves 10.0 more than keeping only the disc."
+        "Shown: under a black fill, deleting the region takes 10.0 log-odds more of the lead over the rivals than "
+        "deleting a centred disc, and keeping only it leaves 10.0 log-odds more than keeping only the disc."
     )
     bad = should_show(Corners().eval(), image, half("right"), fill="black")[0]
     assert not bad.show and (bad.deletion, bad.retention) == pytest.approx((-10, -10), abs=1e-4)
@@ -60,6 +62,60 @@ def test_a_threshold_and_a_temperature_are_in_log_odds():
     half_as_sure = should_show(Corners().eval(), image, half("left"), fill="black", temperature=2.0, threshold=6.0)[0]
     assert half_as_sure.deletion == pytest.approx(5, abs=1e-4) and not half_as_sure.show
     assert "by more than 6 in neither of two measures" in half_as_sure.reason
+
+
+@pytest.mark.parametrize(
+    ("advantage", "threshold", "shown", "said"),
+    [
+        (0.06, 0.0, True, "takes 0.1 log-odds more of the lead over the rivals than deleting a centred disc"),
+        (0.04, 0.0, False, "takes as much of the lead over the rivals as deleting a centred disc, and keeping only it"),
+        (0.04, 0.0, False, "leaves as much as keeping only the disc."),
+        (-0.04, -1.0, True, "takes as much of the lead over the rivals as deleting a centred disc"),
+        (-0.06, 0.0, False, "takes 0.1 log-odds less of the lead over the rivals than deleting a centred disc"),
+        (-0.06, -1.0, True, "takes 0.1 log-odds less of the lead over the rivals than deleting a centred disc"),
+    ],
+)
+def test_an_advantage_that_rounds_to_nothing_is_none(advantage, threshold, shown, said):
+    image = torch.full((1, 3, 8, 8), 0.1)
+    image[..., :4] = 0.9
+    mask = half("left" if advantage > 0 else "right")  # worth 10 or -10 log-odds at temperature 1, see above
+    options = {"fill": "black", "temperature": 10 / abs(advantage), "threshold": threshold}
+    found = should_show(Corners().eval(), image, mask, **options)[0]
+    assert (found.deletion, found.retention) == pytest.approx((advantage, advantage), abs=1e-5)
+    assert found.show == shown and said in found.reason
+
+
+def strongest(z, target):
+    """The best rival of a class in the logits of one picture, as a list"""
+    return [max((c for c in range(len(z)) if c != target), key=lambda c: z[c])]
+
+
+@torch.no_grad()
+def test_the_rule_goes_by_the_lead_over_fixed_rivals_not_over_whoever_comes_next(classifier, images):
+    """Held to a loop over pictures, on which the best rival changes, so that the margin gives another number."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.stack([torch.randperm(256, generator=generator).view(16, 16) < 51 for _ in images])
+    centre = torch.from_numpy(disc(51, (16, 16)))
+    pairs = select_classes(classifier(images), top_k=3)
+    options = {"fill": "black", "temperature": 0.5}
+    found = should_show(classifier, images, masks, pairs=pairs, **options)
+    default = should_show(classifier, images, masks, **options)
+    by_margin = []
+    for image, mask, classes, judged, by_next in zip(images, masks, pairs.tolist(), found, default, strict=True):
+        target, *rivals = classes
+        kept = (~mask, mask, ~centre, centre)
+        z = [classifier((image * pixels)[None])[0].double() for pixels in kept]
+
+        def taken_and_left(against, z=z, target=target):
+            after = [float(one[target] - one[c].mean()) / 0.5 for one, c in zip(z, against, strict=True)]
+            return after[2] - after[0], after[1] - after[3]
+
+        fixed = taken_and_left([rivals] * 4)
+        assert (judged.deletion, judged.retention) == pytest.approx(fixed, abs=1e-4)
+        assert judged.show == (min(fixed) >= 0.05)
+        assert (by_next.deletion, by_next.retention) == pytest.approx(taken_and_left([rivals[:1]] * 4), abs=1e-4)
+        by_margin.append(taken_and_left([strongest(one, target) for one in z]))
+    assert np.abs(np.subtract(by_margin, [judged[2:] for judged in default])).max() > 0.1, "the best rival changes"
 
 
 def test_the_disc_does_not_beat_itself_and_known_logits_change_nothing():
@@ -97,7 +153,8 @@ def table():
         for method, (deleted, retained) in (("sdd", own), ("disc", other)):
             rows.append({
                 "network": 0, "image": image, "fill": "black", "label": image % 2, "correct": True, "method": method,
-                "deletion_margin_drop": float(deleted), "retention_margin_drop": float(retained),
+                "deletion_lead_drop": float(deleted), "retention_lead_drop": float(retained),
+                "deletion_margin_drop": float(retained), "retention_margin_drop": float(deleted),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -109,6 +166,15 @@ def test_verdicts_by_hand_a_tie_wins_nothing_and_loses_nothing():
     assert found["worst"].tolist() == [1, -3, -3, 0, -1]
     other_way = picture_verdicts(table(), method="disc", reference="sdd").set_index("image")
     assert (other_way["deletion"] == -found["deletion"]).all()
+    by_margin = picture_verdicts(table(), score="margin_drop").set_index("image")
+    assert (by_margin["deletion"] == -found["retention"]).all(), "the columns of the other score"
+
+
+def test_an_advantage_that_rounds_to_nothing_is_a_tie():
+    rows = table()[lambda t: t["image"] == 0].reset_index(drop=True)
+    for own, said in ((0.06, "wins both"), (0.04, "mixed"), (-0.04, "mixed"), (-0.06, "loses both")):
+        rows[["deletion_lead_drop", "retention_lead_drop"]] = [[own, -own], [0.0, 0.0]]
+        assert picture_verdicts(rows)["verdict"].tolist() == [said]
 
 
 def test_a_table_that_does_not_pair_is_refused():
@@ -248,6 +314,26 @@ def test_findings_say_which_rules_stand_and_what_the_probe_is_worth(judged):
     said = rules.findings(probe, shares, {}, None)
     assert "stands under every judging fill: a rule that knows." in said and "of these 100% beat the disc" in said
     assert "no network that had no part in the choice. The firm probe is the probe here" in said
+
+
+@pytest.mark.parametrize(
+    ("black", "blur", "said"),
+    [
+        ((0.6, 0.55, 0.7), (0.8, 0.7, 0.9), "So most of what it shows has earned it, under every judging fill."),
+        ((0.6, 0.55, 0.7), (0.6, 0.4, 0.8), "Whether most of what it shows has earned it, the intervals"),
+        ((0.6, 0.55, 0.7), (0.3, 0.2, 0.4), "most do not beat the disc under blur**, which the probe did not use"),
+        ((0.3, 0.2, 0.4), (0.3, 0.2, 0.4), "most do not beat the disc under black and blur**"),
+        ((np.nan,) * 3, (np.nan,) * 3, "Whether most of what it shows has earned it, the intervals"),
+    ],
+)
+def test_what_the_probe_is_worth_is_said_as_far_as_its_intervals_reach(judged, black, blur, said):
+    _, found = judged
+    worth = {
+        fill: {"probe": found.worth[fill]["knows"] | {"beat": Estimate(*beat, np.nan)}}
+        for fill, beat in (("black", black), ("blur", blur))
+    }
+    shares = {fill: dict.fromkeys(("wins both", "loses both"), one["probe"]["coverage"]) for fill, one in worth.items()}
+    assert said in rules.findings(rules.Judged({"probe": "probe"}, worth, {}), shares, {}, None)
 
 
 def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, monkeypatch):

@@ -16,7 +16,9 @@ from studies.cell_truth import (
     pair_effects,
     prior_of_others,
     scored,
+    true_maps,
 )
+from xfrlib import FaceClassifier, explain
 from xfrlib.geometry import Geometry, upsampled
 
 PLACE = Geometry((4, 4), (0, 1))
@@ -54,6 +56,22 @@ def test_effects_equal_a_naive_loop(model: nn.Module) -> None:
     pairs = pair_effects(found, classes)
     by_hand = found[1, 1, 5, 2] - (found[1, 1, 5, 3] + found[1, 1, 5, 0]) / 2
     assert pairs[1, 1, 5] == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_where_cells_do_not_overlap_the_true_map_is_the_difference_of_cams() -> None:
+    class Cells(nn.Conv2d):
+        out_channels, name = 4, "cells"
+
+    torch.manual_seed(0)
+    model = FaceClassifier(Cells(3, 4, 4, stride=4, bias=False), 3).eval()
+    images, classes = torch.rand(2, 3, 16, 16), torch.tensor([[0, 1, 2], [2, 0, 1]])
+    found = true_maps(model, images, classes, torch.zeros(3, 16, 16), batch_size=5, progress=False)
+    explanation = explain(model, images, target=classes[:, 0], competitors=classes[:, 1:])
+    cams = explanation.upsampled_cams / 16  # of 16 cells, whose mean is the logit
+    torch.testing.assert_close(found, cams[:, 0] - cams[:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
+    whole = (images * 255).round().byte()
+    near = true_maps(model, whole, classes, torch.zeros(3, 16, 16), progress=False)
+    torch.testing.assert_close(near, found, rtol=0.05, atol=0.01)
 
 
 def test_a_map_is_averaged_over_each_square_and_ranked_within_a_picture() -> None:

@@ -184,7 +184,7 @@ def test_two_by_two_by_hand():
     assert row["deletion_drop_points"] == pytest.approx(100 * (p(1.25) - p(0.25)))
     assert row["deletion_drop_relative"] == pytest.approx(100 * (1 - p(0.25) / p(1.25)))
     assert row["deletion_margin"] == pytest.approx(0.25) and row["margin"] == pytest.approx(1.25)
-    assert row["deletion_margin_drop"] == pytest.approx(1.0) == row["deletion_pair_drop"]
+    assert row["deletion_margin_drop"] == pytest.approx(1.0) == row["deletion_lead_drop"]
     warm = deletion_retention(Sum().eval(), images, mask, temperature=2.0).iloc[0]
     assert warm["deletion_margin_drop"] == pytest.approx(0.5) and warm["probability"] == row["probability"]
     assert warm["deletion_calibrated_drop_points"] == pytest.approx(100 * (p(0.625) - p(0.125)))
@@ -207,10 +207,10 @@ def test_a_fixed_pair_stays_the_pair():
     mask = torch.tensor([[[True, False]]])  # deleted: 0, 0, 1; retained alone: 3, 2, -1
     model = Three().eval()
     row = deletion_retention(model, images, mask).iloc[0]
-    assert row["deletion_pair_drop"] == pytest.approx(1) and row["deletion_margin_drop"] == pytest.approx(2)
+    assert row["deletion_lead_drop"] == pytest.approx(1) and row["deletion_margin_drop"] == pytest.approx(2)
     both = deletion_retention(model, images, mask, pairs=torch.tensor([[0, 2, 1]]), temperature=2.0).iloc[0]
-    assert both["deletion_pair_drop_1"] == pytest.approx(1.5) and both["deletion_pair_drop_2"] == pytest.approx(0.5)
-    assert both["deletion_pair_drop"] == pytest.approx(1.0) and both["retention_pair_drop_1"] == pytest.approx(-1)
+    assert both["deletion_lead_drop_1"] == pytest.approx(1.5) and both["deletion_lead_drop_2"] == pytest.approx(0.5)
+    assert both["deletion_lead_drop"] == pytest.approx(1.0) and both["retention_lead_drop_1"] == pytest.approx(-1)
 
 
 def test_bad_masks_and_a_model_in_training_mode_are_named(classifier, images):
@@ -269,8 +269,8 @@ def test_the_table_equals_a_naive_loop(classifier, evaluation):
                             row[f"{kind}_margin_drop"] = (lead(z, c) - lead(y, c)) / 1.5
                             t, *rivals = pairs[i].tolist()
                             falls = [float((z[t] - z[r]) - (y[t] - y[r])) / 1.5 for r in rivals]
-                            row[f"{kind}_pair_drop"] = sum(falls) / 2
-                            row |= {f"{kind}_pair_drop_{n}": fall for n, fall in enumerate(falls, start=1)}
+                            row[f"{kind}_lead_drop"] = sum(falls) / 2
+                            row |= {f"{kind}_lead_drop_{n}": fall for n, fall in enumerate(falls, start=1)}
                             warm = (z / 1.5).softmax(0)[c] - (y / 1.5).softmax(0)[c]
                             row[f"{kind}_calibrated_drop_points"] = 100 * float(warm)
                         rows.append(row)

@@ -26,7 +26,7 @@ def table() -> pd.DataFrame:
         for image in range(4):
             for place, method in enumerate(TITLES):
                 row = {"network": network, "image": image, "method": method, "fill": "grey"}
-                for measure in ("margin_drop", "drop_points"):
+                for measure in ("lead_drop", "margin_drop"):
                     row |= {f"deletion_{measure}": 9.0 - place + image, f"retention_{measure}": 5.0 - place + image}
                 rows.append(row)
     return pd.DataFrame(rows)
@@ -38,7 +38,7 @@ def mean() -> study.Mean:
 
 
 def test_a_mean_goes_over_people_and_networks(table: pd.DataFrame, mean: study.Mean) -> None:
-    falls = study.per_picture(table, "deletion", "margin_drop", "grey")
+    falls = study.per_picture(table, "deletion", "lead_drop", "grey")
     assert falls.shape == (8, 3) and list(falls.index.names) == ["network", "image"]
     changed = falls["cam"] + np.arange(8) % 3
     assert mean(changed) == mean_interval(changed, [0, 0, 1, 1] * 2, [0] * 4 + [1] * 4)
@@ -50,11 +50,21 @@ def test_a_mean_goes_over_people_and_networks(table: pd.DataFrame, mean: study.M
 def test_rows_come_best_first_and_slow_methods_stand_beside_sdd(table: pd.DataFrame, mean: study.Mean) -> None:
     rows = study.result_rows(table, "grey", mean, TITLES)
     assert [row["method"] for row in rows] == list(TITLES.values())
-    assert rows[0]["deletion: margin falls by"].value == 10.5
+    assert rows[0]["deletion: lead falls by"].value == 10.5
+    assert [row["method"] for row in study.result_rows(table, "grey", mean, {"cam": "CAM"})] == ["CAM"]
     found = study.slow_results(table, ["grey"], ["rise"], mean)
     assert found["grey", "rise", "pictures"] == 4 and found["grey", "rise", "networks"] == 2
     difference = found["grey", "rise", "sdd_sum_minus", "deletion"]
     assert difference.value == 2 and np.isnan(difference.low), "the same in all pictures: no spread, no interval"
+
+
+def test_what_the_chosen_settings_gain_on_the_defaults_is_positive_for_better(
+    table: pd.DataFrame, mean: study.Mean
+) -> None:
+    tuned = table.replace({"method": {"rise": "sdd_sum_default"}})  # two lower in deletion, two lower in retention
+    (row,) = study.tuned_rows(tuned, ["grey"], mean, TITLES)
+    assert row["chosen settings less defaults"] == "SDD (sum)"
+    assert row["deletion, grey"].value == 2 and row["retention, grey"].value == -2
 
 
 def test_ranks_leave_clones_out_and_the_smaller_fall_is_better_in_retention(
@@ -79,15 +89,21 @@ def test_verdicts_in_words_need_all_fills() -> None:
     cam, rise = study.verdict_rows(compared, TITLES)
     assert list(rise) == ["SDD (sum) minus", "deletion, black", "deletion, mean"]
     assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
+    (silent, _) = study.verdict_rows(compared.assign(verdict=""), TITLES)
+    assert silent["deletion, mean"] == "+1.00 [+0.00, +2.00]"
 
 
-def test_a_difference_is_clear_by_holms_p_and_undecided_without_one() -> None:
+def test_only_the_questions_named_beforehand_are_corrected_for_and_judged() -> None:
     rows = [("deletion", 1.0, 0.01), ("retention", -1.0, 0.01), ("retention", 1.0, 0.012), ("deletion", 1.0, 0.04)]
     compared = pd.DataFrame([*rows, ("deletion", 1.0, np.nan)], columns=["kind", "value", "p"])
-    found = study.judged_by_holm(compared)
+    found = study.judged_by_holm(compared.assign(method="disc"))
     assert found["p_holm"].tolist()[:4] == pytest.approx([0.04, 0.04, 0.04, 0.04])
     assert found["verdict"].tolist() == ["better", "better", "worse", "better", "undecided"]
-    assert study.judged_by_holm(compared.assign(p=0.02))["verdict"].tolist() == ["undecided"] * 5
+    assert study.judged_by_holm(compared.assign(p=0.02, method="cam"))["verdict"].tolist() == ["undecided"] * 5
+    beside = pd.concat([compared.assign(method="disc"), compared.assign(method="saliency", p=0.0)], ignore_index=True)
+    both = study.judged_by_holm(beside)
+    pd.testing.assert_frame_equal(both[:5], found)  # who was not asked about costs nothing
+    assert both["p_holm"][5:].isna().all() and (both["verdict"][5:] == "").all()
 
 
 def test_the_random_controls_of_the_chapter_have_as_many_draws_as_the_profile_says() -> None:

@@ -238,7 +238,8 @@ def test_maps_are_those_of_explain_and_answers_those_of_the_package(calculator, 
         assert torch.equal(answers.pictures[kind], picture[0])
         chances = classifier(picture).softmax(dim=1)[0].double()
         torch.testing.assert_close(answers.chances[kind], chances, rtol=1e-5, atol=1e-6)
-    verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0)[0]
+    asked = torch.tensor([maps.classes])
+    verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0, pairs=asked)[0]
     assert answers.verdict.show == verdict.show and answers.verdict.deletion == pytest.approx(
         verdict.deletion, abs=1e-5
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -42,34 +42,45 @@ def judged(model: FaceClassifier, images: Tensor, regions: Mapping[str, np.ndarr
         logits = model(images)
     return evaluate(
         model, images, PEOPLE, regions, logits=logits, fills=fills, temperature=2.0, batch_size=size, controls=(),
-        network=3, progress=False,
+        network=3, pairs=logits.topk(3, dim=1).indices, progress=False,
     )  # fmt: skip
 
 
-def lead(logits: Tensor, own: Tensor) -> Tensor:
-    z = logits.double()
+def margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """Of the first of `classes`, over whoever is the best rival in these logits."""
+    z, own = logits.double(), classes[:, :1]
     return z.gather(1, own)[:, 0] - z.scatter(1, own, -torch.inf).amax(dim=1)
+
+
+def lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """Of the first of `classes`, over the mean of the others."""
+    z = torch.stack([row[own] for row, own in zip(logits.double(), classes, strict=True)])
+    return z[:, 0] - z[:, 1:].mean(dim=1)
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"lead_drop": lead, "margin_drop": margin}
 
 
 @torch.no_grad()
 def region_after_region(
-    model: nn.Module, images: Tensor, regions: Mapping[str, np.ndarray], fills: Fills, size: int
+    model: nn.Module, images: Tensor, regions: Mapping[str, np.ndarray], fills: Fills, size: int, score: str
 ) -> Tensor:
-    """The loop that chapter 10 had: margin drops (n, regions, 2) in deletion and retention, means over fills."""
+    """The loop that chapter 10 had: falls (n, regions, 2) of a score in deletion and retention, means over fills."""
     columns = []
     for masks in map(torch.tensor, regions.values()):
         parts = []
         for start in range(0, len(images), size):
             here = slice(start, start + size)
             batch, before = images[here], model(images[here])
-            own, drops = before.argmax(dim=1, keepdim=True), torch.zeros(len(batch), 2, dtype=torch.float64)
+            classes, drops = before.topk(3, dim=1).indices, torch.zeros(len(batch), 2, dtype=torch.float64)
             for fill in fills.values():
                 for kind, removed in enumerate((masks[here], ~masks[here])):
                     if isinstance(fill, Tensor):
                         changed = torch.where(removed[:, None], fill[here], batch)
                     else:
                         changed = perturbed(batch, removed, fill)
-                    drops[:, kind] += (lead(before, own) - lead(model(changed), own)) / 2.0 / len(fills)
+                    fall = SCORES[score](before, classes) - SCORES[score](model(changed), classes)
+                    drops[:, kind] += fall / 2.0 / len(fills)
             parts.append(drops)
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
@@ -92,7 +103,8 @@ def distinct_regions(
         which, once = torch.tensor(picture), torch.cat(distinct)
         for name, fill in fills.items():
             shown = fill[start : start + size][which] if isinstance(fill, Tensor) else fill
-            answers = deletion_retention(model, batch[which], once, fill=shown, temperature=2.0)
+            pairs = model(batch[which]).topk(3, dim=1).indices
+            answers = deletion_retention(model, batch[which], once, fill=shown, temperature=2.0, pairs=pairs)
             for place, region in enumerate(names):
                 rows = answers.iloc[row_of[:, place]].reset_index(drop=True)
                 tables.append(rows.assign(image=range(start, start + len(batch)), method=region, fill=name))
@@ -105,12 +117,15 @@ def test_the_loop_is_that_of_one_region_after_the_other(
 ) -> None:
     """Batches of 2 and 3 of 5 pictures leave a partial one; one fill is pictures."""
     table = judged(classifier, images, regions, fills, size)
-    means = table.groupby(["image", "method"], sort=False)[["deletion_margin_drop", "retention_margin_drop"]].mean()
-    naive = region_after_region(classifier, images, regions, fills, size)
+    means = table.groupby(["image", "method"], sort=False).mean(numeric_only=True)
+    naive = {score: region_after_region(classifier, images, regions, fills, size, score) for score in SCORES}
     for place, name in enumerate(regions):
         own = means.xs(name, level="method").sort_index()
-        np.testing.assert_allclose(own, naive[:, place], atol=1e-5)
-        np.testing.assert_allclose(balance(own), naive[:, place, 0] - naive[:, place, 1], atol=1e-5)
+        for score, falls in naive.items():
+            np.testing.assert_allclose(own[[f"deletion_{score}", f"retention_{score}"]], falls[:, place], atol=1e-5)
+        by_lead = naive["lead_drop"][:, place]
+        np.testing.assert_allclose(balance(own), by_lead[:, 0] - by_lead[:, 1], atol=1e-5)
+    assert (naive["lead_drop"] - naive["margin_drop"]).abs().max() > 0.01, "the best rival is another afterwards"
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 64])

@@ -8,6 +8,7 @@ from torch import nn
 
 from studies import better_map
 from xfrlib import deletion_retention
+from xfrlib.explanation import select_classes
 from xfrlib.profile import project_root
 from xfrlib.regions import Ellipse, disc, ellipse
 
@@ -15,7 +16,7 @@ SIZE = (112, 112)
 
 
 class SumsOverARegion(nn.Module):
-    """Logits (sum of the red channel over a region / its size, 0): the margin is what is left of the region."""
+    """Logits (sum of the red channel over a region / its size, -5): the lead is what is left of the region, plus 5."""
 
     def __init__(self, region: np.ndarray) -> None:
         super().__init__()
@@ -49,10 +50,11 @@ def test_an_impossible_ellipse_is_named(aspect):
         ellipse(17, (4, 4))
 
 
-def drops_of(model, images, regions, fills=("grey",), **options):
+def drops_of(model, images, regions, fills=("grey",), top_k=2, **options):
     with torch.no_grad():
         logits = model(images)
-    return better_map.margin_drops(model, images, regions, logits=logits, fills=fills, progress=False, **options)
+    options |= {"logits": logits, "pairs": select_classes(logits, top_k=top_k), "fills": fills, "progress": False}
+    return better_map.lead_drops(model, images, regions, **options)
 
 
 def balance(drops):
@@ -79,14 +81,46 @@ def test_drops_and_balance_by_hand():
 @pytest.mark.parametrize("fill", ["black", "blur"])
 def test_drops_are_those_of_deletion_retention_whatever_the_batch(classifier, images, fill):
     regions = [torch.rand(16, 16) > 0.7, torch.rand(5, 16, 16) > 0.7]
-    fast = drops_of(classifier, images, regions, fills=[fill], temperature=2.0, batch_size=2)
+    fast = drops_of(classifier, images, regions, fills=[fill], temperature=2.0, batch_size=2, top_k=4)
+    pairs = select_classes(classifier(images), top_k=4)
     for column, region in enumerate(regions):
         masks = region.expand(5, 16, 16)
         for i in range(5):
             here = slice(i, i + 1)
-            row = deletion_retention(classifier, images[here], masks[here], fill=fill, temperature=2.0).iloc[0]
-            by_hand = [row["deletion_margin_drop"], row["retention_margin_drop"]]
+            given = {"fill": fill, "temperature": 2.0, "pairs": pairs[here]}
+            row = deletion_retention(classifier, images[here], masks[here], **given).iloc[0]
+            by_hand = [row["deletion_lead_drop"], row["retention_lead_drop"]]
             assert fast[i, column].tolist() == pytest.approx(by_hand, abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_lead_is_over_the_rivals_of_the_unchanged_picture_whoever_rises_afterwards(classifier, images):
+    """By a loop over pictures, fills and rivals; the margin, whose rival is another afterwards, gives other numbers."""
+    region, temperature, fills = torch.zeros(16, 16, dtype=torch.bool), 2.0, {"black": 0.0, "grey": 0.5}
+    region[3:12, 5:14] = True
+    before, another = classifier(images), 0
+    lead, margin = torch.zeros(5, 2), torch.zeros(5, 2)
+    for i, z in enumerate(before.tolist()):
+        target, *rivals = sorted(range(7), key=lambda c: -z[c])
+        for side, removed in enumerate((region, ~region)):
+            for value in fills.values():
+                changed = images[i].clone()
+                changed[:, removed] = value
+                after = classifier(changed[None])[0].tolist()
+                falls = [(z[target] - z[c]) - (after[target] - after[c]) for c in rivals[:2]]
+                lead[i, side] += sum(falls) / 2 / temperature / len(fills)
+                best = max(rivals, key=lambda c: after[c])
+                another += best not in rivals[:2]
+                fall = (z[target] - z[rivals[0]]) - (after[target] - after[best])
+                margin[i, side] += fall / temperature / len(fills)
+    found = drops_of(classifier, images, [region], fills=list(fills), temperature=temperature, top_k=3)[:, 0]
+    assert another > 0 and not torch.isclose(lead, margin, rtol=0, atol=1e-3).any()
+    torch.testing.assert_close(found.float(), lead, rtol=0, atol=1e-5)
+
+
+def test_the_lead_needs_its_classes(classifier, images):
+    with pytest.raises(TypeError, match="pairs"):
+        better_map.lead_drops(classifier, images, [], logits=classifier(images))
 
 
 def test_other_people_are_others_and_depend_on_the_seed():

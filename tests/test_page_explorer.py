@@ -31,7 +31,7 @@ from xfrlib.geometry import Geometry, upsampled
 from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.regions import disc, pixel_count
-from xfrlib.trust import _reason, should_show
+from xfrlib.trust import LEAST, _judged, should_show
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "page"
@@ -306,13 +306,14 @@ def assert_judged_as_xfrlib(found, judged, model, image) -> None:
     if found["classes"][0] != int(answer["predicted"]):
         assert judged["verdict"] is None
         return
-    (expected,) = should_show(model, image[None], mask, fill="black", temperature=TEMPERATURE)
+    pairs = torch.tensor([found["classes"]])
+    (expected,) = should_show(model, image[None], mask, fill="black", temperature=TEMPERATURE, pairs=pairs)
     verdict = judged["verdict"]
     advantages = verdict["deletion"], verdict["retention"]
     assert advantages == pytest.approx((expected.deletion, expected.retention), abs=0.02)
-    if min(abs(value) for value in (*advantages, *expected[2:])) > 0.02:  # no rounding decides
+    if min(abs(value - LEAST) for value in (*advantages, *expected[2:])) > 0.02:  # no rounding decides
         assert verdict["show"] == expected.show
-    assert verdict["show"] == (min(advantages) > 0) and verdict["reason"] == _reason(*advantages, 0.0, "black")
+    assert (verdict["show"], verdict["reason"]) == _judged(*advantages, 0.0, "black")[:2]
 
 
 @needs_node
@@ -345,7 +346,7 @@ class TestArithmetic:
     @pytest.mark.parametrize(
         ("region", "other", "says"),
         [
-            ([[0, 3], [3, 0]], [[2, 0], [0, 1]], "Shown: under a black fill, deleting the region takes 5.0 more"),
+            ([[0, 3], [3, 0]], [[2, 0], [0, 1]], "Shown: under a black fill, deleting the region takes 5.0 log-odds"),
             ([[0, 3], [0, 3]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in only one of two measures: "),
             ([[3, 0], [0, 3]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in neither of two measures: "),
             ([[2, 0], [0, 1]], [[2, 0], [0, 1]], "Not shown: the region beats the disc in neither of two measures: "),
@@ -356,11 +357,11 @@ class TestArithmetic:
         const core = require(process.argv[1])();
         const [region, other] = JSON.parse(require("fs").readFileSync(0, "utf8"))
           .map(([deletion, retention]) => ({ deletion, retention }));
-        console.log(JSON.stringify(core.judge(0, region, other, 1)));
+        console.log(JSON.stringify(core.judge([0, 1], region, other, 1)));
         """
         found = node(script, [region, other])
         assert found["reason"].startswith(says) and found["show"] == says.startswith("Shown")
-        assert found["reason"] == _reason(found["deletion"], found["retention"], 0.0, "black")
+        assert found["reason"] == _judged(found["deletion"], found["retention"], 0.0, "black").reason
 
     def test_pictures_as_xfrlib_sees_them(self, model, images):
         answers = in_node(model, [request(pixels) for pixels in as_bytes(images)])

@@ -87,8 +87,8 @@ def test_judging_goes_on_where_it_stopped_and_knows_other_maps(classifier, image
     for few in (pairs[:, :2], pairs[:, :3]):  # other pairs are another question, of the same pictures and regions
         passes.clear()
         asked = protocol.judged(run, classifier, images, labels, regions[0], network=1, pairs=few, **options)
-        assert passes and [name for name in asked if name.startswith("deletion_pair_drop_")] == [
-            f"deletion_pair_drop_{k}" for k in range(1, few.shape[1])
+        assert passes and [name for name in asked if name.startswith("deletion_lead_drop_")] == [
+            f"deletion_lead_drop_{k}" for k in range(1, few.shape[1])
         ]
     passes.clear()
     twins = {"one": regions[0]["mine"], "two": regions[1]["mine"], "three": regions[0]["mine"].copy()}

@@ -1,5 +1,6 @@
 """The grid of open constants: the same maps and the same numbers as the long way round."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -121,10 +122,35 @@ def test_a_setting_is_paired_with_the_default_by_picture_and_judged_in_words():
     assert found == mean_interval([1.0] * 8 + [2.0] * 8, [0, 0, 1, 1, 2, 2, 3, 3] * 2, [0] * 8 + [1] * 8)
     assert found.low < 1 and found.high > 2, "two networks that differ say little of a third"
     alone = sensitivity.paired(table[table["network"] == 0], "delta 3")
-    assert alone.value == 1 and "does not survive" in sensitivity.conclusion("delta 3", alone), (
-        "no spread, no certainty"
-    )
+    said = sensitivity.conclusion("delta 3", {"black": alone})
+    assert alone.value == 1 and "is not told apart from the default under black" in said, "no certainty"
     assert sensitivity.paired(table, "default").value == 0
-    said = [sensitivity.conclusion("delta 3", Estimate(0.0, *ends, 0.5)) for ends in ((1, 2), (-2, -1), (-1, 1))]
-    assert ["better" in said[0], "*worse*" in said[1], "does not survive" in said[2]] == [True] * 3
-    assert "chose the default" in sensitivity.conclusion("default", found)
+    assert "chose the default" in sensitivity.conclusion("default", {"black": found})
+
+
+BETTER, WORSE, UNDECIDED = (Estimate(0.0, *ends, 0.5) for ends in ((1, 2), (-2, -1), (-1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("black", "blur", "said"),
+    [
+        (BETTER, BETTER, "is better than the default on test pictures under every fill that judges"),
+        (BETTER, WORSE, "is better than the default under black, and *worse* than the default under blur. No gain is"),
+        (BETTER, UNDECIDED, "is better than the default under black, and not told apart from the default under blur"),
+        (WORSE, WORSE, "is *worse* than the default under black and blur. No gain is shown under every fill"),
+    ],
+)
+def test_a_gain_counts_only_where_every_fill_shows_it(black, blur, said):
+    assert said in sensitivity.conclusion("delta 3", {"black": black, "blur": blur})
+    differences = {("delta", "3", "black"): black, ("delta", "3", "blur"): blur, ("s", "2", "black"): WORSE}
+    assert sensitivity.repeated(differences, "better") == (["delta 3"] if black is blur is BETTER else [])
+    assert sensitivity.repeated(differences, "worse") == (["delta 3"] if black is blur is WORSE else []) + ["s 2"]
+
+
+def test_the_criterion_goes_by_the_lead():
+    rows = pd.DataFrame({
+        "method": ["default"], "draw": [0], "label": [1], "deletion_lead_drop": [3.0], "retention_lead_drop": [1.0],
+        "deletion_margin_drop": [0.0], "retention_margin_drop": [5.0],
+    })  # fmt: skip
+    found = sensitivity.by_setting([rows], np.array([7, 8]))
+    assert found["criterion"].tolist() == [2.0] and found["family"].tolist() == [8] and found["setting"][0] == "default"

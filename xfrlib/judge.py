@@ -112,9 +112,8 @@ def deletion_retention(
         `_probability` p' and `_margin`, the confidence drop p - p' in points (`_drop_points`) and in percent of p
         (`_drop_relative`), and whether the predicted class changed, 0 or 100 (`_prediction_change`). Three do not hang
         on how sure of itself the network is: the drop of the calibrated probability (`_calibrated_drop_points`), and
-        in calibrated log-odds the fall of the margin (`_margin_drop`), whose rival is often another afterwards, and
-        that of the fixed pairs, ``(z_t - z_c) / temperature``, for each rival (`_pair_drop_i`) and as their mean
-        (`_pair_drop`).
+        in calibrated log-odds the fall of the margin (`_margin_drop`), whose rival is often another afterwards, and of
+        the lead, ``(z_t - z_c) / temperature`` of the fixed pairs, by rival (`_lead_drop_i`) and mean (`_lead_drop`).
 
     Raises
     ------
@@ -149,8 +148,8 @@ def deletion_retention(
             f"{kind}_margin": after["margin"],
             f"{kind}_calibrated_drop_points": 100 * (before["calibrated"] - after["calibrated"]),
             f"{kind}_margin_drop": (before["margin"] - after["margin"]) / temperature,
-            f"{kind}_pair_drop": falls.mean(dim=1),
-            **{f"{kind}_pair_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
+            f"{kind}_lead_drop": falls.mean(dim=1),
+            **{f"{kind}_lead_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
 

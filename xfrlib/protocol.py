@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from xfrlib import judge, models
 from xfrlib.artifacts import fingerprint, write_atomic
+from xfrlib.cam import pooled_features
 from xfrlib.data.faces import FaceDataset
-from xfrlib.explanation import explain
+from xfrlib.explanation import explain_features
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun, command_line_run
+from xfrlib.tables import MAPS
 
 NOTEBOOK = "06_full_evaluation"
 KEY = ("chapter", "network", "image", "method", "draw", "fill", "fraction")  # of the per-image table: one row for each
@@ -46,20 +48,18 @@ def map_regions(
 ) -> MappedPictures:
     """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): logits, and the regions of SDD and of CAM.
 
-    SDD is ranked by its logarithm, because a sharp map underflows to exact zeros away from its peak and ties would then
-    decide; CAM is laid as SDD's maps are. `settings` are those of `explain`.
+    Both are there in their place and ``_drawn`` as libraries draw them. SDD is ranked by its logarithm, because a sharp
+    map underflows to exact zeros away from its peak and ties would then decide. `settings` are those of `explain`.
     """
-    device = next(model.parameters()).device
-    images, logits, classes, sdd, cam = (list[Tensor]() for _ in range(5))
+    device, parts = next(model.parameters()).device, list[list[Tensor]]()
     for batch, *_ in tqdm(loader, desc="maps", unit="batch", mininterval=1, disable=not progress):
-        explanation = explain(model, batch.to(device), **settings)
-        sdd.append(top_fraction_mask(explanation.log_sdd, fraction).cpu())
-        cam.append(top_fraction_mask(explanation.upsampled_cams[:, 0], fraction).cpu())
-        images.append((batch * 255).round().byte())
-        logits.append(explanation.logits.cpu())
-        classes.append(explanation.classes.cpu())
-    regions = {"sdd": torch.cat(sdd).numpy(), "cam": torch.cat(cam).numpy()}
-    return MappedPictures(torch.cat(images), torch.cat(logits), torch.cat(classes), regions)
+        pooled, size = pooled_features(model, batch.to(device)), (batch.shape[2], batch.shape[3])
+        here, drawn = (explain_features(pooled, size=size, registered=own, **settings) for own in (True, False))
+        rankings = [ranking for one in (here, drawn) for ranking in (one.log_sdd, one.upsampled_cams[:, 0])]
+        regions = [top_fraction_mask(ranking, fraction) for ranking in rankings]
+        parts.append([tensor.cpu() for tensor in ((batch * 255).round().byte(), here.logits, here.classes, *regions)])
+    images, logits, classes, *masks = map(torch.cat, zip(*parts, strict=True))
+    return MappedPictures(images, logits, classes, dict(zip(MAPS, (mask.numpy() for mask in masks), strict=True)))
 
 
 def evaluation_table(

@@ -17,7 +17,8 @@ MEASURES = {  # column of the table -> how a reader sees it
     "prediction_change": "prediction change, %",
 }
 
-METHODS = {"sdd": "SDD", "cam": "CAM"} | {name: control.title for name, control in CONTROLS.items()}
+MAPS = {"sdd": "SDD", "cam": "CAM", "sdd_drawn": "SDD, as libraries draw it", "cam_drawn": "CAM, as libraries draw it"}
+METHODS = MAPS | {name: control.title for name, control in CONTROLS.items()}
 
 # Shadman et al. (2025), tables 1 and 2, in percent: SDD CAM, random CAM. It does not give the relative drop.
 PAPER = {
@@ -45,8 +46,8 @@ def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence
 
 
 def balance(table: pd.DataFrame) -> pd.Series[float]:
-    """What a region takes when it is deleted less what is lost when it alone is left, by margin: higher is better."""
-    return table["deletion_margin_drop"] - table["retention_margin_drop"]
+    """The fall of the lead when a region is deleted less that when it alone is left: higher is better."""
+    return table["deletion_lead_drop"] - table["retention_lead_drop"]
 
 
 def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *, sign: int = 1) -> str:

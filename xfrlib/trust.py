@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,10 +46,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 PASSES = 4  # forward passes a picture that `should_show` costs beyond the one of the map
+LEAST = 0.05  # log-odds: what is less is 0.0 for a reader, and no advantage
 
 
 class Judgement(NamedTuple):
-    """What `should_show` says of one picture; advantages over the disc, in log-odds against the best rival."""
+    """What `should_show` says of one picture; advantages over the disc, in log-odds of the lead over the rivals."""
 
     show: bool
     reason: str  #: a sentence for whoever looks at the map
@@ -67,6 +68,7 @@ def should_show(
     temperature: float = 1.0,
     logits: Tensor | None = None,
     mean: Tensor | None = None,
+    pairs: Tensor | None = None,
 ) -> list[Judgement]:
     """Decide for each picture whether its map should be shown, by four passes: does its region beat a centred disc?
 
@@ -75,9 +77,9 @@ def should_show(
     masks : Tensor
         (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
     threshold : float
-        A map is shown if both advantages are above it, in log-odds.
-    model, images, fill, mean, logits, temperature
-        As `xfrlib.deletion_retention` takes them.
+        A map is shown if both advantages are above it, in log-odds. One that rounds to 0.0 counts as 0.
+    model, images, fill, mean, logits, temperature, pairs
+        As `xfrlib.deletion_retention` takes them; the lead of the pairs is what a region takes or leaves.
 
     Raises
     ------
@@ -90,31 +92,29 @@ def should_show(
     centre = torch.from_numpy(disc(int(counts[0]), (masks.shape[1], masks.shape[2]))).to(masks.device)
     with torch.no_grad():
         logits = model(images) if logits is None else logits
-    own, reference = (
-        deletion_retention(model, images, region, fill=fill, mean=mean, logits=logits, temperature=temperature)
-        for region in (masks, centre.expand_as(masks))
-    )
+    how: Any = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature, "pairs": pairs}
+    own, reference = (deletion_retention(model, images, one, **how) for one in (masks, centre.expand_as(masks)))
     deletion, retention = advantages(own, reference)
-    return [
-        Judgement(min(d, r) > threshold, _reason(d, r, threshold, fill), d, r)
-        for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)
-    ]
+    return [_judged(d, r, threshold, fill) for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)]
 
 
-def _reason(deletion: float, retention: float, threshold: float, fill: str) -> str:
-    takes = f"deleting the region takes {abs(deletion):.1f} {'more' if deletion > 0 else 'less'} of the log-odds"
-    leaves = f"keeping only it leaves {abs(retention):.1f} {'more' if retention > 0 else 'less'}"
-    compared = f"under a {fill} fill, {takes} than deleting a centred disc, and {leaves} than keeping only the disc"
-    if min(deletion, retention) > threshold:
-        return f"Shown: {compared}."
-    won = (deletion > threshold) + (retention > threshold)
+def _judged(deletion: float, retention: float, threshold: float, fill: str) -> Judgement:
+    seen = [x if abs(x) >= LEAST else 0.0 for x in (deletion, retention)]
+    won = sum(x > threshold for x in seen)
+    (takes, than), (leaves, than_kept) = (
+        (f"{abs(x):.1f} log-odds {'more' if x > 0 else 'less'}", "than") if x else ("as much", "as") for x in seen
+    )
+    compared = (
+        f"under a {fill} fill, deleting the region takes {takes} of the lead over the rivals {than} deleting a centred "
+        f"disc, and keeping only it leaves {leaves} {than_kept} keeping only the disc"
+    )
     needed = "" if threshold == 0 else f" by more than {threshold:g}"
-    why = "in only one of two measures" if won else "in neither of two measures"
-    return f"Not shown: the region beats the disc{needed} {why}: {compared}."
+    lost = f"Not shown: the region beats the disc{needed} in {'only one' if won else 'neither'} of two measures"
+    return Judgement(won == 2, f"{'Shown' if won == 2 else lost}: {compared}.", deletion, retention)
 
 
 def advantages(
-    own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "margin_drop"
+    own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "lead_drop"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """By how much a region beats a reference in deletion and in retention: above 0 favours the region.
 

@@ -331,19 +331,21 @@ function explorerCore() {
 
   // --- whether a map beats the disc
 
-  /** Log-odds of class `n` against its best rival, from logits. */
-  const margin = (logits, n) => logits[n] - Math.max(...logits.filter((_, other) => other !== n));
+  /** Logit of the first of `classes`, the target, over the mean of the others, its rivals. */
+  const lead = (logits, [target, ...rivals]) =>
+    logits[target] - rivals.reduce((sum, n) => sum + logits[n], 0) / rivals.length;
 
-  /** What should_show (xfrlib.trust) says of a region under the fill black: {show, reason, deletion,
-      retention}. The answers to the region and to the other one, the disc, are logits {deletion, retention}; the
-      advantages are in log-odds over the temperature. */
-  function judge(predicted, region, other, temperature) {
-    const over = (kind) => (margin(region[kind], predicted) - margin(other[kind], predicted)) / temperature;
-    const deletion = -over("deletion"), retention = over("retention");
-    const amount = (advantage) => `${Math.abs(advantage).toFixed(1)} ${advantage > 0 ? "more" : "less"}`;
-    const compared = `under a black fill, deleting the region takes ${amount(deletion)} of the log-odds than deleting a ` +
-      `centred disc, and keeping only it leaves ${amount(retention)} than keeping only the disc`;
-    const won = Number(deletion > 0) + Number(retention > 0);
+  /** What should_show (xfrlib.trust) says of a region under the fill black, with `classes` as its pairs: {show, reason,
+      deletion, retention}. The answers to the region and to the other one, the disc, are logits {deletion, retention};
+      the advantages are in log-odds over the temperature, and one that rounds to 0.0 is none. */
+  function judge(classes, region, other, temperature) {
+    const over = (kind) => (lead(region[kind], classes) - lead(other[kind], classes)) / temperature;
+    const deletion = -over("deletion"), retention = over("retention"), least = 0.05;
+    const [[takes, than], [leaves, thanKept]] = [deletion, retention].map((one) => Math.abs(one) < least ? ["as much", "as"]
+      : [`${Math.abs(one).toFixed(1)} log-odds ${one > 0 ? "more" : "less"}`, "than"]);
+    const compared = `under a black fill, deleting the region takes ${takes} of the lead over the rivals ${than} ` +
+      `deleting a centred disc, and keeping only it leaves ${leaves} ${thanKept} keeping only the disc`;
+    const won = Number(deletion >= least) + Number(retention >= least);
     const says = won === 2 ? "Shown" : `Not shown: the region beats the disc in ${won ? "only one" : "neither"} of two measures`;
     return { show: won === 2, reason: `${says}: ${compared}.`, deletion, retention };
   }
@@ -479,7 +481,7 @@ function explorerCore() {
       const region = await without(pixels, found.mask, goOn), other = region && (await without(pixels, centre, goOn));
       if (!other) return null;
       const predicted = found.logits.indexOf(Math.max(...found.logits));
-      const verdict = predicted === found.classes[0] ? judge(predicted, region, other, temperature) : null;
+      const verdict = predicted === found.classes[0] ? judge(found.classes, region, other, temperature) : null;
       return { disc: centre, ...probabilities(other), verdict };
     }
     return { explain, masked, besideDisc, passes: () => passes };

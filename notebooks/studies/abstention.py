@@ -18,21 +18,22 @@ from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import FORMS
 from xfrlib.regions import disc, top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
-from xfrlib.trust import advantages
+from xfrlib.trust import LEAST, advantages
 
 WON, LOST = "wins both", "loses both"
 VERDICTS = (WON, "mixed", LOST)
 
 
 def picture_verdicts(
-    table: pd.DataFrame, *, method: str = "sdd", reference: str = "disc", score: str = "margin_drop"
+    table: pd.DataFrame, *, method: str = "sdd", reference: str = "disc", score: str = "lead_drop"
 ) -> pd.DataFrame:
     """A verdict for each network, picture and fill, from the table of evaluation.
 
     Returns `network`, `image`, `fill`, `label`, `correct`, the advantages `deletion` and `retention` of `method` over
-    `reference` (log-odds for the score "margin_drop"), the lesser of them, `worst`, and `verdict`, one of `VERDICTS`: a
-    tie wins nothing and loses nothing. Raises ValueError if a method is missing, or stands twice or not at all in a
-    picture.
+    `reference` in log-odds of the `score`, "lead_drop" for the lead over the fixed rivals or "margin_drop" for that
+    over the best rival, the lesser of them, `worst`, and `verdict`, one of `VERDICTS`: a tie wins nothing and loses
+    nothing, and an advantage below `xfrlib.trust.LEAST` is a tie. Raises ValueError if a method is missing, or stands
+    twice or not at all in a picture.
     """
     keys = ["network", "image", "fill"]
     sides = {}
@@ -50,7 +51,7 @@ def picture_verdicts(
     result["deletion"], result["retention"] = advantages(own, other, score=score)
     result["worst"] = result[["deletion", "retention"]].min(axis=1)
     best = result[["deletion", "retention"]].max(axis=1)
-    result["verdict"] = np.select([result["worst"] > 0, best < 0], [WON, LOST], "mixed")
+    result["verdict"] = np.select([result["worst"] >= LEAST, best <= -LEAST], [WON, LOST], "mixed")
     return result.reset_index()
 
 

@@ -25,11 +25,12 @@ from xfrlib.regions import Ellipse, top_fraction_mask
 from xfrlib.tables import SIGN
 
 
-def margin_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], **options: Any) -> Tensor:
-    """Margin drops of regions when they are deleted, and when they alone are retained, as means over fills.
+def lead_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], *, pairs: Tensor, **options: Any) -> Tensor:
+    """Falls of the lead when regions are deleted, and when they alone are retained, as means over fills.
 
-    Both are in calibrated log-odds of the predicted class against its best rival, as `xfrlib.deletion_retention` has
-    them. Costs two passes a picture, region and fill.
+    Both are the `_lead_drop` of `xfrlib.deletion_retention`, in calibrated log-odds: target and rivals are fixed before
+    anything is changed, so that a rival who rises only afterwards does not enter. Costs two passes a picture, region
+    and fill.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ def margin_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], **
         (n, 3, H, W) float in [0, 1] or uint8.
     regions : iterable of Tensor
         R masks, each (H, W) bool for all pictures or (n, H, W).
+    pairs : Tensor
+        (n, K) integers, the target and then the rivals of each picture.
     **options
         Those of `xfrlib.judge.evaluate`, `logits` among them.
 
@@ -48,9 +51,9 @@ def margin_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], **
         (n, R, 2) float64: deletion (higher is better), retention (lower is better).
     """
     masks = {str(i): region.expand(len(images), *images.shape[2:]).numpy() for i, region in enumerate(regions)}
-    table = evaluate(model, images, np.zeros(len(images), dtype=int), masks, controls=(), **options)
-    wide = table.pivot_table(index="image", columns="method", values=[f"{side}_margin_drop" for side in SIGN])
-    return torch.from_numpy(np.stack([wide[f"{side}_margin_drop"][list(masks)] for side in SIGN], axis=2))
+    table = evaluate(model, images, np.zeros(len(images), dtype=int), masks, controls=(), pairs=pairs, **options)
+    wide = table.pivot_table(index="image", columns="method", values=[f"{side}_lead_drop" for side in SIGN])
+    return torch.from_numpy(np.stack([wide[f"{side}_lead_drop"][list(masks)] for side in SIGN], axis=2))
 
 
 def other_people(images: Tensor, labels: ArrayLike, *, seed: int = 0) -> Tensor:

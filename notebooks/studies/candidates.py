@@ -1,12 +1,13 @@
 """Chapter 10: the candidates for a better map, what they gain, and where the chosen one stands beside nulls and search.
 
-A gain is over the disc, in calibrated log-odds, and positive is better in both measures; the balance is their sum.
-Fills of a picture are averaged first. Each person (of made faces each family), and each network, is then one draw.
+A gain is over the disc, in calibrated log-odds of the lead, and positive is better in both measures; the balance is
+their sum. Each person (of made faces each family), and each network, is one draw. Fills are told apart: where they
+disagree in sign, no sentence claims their mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,15 +72,16 @@ def next_of_the_same(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def gains(table: pd.DataFrame, method: str, against: str = "disc") -> pd.DataFrame:
+def gains(table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> pd.DataFrame:
     """Gain of a method over another in `MEASURES`: a row for each network, picture and fill that both have.
 
-    The table is that of `xfrlib.judge.evaluate` with a column `family`, who counts as one draw.
+    The table is that of `xfrlib.judge.evaluate` with a column `family`, who counts as one draw. `score` is what falls:
+    "lead_drop" is the lead over the rivals that were fixed before, "margin_drop" the margin to any rival.
     """
     keys = ["network", "image", "family", "fill"]
     one, other = (table[table["method"] == name].set_index(keys) for name in (method, against))
     other = other.reindex(one.index)
-    drops = {side: f"{side}_margin_drop" for side in SIGN}
+    drops = {side: f"{side}_{score}" for side in SIGN}
     gain = pd.DataFrame({side: SIGN[side] * (one[drop] - other[drop]) for side, drop in drops.items()}).dropna()
     return gain.assign(balance=gain.sum(axis=1)).reset_index()
 
@@ -90,10 +92,49 @@ def interval(gain: pd.DataFrame, measure: str = "balance") -> Estimate:
     return mean_interval(mean[measure], mean["family"], mean["network"])
 
 
-def gained(table: pd.DataFrame, method: str, against: str = "disc", *, measures: Sequence[str] = MEASURES) -> Gain:
-    """`interval` of a method's gain over another, in several measures."""
-    gain = gains(table, method, against)
+def gained(
+    table: pd.DataFrame,
+    method: str,
+    against: str = "disc",
+    *,
+    measures: Sequence[str] = MEASURES,
+    score: str = "lead_drop",
+) -> Gain:
+    """`interval` of a method's gain over another, in several measures; fills are averaged first."""
+    return _intervals(gains(table, method, against, score=score), measures)
+
+
+def _intervals(gain: pd.DataFrame, measures: Sequence[str] = MEASURES) -> Gain:
     return {measure: interval(gain, measure) for measure in measures}
+
+
+class Judged(NamedTuple):
+    """A gain in the mean over the fills that judge, and under each of them."""
+
+    mean: Gain
+    fills: dict[str, Gain]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> Judged:
+        """`gained` from the whole table, and from the part of each fill."""
+        gain = gains(table, method, against, score=score)
+        return cls(_intervals(gain), {str(fill): _intervals(part) for fill, part in gain.groupby("fill")})
+
+    def agree(self, measures: Sequence[str] = SIDES) -> bool:
+        """Whether the values of all fills lie on one side of zero, in each measure: only then is their mean claimed."""
+        return all(len({float(np.sign(gain[one].value)) for gain in self.fills.values()}) == 1 for one in measures)
+
+    def side(self) -> str:
+        """`side` of the mean; "neither" where the fills disagree in sign."""
+        return side(self.mean) if self.agree() else "neither"
+
+    def by_fill(self, say: Callable[[Gain], str]) -> str:
+        """What `say` says of the gain under each fill."""
+        return "; ".join(f"{say(gain)} under {fill}" for fill, gain in self.fills.items())
+
+    def said(self, say: Callable[[Gain], str], measures: Sequence[str] = ("balance",)) -> str:
+        """What `say` says of the mean; of each fill, where these disagree in sign."""
+        return say(self.mean) if self.agree(measures) else self.by_fill(say)
 
 
 def shares(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Interval | None]:
@@ -108,54 +149,50 @@ def shares(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Interval | 
 def left_of_search(gain: Mapping[tuple[int, str], Gain], fills: Sequence[str]) -> str:
     """What other fills, on the network that was searched on and on another, leave of the gain under grey, in words."""
     first = gain[0, "grey"]["balance"].value
+
+    def left(value: float) -> str:
+        return f"{100 * value / first:.0f} %" if value > 0 else f"nothing (its region is {-value:.2f} behind the disc)"
+
     words = []
-    for network, where in enumerate(("on the same network", "on another network")):
-        if (network, "grey") not in gain:
-            continue
-        mean = float(np.mean([gain[network, fill]["balance"].value for fill in fills]))
-        if mean > 0:
-            words.append(f"{100 * mean / first:.0f} % is left with other fills {where}")
-        else:
-            words.append(f"nothing is left with other fills {where}: there its region is {-mean:.2f} behind the disc")
+    for network, where in enumerate(("the same network", "another network")):
+        if (network, "grey") in gain:
+            each = [f"{left(gain[network, fill]['balance'].value)} under {fill}" for fill in fills]
+            words.append(f"on {where} {' and '.join(each)}")
     return "; ".join(words)
 
 
 class Verdict(NamedTuple):
     """Where the method "better", the chosen map, stands on the test pictures, under the fills that judge."""
 
-    over_disc: dict[str, Gain]  # of every method
-    by_network: dict[int, Gain]  # of the chosen map, without the balance
-    by_fill: dict[str, Gain]
-    unseen: Gain | None  # on the networks that had no part in any choice; None where there is none
-    minus: dict[str, Gain]  # the chosen map less other methods
+    over_disc: dict[str, Judged]  # of every method
+    by_network: dict[int, Judged]  # of the chosen map
+    unseen: Judged | None  # on the networks that had no part in any choice; None where there is none
+    minus: dict[str, Judged]  # the chosen map less other methods
 
     @property
     def won(self) -> list[int]:
         """Networks on which the chosen map is above the disc in both measures."""
-        return [network for network, found in self.by_network.items() if side(found) == "above"]
+        return [network for network, found in self.by_network.items() if found.side() == "above"]
 
     def rows(self) -> list[dict[str, str | Estimate]]:
-        """The chosen map minus the disc, by network, by fill, and over all: rows of a table."""
+        """The chosen map minus the disc, by network and over all, a column for each measure and fill."""
         found = {f"{network}{'' if network else ' (chose)'}": gain for network, gain in self.by_network.items()}
-        found |= {f"all, fill {fill}": gain for fill, gain in self.by_fill.items()} | {"all": self.over_disc["better"]}
+        found |= {"all": self.over_disc["better"]}
         found |= {"all but the one that chose": self.unseen} if self.unseen else {}
-        return [{"network": name, **{one: gain[one] for one in SIDES}} for name, gain in found.items()]
+        return [
+            {"network": name} | {f"{one}, {fill}": gain[one] for fill, gain in judged.fills.items() for one in SIDES}
+            for name, judged in found.items()
+        ]
 
 
 def judge_chosen(table: pd.DataFrame, methods: Sequence[str], against: Sequence[str]) -> Verdict:
     """`Verdict` from the table of deletion and retention: `methods` over the disc, the chosen map less `against`."""
-
-    def parted(key: str, measures: Sequence[str]) -> dict[Hashable, Gain]:
-        parts = table.groupby(key)
-        return {one: gained(part, "better", measures=measures) for one, part in parts}
-
-    unseen = table[table["network"] > 0]
+    unseen, networks = table[table["network"] > 0], sorted(table["network"].unique().tolist())
     return Verdict(
-        {name: gained(table, name) for name in methods},
-        parted("network", SIDES),  # type: ignore[arg-type]
-        parted("fill", MEASURES),  # type: ignore[arg-type]
-        gained(unseen, "better") if len(unseen) else None,
-        {name: gained(table, "better", name) for name in against},
+        {name: Judged.of(table, name) for name in methods},
+        {network: Judged.of(table[table["network"] == network], "better") for network in networks},
+        Judged.of(unseen, "better") if len(unseen) else None,
+        {name: Judged.of(table, "better", name) for name in against},
     )
 
 
@@ -192,7 +229,7 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
     Parameters
     ----------
     found : Verdict
-        What was measured.
+        What was measured, the positive control "truth" among it.
     chosen : Candidate
         The method "better".
     against : mapping
@@ -202,32 +239,59 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
     """
 
     def beside(name: str) -> str:
-        return compared(found.minus[name], against[name])
+        return found.minus[name].said(lambda gain: compared(gain, against[name]))
 
     def measured(gain: Gain) -> str:
-        return ", ".join(f"{measure} {in_text(gain[measure])}" for measure in MEASURES)
+        return f"{stands(gain)} ({', '.join(f'{measure} {in_text(gain[measure])}' for measure in MEASURES)})"
 
     own, networks = found.over_disc["better"], len(found.by_network)
-    over = "over people and networks together" if networks > 1 else "over people, on one network,"
-    fills = "; ".join(f"{stands(gain)} under {fill} ({measured(gain)})" for fill, gain in found.by_fill.items())
-    alone = [SINGLE[name] for name in SINGLE if side(found.over_disc[name]) == "above"]
+    over = "over people and networks together" if networks > 1 else "over people, on one network"
+    on_test = own.said(lambda gain: in_text(gain["balance"]))
     return [
-        f"**{chosen.title} {stands(own)}**, {over} and in the mean over the judging fills ({measured(own)}). "
-        f"Taken one by one, it is above in both on {len(found.won)} of {networks} networks.",
-        f"One of these {networks} networks also chose; on the other {networks - 1} alone it {stands(found.unseen)} "
-        f"({measured(found.unseen)})."
+        f"**{chosen.title} {stands(own.mean)}**, {over}, and in the mean over the judging fills."
+        if own.agree()
+        else f"**{chosen.title} has no one verdict**: the judging fills disagree in sign, and a mean would hide it.",
+        f"Fill by fill, {over}, it {own.by_fill(measured)}.",
+        f"Taken one by one, it is above the disc in both measures on {len(found.won)} of {networks} networks.",
+        f"One of these {networks} networks also chose; on the other {networks - 1} alone it "
+        f"{found.unseen.by_fill(measured)}."
         if found.unseen
         else "There is one network, which also chose: of others nothing is known.",
-        f"Fill by fill, it {fills}.",
         f"On the validation pictures, under the fills that chose, it gained {f'{promised:.2f}'.replace('-', '−')} in "
-        f"balance over the disc; on the test pictures, under the others, it is {in_text(own['balance'])}.",
-        f"Its balance is {beside('ellipse')}" + (f" and {beside('prior')}." if chosen.prior == "person" else "."),
+        f"balance over the disc; on the test pictures, under the others: {on_test}.",
+        f"Its balance is {beside('ellipse')}.",
+        *([f"It is {beside('prior')}."] if chosen.prior == "person" else []),
         _what_the_map_adds(found, chosen, beside("prior")),
-        f"Its balance is {beside('better_same_identity')}.",
-        f"Without a prior, {' and '.join(alone)} {'is' if len(alone) == 1 else 'are'} above the disc in both measures."
-        if alone
-        else "Without a prior, no map is above the disc in both measures for certain.",
+        *_what_plain_cam_does(found, chosen, against),
+        f"The chosen map's balance is {beside('better_same_identity')}.",
+        _without_a_prior(found),
+        what_the_test_credits(found.over_disc["truth"]),
     ]
+
+
+def what_the_test_credits(truth: Judged) -> str:
+    """Whether the test credits the measured effect of each cell, its positive control, in words."""
+    credited = [fill for fill, gain in truth.fills.items() if side(gain) == "above"]
+    lost = [fill for fill in truth.fills if fill not in credited]
+    said = f"The positive control, the true effect of each cell, {truth.by_fill(stands)}."
+    if not lost:
+        return f"{said} So the test credits a map that is right."
+    where = f"Under {' and '.join(lost)} the test does not credit even the truth in both measures"
+    return f"{said} {where}: a map that is not above the disc there has not been shown to be wrong."
+
+
+def other_verdicts(lead: Mapping[str, Judged], margin: Mapping[str, Judged], titles: Mapping[str, str]) -> str:
+    """Where two scores of the same maps place one differently beside the disc: a sentence, and a list in Markdown."""
+    placed = [(titles[name], fill, lead[name], margin[name]) for name in margin for fill in margin[name].fills]
+    said = [(title, fill, stands(one.fills[fill]), stands(other.fills[fill])) for title, fill, one, other in placed]
+    moved = [
+        f"\n- {title}, under {fill}: it {one} by the lead, and {other} by the margin."
+        for title, fill, one, other in said
+        if one != other
+    ]
+    if not moved:
+        return f"The lead and the margin agree in all {len(said)} cases on where these maps stand."
+    return f"The lead and the margin disagree in {len(moved)} of {len(said)} cases:\n{''.join(moved)}"
 
 
 def own_prior(chosen: Candidate) -> str | None:
@@ -244,14 +308,37 @@ def _what_the_map_adds(found: Verdict, chosen: Candidate, beside_prior: str) -> 
     blind = own_prior(chosen)
     if blind is None:
         return f"It has no prior, and its balance is {beside_prior}."
-    gain = found.minus[blind]["balance"]
-    without = f"Without its map, as {Candidate('none', blind).title}, it would be"
-    if gain.low > 0:
-        return (
-            f"{without} worth less (the map adds {in_text(gain)}): the picture adds something that its prior does not "
-            "have."
-        )
-    return (
-        f"{without} not clearly worth less (the map adds {in_text(gain)}): nothing here shows that the map adds "
-        "anything to its prior."
-    )
+
+    def worth(gain: Gain) -> str:
+        adds = f"(the map adds {in_text(gain['balance'])})"
+        return f"would {'be' if gain['balance'].low > 0 else 'not be clearly'} worth less {adds}"
+
+    minus = found.minus[blind]
+    adding = [fill for fill, gain in minus.fills.items() if gain["balance"].low > 0]
+    if minus.agree(("balance",)):
+        adding = list(minus.fills) if minus.mean["balance"].low > 0 else []
+    shown = "The picture adds something that its prior does not have"
+    if not adding:
+        shown = "Nothing here shows that the map adds anything to its prior"
+    elif len(adding) < len(minus.fills):
+        shown += f" under {' and '.join(adding)}, and not for certain elsewhere"
+    return f"Without its map, as {Candidate('none', blind).title}, it {minus.said(worth)}. {shown}."
+
+
+def _what_plain_cam_does(found: Verdict, chosen: Candidate, against: Mapping[str, str]) -> list[str]:
+    """Where a prior is part of the chosen map: whether plain CAM with its better prior does as well."""
+    if chosen.prior is None or "prior_cam" not in found.minus:
+        return []
+    plain = found.over_disc["prior_cam"].said(stands, SIDES)
+    beside = found.minus["prior_cam"].said(lambda gain: compared(gain, "plain CAM with its prior"))
+    return [f"Plain CAM with its better prior ({against['prior_cam']}) {plain}. The chosen map's balance is {beside}."]
+
+
+def _without_a_prior(found: Verdict) -> str:
+    fills = found.over_disc["sdd"].fills
+    above = {
+        fill: [title for name, title in SINGLE.items() if side(found.over_disc[name].fills[fill]) == "above"]
+        for fill in fills
+    }
+    each = [f"under {fill} {', '.join(titles) or 'no map'}" for fill, titles in above.items()]
+    return f"Without a prior, above the disc in both measures for certain: {'; '.join(each)}."

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from studies.part_scores import rank_correlation
-from xfrlib.geometry import Geometry
+from xfrlib.geometry import Geometry, map_geometry, upsampled
 from xfrlib.judge import fill_picture
+from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import all_logits, as_floats
 
 
@@ -80,6 +81,43 @@ def pair_effects(effects: Tensor, classes: Tensor) -> Tensor:
     index = classes[:, None].expand(*effects.shape[:-1], -1)
     own = effects.gather(-1, index)
     return own[..., 0] - own[..., 1:].mean(dim=-1)
+
+
+@torch.no_grad()
+def true_maps(
+    model: FaceClassifier,
+    images: Tensor,
+    classes: Tensor,
+    fill: str | Tensor,
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Tensor:
+    """`pair_effects` of the cells of the last map, laid where they look: what a map of this fineness should show.
+
+    The positive control of a test of regions. Costs a pass for each picture and cell.
+
+    Parameters
+    ----------
+    model : FaceClassifier
+        In evaluation mode.
+    images : Tensor
+        (n, 3, H, W) uint8 or float in [0, 1].
+    classes : Tensor
+        (n, K) integers, the target first.
+    fill : str or Tensor
+        What covers a cell, as in `cell_effects`. Not one that judges: what selects must not judge.
+
+    Returns
+    -------
+    Tensor
+        (n, H, W) float32, in units of the logit.
+    """
+    one = as_floats(images[:1]).to(next(model.parameters()).device)
+    place, cells, size = map_geometry(model, one, model.features), model.features(one).shape[2:], images.shape[2:]
+    squares = cell_squares(place, (cells[0], cells[1]), (size[0], size[1]))
+    effects = cell_effects(model, images, squares, {"": fill}, batch_size=batch_size, progress=progress)[0]
+    return upsampled(pair_effects(effects, classes).view(-1, *cells), (size[0], size[1]), place)
 
 
 def on_cells(maps: Tensor, squares: Tensor) -> Tensor:

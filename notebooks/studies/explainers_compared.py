@@ -31,6 +31,8 @@ from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun
 from xfrlib.tables import COMPARED, SIGN, in_text, per_image
 
+# Is SDD better than these? Named before the comparison: the verdicts and Holm's correction are for them alone.
+QUESTIONS = ("random_map", "same_identity", "cam", "finercam", "disc")
 COLOURS = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)  # of a map from its lowest value to its highest
 
 Mean = Callable[["pd.Series[float]"], Estimate]  # of a series indexed by (network, image): see `mean_with_interval`
@@ -89,26 +91,41 @@ def mean_with_interval(values: pd.Series[float], families: NDArray[np.int64]) ->
 
 
 def result_rows(table: pd.DataFrame, fill: str, mean: Mean, titles: Mapping[Any, str]) -> list[dict[str, Any]]:
-    """Rows for a reader: how far margin and confidence fall under one fill, the best in deletion first."""
+    """Rows for a reader: how far lead and margin fall under one fill, the best in deletion first."""
+    leads = {kind: per_picture(table, kind, "lead_drop", fill) for kind in SIGN}
     margins = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
-    points = {kind: per_picture(table, kind, "drop_points", fill) for kind in SIGN}
     return [
         {"method": titles[name]}
+        | {f"{kind}: lead falls by": mean(leads[kind][name]) for kind in SIGN}
         | {f"{kind}: margin falls by": mean(margins[kind][name]) for kind in SIGN}
-        | {f"{kind}: confidence drop, points": in_text(mean(points[kind][name]), 1) for kind in SIGN}
-        for name in margins["deletion"].mean().sort_values(ascending=False).index
+        for name in leads["deletion"].mean().sort_values(ascending=False).index
+        if name in titles
     ]
+
+
+def tuned_rows(
+    table: pd.DataFrame, fills: Sequence[str], mean: Mean, titles: Mapping[Any, str]
+) -> list[dict[str, str | Estimate]]:
+    """Rows for a reader: what the chosen settings of each method gain on its defaults, above 0 for better."""
+    rows: dict[str, dict[str, str | Estimate]] = {}
+    for fill, (kind, sign) in product(fills, SIGN.items()):
+        falls = per_picture(table, kind, "lead_drop", fill)
+        for name in falls:
+            if f"{name}_default" in falls:
+                row = rows.setdefault(str(name), {"chosen settings less defaults": titles[name]})
+                row[f"{kind}, {fill}"] = mean(sign * (falls[name] - falls[f"{name}_default"]))
+    return list(rows.values())
 
 
 def slow_results(
     table: pd.DataFrame, fills: Sequence[str], names: Sequence[str], mean: Mean
 ) -> dict[tuple[str, ...], Any]:
-    """How far the margin falls by each method and SDD (sum) less it, for a results file: {(fill, name, ...): ...}."""
+    """How far the lead falls by each method and SDD (sum) less it, for a results file: {(fill, name, ...): ...}."""
     found: dict[tuple[str, ...], Any] = {}
     for fill, name in product(fills, names):
         found[fill, name, "pictures"] = table["image"].nunique()
         found[fill, name, "networks"] = table["network"].nunique()
-        falls = {kind: per_picture(table, kind, "margin_drop", fill) for kind in SIGN}
+        falls = {kind: per_picture(table, kind, "lead_drop", fill) for kind in SIGN}
         for kind, wide in falls.items():
             found[fill, name, kind] = mean(wide[name])
         for kind, wide in falls.items():
@@ -116,22 +133,26 @@ def slow_results(
     return found
 
 
-def judged_by_holm(compared: pd.DataFrame) -> pd.DataFrame:
-    """Rows of SDD less another method (`kind`, `value`, `p`) with `p_holm`, corrected for all, and `verdict`.
+def judged_by_holm(compared: pd.DataFrame, asked: Collection[str] = QUESTIONS) -> pd.DataFrame:
+    """Rows of SDD less another `method` (`kind`, `value`, `p`) with `p_holm` and `verdict` for the methods `asked`.
 
-    Clear is a corrected p below 0.05. Where a difference has no p, because it is the same everywhere, it is undecided.
+    These alone are corrected for, together; of the others nothing is said ("" and NaN). Clear is a corrected p below
+    0.05. Where a difference has no p, because it is the same everywhere, it is undecided.
     """
-    p = pd.Series(corrected(compared["p"].to_dict()))
+    named = compared["method"].isin(asked)
+    p = pd.Series(corrected(compared.loc[named, "p"].to_dict()), dtype=float).reindex(compared.index)
     word = np.where(compared["kind"].map(SIGN) * compared["value"] > 0, *COMPARED[:2])
-    return compared.assign(p_holm=p, verdict=np.where(p < 0.05, word, COMPARED[2]))
+    return compared.assign(p_holm=p, verdict=np.where(named, np.where(p < 0.05, word, COMPARED[2]), ""))
 
 
 def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict[str, str]]:
-    """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict."""
+    """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict, if any."""
     rows: dict[str, dict[str, str]] = {}
     for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
         row = rows.setdefault(one["method"], {"SDD (sum) minus": titles[one["method"]]})
-        row[f"{one['kind']}, {one['fill']}"] = f"{in_text(one, signed=True)}, **{one['verdict']}**"
+        row[f"{one['kind']}, {one['fill']}"] = in_text(one, signed=True) + (
+            f", **{one['verdict']}**" if one["verdict"] else ""
+        )
     return list(rows.values())
 
 
@@ -148,11 +169,12 @@ def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> st
 def mean_ranks(
     table: pd.DataFrame, fills: Sequence[str], left_out: Collection[str], mean: Mean, titles: Mapping[Any, str]
 ) -> pd.DataFrame:
-    """Mean rank of each method by the fall of the margin over all `fills`, 1 the best, for `figures.interval_plot`."""
+    """Mean rank of each method of `titles` by the fall of the lead over all `fills`, 1 the best, to be plotted."""
     rows = []
     for kind, sign in SIGN.items():
-        first, *rest = (per_picture(table, kind, "margin_drop", fill) for fill in fills)
-        total = sum(rest, start=first).drop(columns=list(left_out))
+        first, *rest = (per_picture(table, kind, "lead_drop", fill) for fill in fills)
+        total = sum(rest, start=first)
+        total = total[[name for name in total if name in titles and name not in left_out]]
         placed = pd.DataFrame(rankdata(-sign * total.to_numpy(), axis=1), total.index, total.columns)
         rows += [
             {"method": titles[name], "measure": f"{kind}, rank", **mean(placed[name])._asdict()} for name in placed
@@ -272,10 +294,7 @@ _WIDTHS: list[dict[str, Any]] = [{"smooth": width} for width in (0, 2, 4, 6, 8, 
 _CENTRE: list[dict[str, Any]] = [{"centre": True}, {"centre": False}]
 
 
-_SDD = _all(
-    [{"delta": 0.3}, {"delta": 1.0}, {"delta": 3.0}],
-    [{"scale_min": 1.0}, {"scale_min": 0.3}],
-)
+_SDD = _all([{"scale_min": 1.0}, {"scale_min": 0.3}], _SMOOTH)
 
 
 _OWN: dict[str, list[dict[str, Any]]] = {
@@ -284,10 +303,7 @@ _OWN: dict[str, list[dict[str, Any]]] = {
     "gradcam": _all(_OUTPUTS, _SMOOTH),
     "gradcam++": _all(_OUTPUTS, _SMOOTH),
     "layercam": _all(_OUTPUTS, _SMOOTH),
-    "finercam": _all(
-        [{"alpha": 0.6}, {"alpha": 0.8}, {"alpha": 1.0}],
-        [{"weights": "fixed"}, {"weights": "equal"}],
-    ),
+    "finercam": _all([{"alpha": 0.6}, {"alpha": 1.0}], _SMOOTH),
     "saliency": _all(_OUTPUTS, _SMOOTH),
     "guided_backpropagation": _all(_OUTPUTS, _SMOOTH),
     "integrated_gradients": _all([{"fill": "black"}, {"fill": "grey"}], _SMOOTH),
@@ -295,7 +311,7 @@ _OWN: dict[str, list[dict[str, Any]]] = {
     "sdd_product": _SDD,
     "sdd_local_softmax": _SDD,
 }
-# The six settings of each; a method that has none of its own chooses among widths of smoothing.
+# The six settings of each, three widths of smoothing among them; a method that has no setting has six widths.
 GRIDS = {name: _OWN.get(name, _WIDTHS) for name, method in EXPLAINERS.items() if method.compared}
 
 

@@ -67,7 +67,7 @@ def fit_refined_map(
     regions : Tensor
         (n, M, H, W) bool, M regions of each of n pictures.
     scores : Tensor
-        (n, M) float, higher is better: deletion's margin drop less retention's.
+        (n, M) float, higher is better: the fall of the lead in deletion less that in retention.
     maps : Tensor
         (n, J, h', w') float, weighed against the prior; J may be 0.
     classes : Tensor

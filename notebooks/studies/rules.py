@@ -173,10 +173,7 @@ def findings(
         *([f"Before the correction for {len(judged.p)} questions, the gain of these would have seemed certain: "
            f"{', '.join(hopeful)}."] if hopeful else []),
         f"The probe is the rule that looks at the picture itself: {probe}.",
-        "So most of what it shows has earned it."
-        if all(one["beat"].value > 0.5 for one in probes.values())
-        else "**So even of the maps that pass the probe, most do not beat the disc under a fill that the probe did not "
-        "use**: it removes some of the worst, and vouches for none.",
+        _of_the_probe(probes),
         f"On the networks that had no part in the choice: {elsewhere}."
         if elsewhere
         else "There is no network that had no part in the choice.",
@@ -188,11 +185,23 @@ def _named(titles: Mapping[str, str], names: Sequence[str]) -> str:
     return ", ".join(titles[name] for name in names)
 
 
+def _of_the_probe(probes: Mapping[str, Worth]) -> str:
+    """Whether most of the maps that the probe shows beat the disc, by the intervals of its shares under each fill."""
+    if all(one["beat"].low > 0.5 for one in probes.values()):
+        return "So most of what it shows has earned it, under every judging fill."
+    if below := [fill for fill, one in probes.items() if one["beat"].high < 0.5]:
+        return (
+            f"**So even of the maps that pass the probe, most do not beat the disc under {' and '.join(below)}**, "
+            "which the probe did not use."
+        )
+    return "Whether most of what it shows has earned it, the intervals of these shares do not tell."
+
+
 def _of_the_firm_probe(judged: Judged, firm: float | None) -> str:
     if "firm" not in judged.titles:
         return (
-            "The firm probe is the probe here: on the validation pictures the criterion asks for no threshold above "
-            "zero under the mean colour."
+            "The firm probe is the probe here: on the validation pictures the criterion asks for no higher threshold "
+            "under the mean colour."
         )
     if firm is None:
         return "The firm probe shows none."

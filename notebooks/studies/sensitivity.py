@@ -119,7 +119,10 @@ def one_pass(
 
 
 def by_setting(tables: Sequence[pd.DataFrame], families: NDArray[np.int64]) -> pd.DataFrame:
-    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with criterion and family of each row."""
+    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with criterion and family of each row.
+
+    The criterion is `xfrlib.tables.balance`, in log-odds of the lead over the `pairs` that the tables were made with.
+    """
     table = pd.concat(tables, ignore_index=True).drop(columns="draw").rename(columns={"method": "setting"})
     return table.assign(criterion=balance(table), family=families[table["label"]])
 
@@ -142,18 +145,37 @@ def paired(table: pd.DataFrame, name: str) -> Estimate:
     return mean_interval(difference, family, network)
 
 
-def conclusion(best: str, gain: Estimate) -> str:
-    """What the test pictures say of the setting that the validation pictures chose."""
+def conclusion(best: str, gain: Mapping[str, Estimate]) -> str:
+    """What the test pictures say, fill by fill, of the setting that the validation pictures chose.
+
+    `gain` has by fill the criterion of the setting less the default's. Fills are not averaged: they may disagree.
+    """
     if best == "default":
         return "The validation pictures chose the default, so that there is nothing to change."
-    return verdict(
-        gain,
-        (
-            f"The setting **{best}**, chosen on validation pictures, is better on test pictures under fills that it "
-            "never saw, by an interval that excludes zero: it deserves to be the default for this profile.",
-            f"The setting **{best}**, chosen on validation pictures, is *worse* than the default on test pictures "
-            "under other fills: what the grey fill rewards is not what the others reward. The default stays.",
-            f"The lead of the setting **{best}** does not survive: on test pictures and unseen fills it is not told "
-            "apart from zero. The default stays.",
-        ),
+    said = {fill: verdict(found) for fill, found in gain.items()}
+    if set(said.values()) == {"better"}:
+        return (
+            f"The setting **{best}**, chosen on validation pictures, is better than the default on test pictures under "
+            "every fill that judges, by intervals that exclude zero. That speaks for it in this profile."
+        )
+    words = {"better": "better than", "worse": "*worse* than", "undecided": "not told apart from"}
+    found = [
+        f"{how} the default under {' and '.join(fill for fill, one in said.items() if one == word)}"
+        for word, how in words.items()
+        if word in said.values()
+    ]
+    return (
+        f"On test pictures the setting **{best}**, chosen on validation pictures under grey, is {', and '.join(found)}"
+        ". No gain is shown under every fill that judges, so the default stays."
     )
+
+
+def repeated(differences: Mapping[tuple[str, str, str], Estimate], word: str) -> list[str]:
+    """The settings whose difference from the default is `word` ("better" or "worse") under every fill.
+
+    `differences` are by constant, value and fill.
+    """
+    under: dict[str, list[str]] = {}
+    for (constant, value, _), found in differences.items():
+        under.setdefault(f"{constant} {value}", []).append(verdict(found))
+    return [name for name, words in under.items() if set(words) == {word}]

@@ -76,25 +76,25 @@ def decisions(
     Returns
     -------
     pandas.DataFrame
-        `pixels`, `family`, and the changes of the class's calibrated log-odds against its best rival (`log_odds`) and
-        of its probability in `points`; `changed`, 1 where another class now leads.
+        `pixels`, `family`, and the changes of the class's calibrated margin (`log_odds`) and of its probability in
+        `points`; `changed`, 1 where another class is now predicted.
     """
 
     def odds(logits: Tensor) -> tuple[Tensor, Tensor]:
         z = logits / temperature
         return margin(z, classes).float(), z.softmax(dim=1).gather(1, classes[:, None])[:, 0]
 
-    lead, sure = odds(before)
+    unmoved, sure = odds(before)
     tables = []
     for pixels, logits in after:
-        leads, probability = odds(logits)
+        moved, probability = odds(logits)
         tables.append(
             pd.DataFrame({
                 "pixels": pixels,
                 "family": families,
-                "log_odds": (leads - lead).double().numpy(),
+                "log_odds": (moved - unmoved).double().numpy(),
                 "points": 100 * (probability - sure).double().numpy(),
-                "changed": (leads <= 0).double().numpy(),
+                "changed": (moved <= 0).double().numpy(),
             })
         )  # fmt: skip
     return pd.concat(tables, ignore_index=True)
@@ -121,6 +121,7 @@ def moved_findings(
     at: Moved,
     against_disc: Mapping[str, Estimate],
     decision: Mapping[int, Mapping[str, Estimate | Interval]],
+    again: Estimate,
     *,
     stride: int,
 ) -> str:
@@ -134,20 +135,26 @@ def moved_findings(
         Overlap of explainers at half a cell, less the disc's.
     decision : mapping
         `decided`, by pixels.
+    again : Estimate
+        SDD's overlap at a whole cell less that at half a cell, paired.
     stride : int
         Pixels from a cell to the next.
     """
     half = stride // 2
     overlap = {key: found["overlap"] for key, found in at.items()}
     sdd, grid, disc = overlap["sdd_sum", half], overlap["the grid alone", half].value, overlap["disc", half].value
-    if overlap["sdd_sum", stride].value - sdd.value > 0.02:
-        fits_again = "more than at half a cell, so that part of the loss is the sampling of the grid."
-    else:
-        fits_again = (
-            f"no more than at half a cell. The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is "
-            "lost at half a cell. The rest is what the network does with a face in another place, or the padding; this "
-            "check does not tell them apart."
-        )
+    rest = (
+        f"The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is lost at half a cell. The rest is "
+        "what the network does with a face in another place, or the padding; this check does not tell them apart."
+    )
+    fits_again = verdict(
+        again,
+        (
+            "So part of the loss is the sampling of the grid.",
+            f"So the maps are even less alike there. {rest}",
+            f"So the two are not told apart. {rest}",
+        ),
+    )
     said = {name: verdict(against_disc[name], TOLD_APART) for name in ("sdd_sum", "cam")}
     return (
         f"A step of {half} pixels, half a cell, leaves SDD's top region an overlap of {in_text(sdd)} with itself, "
@@ -155,10 +162,10 @@ def moved_findings(
         f"follow the face {disc:.2f}. Against that disc SDD's overlap is {said['sdd_sum']}, CAM's {said['cam']}. A "
         f"step of one pixel costs SDD {1 - overlap['sdd_sum', 1].value:.2f}. At a whole cell ({stride} pixels), where "
         f"the grid fits again, SDD has {in_text(overlap['sdd_sum', stride])}, the disc "
-        f"{overlap['disc', stride].value:.2f}: {fits_again} The decision moves too: at {half} pixels the calibrated "
-        f"log-odds change by {in_text(decision[half]['log_odds'], 1)} and the probability by "
-        f"{in_text(decision[half]['points'], 1)} points, and "
-        f"{in_text(decision[half]['changed'], 0, factor=100, unit=' %')} of the pictures get another name."
+        f"{overlap['disc', stride].value:.2f}. SDD's overlap there less that at half a cell, paired, is "
+        f"{in_text(again)}. {fits_again} The decision itself, at {half} pixels: the calibrated margin changes by "
+        f"{in_text(decision[half]['log_odds'], 1)}, the probability by {in_text(decision[half]['points'], 1)} points, "
+        f"and {in_text(decision[half]['changed'], 0, factor=100, unit=' %')} of the pictures get another name."
     )
 
 

@@ -118,7 +118,8 @@ class Calculator:
         network, image, mask = self._network, self.pictures.image(maps.row)[None], maps.mask
         network.training = network.model.training
         fill: Any = {"fill": maps.settings.fill, "mean": self.mean}
-        options = {**fill, "logits": maps.explanation.logits, "temperature": self.temperature}
+        found = maps.explanation
+        options = {**fill, "logits": found.logits, "pairs": found.classes, "temperature": self.temperature}
         measures = deletion_retention(network, image, mask, **options).iloc[0].to_dict()
         removed = {"deletion": mask, "retention": ~mask}
         pictures = {kind: perturbed(image, pixels, **fill)[0] for kind, pixels in removed.items()}
