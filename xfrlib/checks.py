@@ -29,7 +29,7 @@ def need_tensor(name: str, values: Any, shape: str) -> None:
 def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
     """Refuse, by a `ValueError`, what is no batch (B, 3, H, W) of at least one picture of finite values.
 
-    With `unit`, who takes [0, 1] alone, also integers and values more than `MARGIN` outside; `otherwise` ends the mend.
+    With `unit`, who takes [0, 1] alone, also integers and values more than a tenth outside; `otherwise` ends the mend.
     """
     need_tensor("images", images, "(B, 3, H, W)")
     if images.ndim != 4:
