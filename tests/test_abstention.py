@@ -134,7 +134,7 @@ def test_the_disc_does_not_beat_itself_and_known_logits_change_nothing():
     [
         (torch.zeros(2, 8, 8, dtype=torch.bool), "same number of pixels"),
         (torch.cat([half("left"), ~torch.zeros(1, 8, 8, dtype=torch.bool)]), "same number of pixels"),
-        (torch.ones(8, 8, dtype=torch.bool), "same number of pixels"),
+        (torch.ones(8, 8, dtype=torch.bool), "masks must be bool"),
         (half("left").expand(2, 8, 8).float(), "masks must be bool"),
     ],
 )

@@ -176,8 +176,8 @@ def test_every_entry_says_what_it_is():
         ("finercam", {"weights": "equl"}, "weights = 'equl'; did you mean 'equal'"),
         ("lime", {"superpixel": "slic"}, "superpixel = 'slic'"),
         ("lime", {"segments": 1}, "segments = 1"),
-        ("saliency", {"images": torch.rand(3, 16, 16)}, r"images must be float \(B, 3, H, W\)"),
-        ("saliency", {"images": torch.zeros(5, 3, 16, 16, dtype=torch.uint8)}, "images must be float"),
+        ("saliency", {"images": torch.rand(3, 16, 16)}, r"images must be \(B, 3, H, W\)"),
+        ("saliency", {"images": torch.zeros(5, 3, 16, 16, dtype=torch.uint8)}, "saliency takes floats"),
         ("saliency", {"classes": torch.zeros(4, 2, dtype=torch.long)}, r"classes must be integers \(5, K\)"),
         ("saliency", {"classes": torch.rand(5, 2)}, "classes must be integers"),
         ("saliency", {"classes": torch.full((5,), 7)}, "classes must lie in 0 to 6, got 7 to 7"),
@@ -189,7 +189,7 @@ def test_every_entry_says_what_it_is():
         (
             "saliency",
             {"images": torch.full((5, 3, 16, 16), torch.nan)},
-            "sample 0 of images has a NaN or infinite value",
+            "sample 0, 1, 2, 3, 4 of the batch has a NaN or infinite value in images",
         ),
     ],
 )

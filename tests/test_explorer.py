@@ -214,6 +214,23 @@ def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classif
     assert 2 not in panel.pictures.matching(outcome="wrong") + panel.pictures.matching(outcome="right")
 
 
+@pytest.mark.parametrize(("given", "told", "side"), [({}, None, 112), ({}, 96, 96), ({"size": 64}, 96, 64)])
+def test_pictures_of_a_folder_have_the_size_that_the_network_was_made_for(tmp_path, classifier, given, told, side):
+    (tmp_path / "person").mkdir()
+    Image.new("RGB", (200, 200), "grey").save(tmp_path / "person" / "1.png")
+    if told:  # as networks of timm have it
+        classifier.backbone.pretrained_cfg = {"input_size": (3, told, told)}
+    panel = explorer(classifier, tmp_path, identities=["person", *"abcdef"], **given)
+    assert panel.pictures.size == (side, side)
+
+
+@pytest.mark.parametrize("part", [lambda model: model, lambda model: model.backbone.layers])
+def test_a_network_in_training_mode_is_refused_at_once(classifier, part):
+    part(classifier).train()
+    with pytest.raises(ValueError, match="in training mode"):
+        explorer(classifier, Faces())
+
+
 # --- maps and answers
 
 

@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The flow: a module, or a package as a whole, imports only from those above it.
 ROWS = (
-    "source_files profile artifacts",
+    "source_files profile artifacts checks",
     "data models",
-    "geometry prediction cam sdd explanation",
-    "regions judge trust",
+    "geometry prediction cam sdd",
+    "regions explanation judge trust",
     "intervals tables",
     "explainers",
     "run look_alikes training protocol",
@@ -23,7 +23,7 @@ ROWS = (
 )
 FLOW = [part for row in ROWS for part in row.split()]
 OUTSIDE = ("facedata", "madefaces", "studies", "subjects", "explore", "landing", "network")
-MOST_LINES, MOST_CODE, LONGEST = 5500, 3700, 300
+MOST_LINES, MOST_CODE, LONGEST = 5700, 3760, 300
 
 
 def module_name(path: Path) -> str:

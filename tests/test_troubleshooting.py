@@ -140,7 +140,34 @@ def refused(place: Place) -> Any:
 
 
 def no_linear_layer(place: Place) -> Any:
-    return xfrlib.explain(torchvision.models.squeezenet1_1(num_classes=5), place.images)
+    return xfrlib.explain(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), place.images)
+
+
+def softmax_behind(place: Place) -> Any:
+    return xfrlib.explain(nn.Sequential(place.model, nn.Softmax(dim=1)), place.images, top_k=3)
+
+
+def two_answers(place: Place) -> Any:
+    class Two(nn.Module):
+        def forward(self, images: torch.Tensor) -> Any:
+            return place.model(images), images
+
+    return xfrlib.explain(Two(), place.images)
+
+
+def bytes_as_pictures(place: Place) -> Any:
+    return xfrlib.explain(place.model, (255 * place.images).round().byte(), top_k=3)
+
+
+def normalised(place: Place) -> Any:
+    pictures = (place.images - 0.45) / 0.225
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    return xfrlib.deletion_retention(model, pictures, torch.zeros(4, 112, 112, dtype=torch.bool))
+
+
+def part_in_training(place: Place) -> Any:
+    place.model.backbone.body.train()
+    return xfrlib.should_show(place.model, place.images, torch.zeros(4, 112, 112, dtype=torch.bool))
 
 
 def other_end(place: Place) -> Any:
@@ -163,9 +190,9 @@ def no_weight(place: Place) -> Any:
 
 
 def not_finite(place: Place) -> Any:
-    pictures = Coloured(8)
-    pictures.images *= torch.inf
-    return fine_tune(tiny(), pictures, Coloured(4), device="cpu", epochs=1, batch_size=4, progress=False)
+    model = tiny()
+    nn.init.constant_(model.head.weight, torch.nan)
+    return fine_tune(model, Coloured(8), Coloured(4), device="cpu", epochs=1, batch_size=4, progress=False)
 
 
 def other_run(place: Place) -> Any:
@@ -218,6 +245,11 @@ SITUATIONS: dict[str, Callable[[Place], Any]] = {
     "wants to build": refused,
     "has no linear layer": no_linear_layer,
     "does not feed the global average": other_end,
+    "changes the output of its last linear layer": softmax_behind,
+    "the model returns a tuple": two_answers,
+    "but slim takes floats": bytes_as_pictures,
+    "needs floats in [0, 1]": normalised,
+    "the model's backbone.body": part_in_training,
     "images must be (B, 3, H, W)": lambda place: xfrlib.explain(place.model, place.images[0]),
     "top_k = 5: must be between": lambda place: xfrlib.explain(place.model, place.images),
     "masks must be bool": lambda place: xfrlib.deletion_retention(place.model, place.images, torch.zeros(4, 112, 112)),

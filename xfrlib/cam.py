@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from threading import RLock
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from xfrlib.checks import need_logits, need_pictures
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
@@ -67,76 +73,149 @@ class PooledFeatures:
 
     def maps(self, classes: Tensor, *, centre: bool = True) -> Tensor:
         """`class_activation_maps` of `classes` (B, K), of centred weights unless `centre` is False: (B, K, h, w)."""
-        return class_activation_maps(self.features, centred(self.weight) if centre else self.weight, classes)
+        with torch.autocast(self.features.device.type, enabled=False):  # it would round the maps
+            return class_activation_maps(self.features, centred(self.weight) if centre else self.weight, classes)
 
 
 @torch.no_grad()
 def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     """Feature map, logits and output weights of any network that ends in global average pooling and one linear layer.
 
-    The network runs once, in evaluation mode; its modes and hooks are put back even if it fails. The map is found by
-    what it does, not by its name: it is the last 4-dimensional output of a module whose mean over positions equals the
-    input of the last linear layer.
+    Both are found by what they do. The layer, linear or a 1 x 1 convolution, is the last one called whose output is
+    that of the network, but for a shift of a whole row, as log_softmax makes it. The map is the last one before it
+    whose mean over positions is the layer's input; what goes into a pooling comes first. The network runs once,
+    uncompiled and in evaluation mode; its modes are put back even if it fails. Threads take turns. What it computed in
+    half precision is float32 from here on.
 
     `images` is (B, 3, H, W), as `model` expects them.
 
     Raises
     ------
     ValueError
-        If `model` has no linear layer at its end, or no map whose average is that layer's input. The message says
-        which of the two is missing. Also for a NaN or infinite value in the map, naming the sample.
+        If the network ends in another way: the message says what was found between layer and output, or between map
+        and layer. Also for what is no batch of pictures, and for a NaN or infinite value, naming the sample.
     """
-    linear = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
-    if linear is None:
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer: a CAM needs average pooling and one linear layer at the end"
-        )
-    logits, pooled, maps = _passed(model, linear, images)
-    if pooled is None or logits.ndim != 2 or logits.shape[1] != linear.out_features:
-        raise ValueError(
-            f"the last linear layer of {type(model).__name__} does not give its logits: "
-            "a CAM needs it to be the last step"
-        )
-    bad = ~torch.isfinite(pooled).flatten(1).all(dim=1)
-    if bad.any():
-        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
-        raise ValueError(
-            f"sample {samples} of the batch has a NaN or infinite value in its feature map: "
-            "pictures must be finite, in [0, 1], and so must the weights"
-        )
-    for last in range(len(maps) - 1, -1, -1):
-        means = maps[last].mean(dim=(2, 3))
-        least = 1e-4 * float(means.abs().max())
-        if means.shape == pooled.shape and torch.allclose(means, pooled, rtol=1e-3, atol=least):
-            break
+    need_pictures(images)
+    watched = _watched(model, images)
+    layer = _head(model, images, watched)
+    key = _pooled_map(images, watched, layer)
+    geometry = map_geometry(model, images, lambda pictures: _watched(model, pictures).map(key))
+    features, weight = (_wide(part).to(watched.output.device) for part in (watched.map(key), layer.weight))
+    return PooledFeatures(features, _wide(watched.output), weight, geometry)
+
+
+TURN = RLock()  # modes and hooks belong to a network, or to a part that two networks share, not to a thread
+_KEPT = 16  # maps of each kind: the last ones of a network are small
+_POOLING = ("mean", "adaptive_avg_pool2d", "avg_pool2d")
+
+
+class _Layer(NamedTuple):
+    """A linear layer that was called: its place among the steps, input (B, C), weight (N, C), output (B, N)."""
+
+    step: int
+    pooled: Tensor
+    weight: Tensor
+    output: Tensor
+
+
+class _Watch(TorchFunctionMode):
+    """Sees the functions that a network calls in this thread, not its modules alone: linear layers, and maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.output = "", None  # of the network
+        self.steps: list[str] = []
+        self.layers: list[_Layer] = []
+        # What came out of functions, and what went into poolings, with the step; of each the last.
+        self.maps = tuple(deque[tuple[int, Tensor]](maxlen=_KEPT) for _ in range(2))
+
+    def map(self, key: tuple[int, int]) -> Tensor:
+        """The map that came out of (0) or went into (1) a step."""
+        return dict(self.maps[key[0]])[key[1]]
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        source, weight = (*args, *(kwargs or {}).values(), None, None)[:2]
+        name, step = getattr(function, "__name__", "").split(".")[0].strip("_"), len(self.steps)
+        if not isinstance(result, Tensor) or not isinstance(source, Tensor) or name == "get":
+            return result
+        self.steps.append(name)
+        plain = isinstance(weight, Tensor) and source.is_floating_point()  # nothing quantised
+        pointwise = plain and name == "conv2d" and weight.shape[1:] == (source.shape[1], 1, 1)
+        if (pointwise and source.shape[2:] == result.shape[2:]) or (plain and name == "linear" and result.ndim == 2):
+            # Copies, as what follows may write into the output.
+            ends = [(part.mean(dim=(2, 3)) if part.ndim == 4 else part).clone() for part in (source, result)]
+            self.layers.append(_Layer(step, ends[0], weight.flatten(1), ends[1]))
+        if source.ndim == 4 and source.is_floating_point() and (pointwise or name in _POOLING):
+            self.maps[1].append((step, source))
+        if result.ndim == 4 and result.is_floating_point() and result.shape[2:].numel() > 1:
+            self.maps[0].append((step, result))
+        return result
+
+
+def _watched(model: nn.Module, images: Tensor) -> _Watch:
+    # If nothing was compiled yet, the compiler need not be loaded to keep it away.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with TURN, eager, in_evaluation(model), _Watch() as watch:
+        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, model(images)
+    return watch
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _head(model: nn.Module, images: Tensor, watched: _Watch) -> _Layer:
+    """The layer whose output is that of the network, or a `ValueError` that says what there is in its place."""
+    need_logits(output := watched.output, images)
+    for layer in reversed(watched.layers):
+        if layer.output.shape == output.shape and _same_but_for_shifts(layer.output, output):
+            return layer
+    wide = [layer for layer in watched.layers if layer.output.shape[1] == output.shape[1]]
+    parts = [type(part) for part in model.modules()]
+    if any(issubclass(part, torch.jit.ScriptModule) for part in parts):
+        found = "is a TorchScript model, into which nobody sees: give the module that it was made from"
+    elif any("quantized" in part.__module__ for part in parts):
+        found = "has quantised layers: give the network of floats that it was made from"
+    elif nn.DataParallel in parts:
+        found = "splits the batch among devices: explain its module"
+    elif whole := [layer for layer in wide if len(layer.output) == len(images)]:
+        steps = ", ".join(watched.steps[whole[-1].step + 1 :][:5])
+        found = f"changes the output of its last linear layer ({steps}): let it return that output itself"
+    elif wide:
+        found = f"gives its linear layer {len(wide[-1].output)} of {len(images)} pictures: explain the network inside"
+    elif watched.layers:
+        found = "does not return the output of its last linear layer: a CAM needs it to be the last step"
     else:
-        raise ValueError(
-            f"{type(model).__name__} does not feed the global average of a convolutional map to its last linear layer "
-            f"(input {tuple(pooled.shape)}): replace its head by average pooling "
-            "and one linear layer, e.g. xfrlib.FaceClassifier"
-        )
-    geometry = map_geometry(model, images, lambda pictures: _passed(model, linear, pictures)[2][last])
-    return PooledFeatures(maps[last], logits, linear.weight, geometry)
+        found = "has no linear layer: a CAM needs average pooling and one linear layer at the end"
+    raise ValueError(f"{watched.name} {found}")
 
 
-def _passed(model: nn.Module, linear: nn.Linear, images: Tensor) -> tuple[Any, Tensor | None, list[Tensor]]:
-    """One pass: what `model` returns, what last went into `linear`, and the maps that have its channels, in order."""
-    pooled: list[Tensor] = []
-    maps: list[Tensor] = []
+def _pooled_map(images: Tensor, watched: _Watch, layer: _Layer) -> tuple[int, int]:
+    """Which map of `watched` has the layer's input as its mean; a `ValueError` if none has."""
+    pooled, small = layer.pooled, False
+    for pooling in (1, 0):
+        for step, found in reversed(watched.maps[pooling]):
+            means = _wide(found).mean(dim=(2, 3)).to(pooled.device)
+            close = max(1e-3, *(2 * torch.finfo(part.dtype).eps for part in (pooled, found)))
+            least = close / 10 * float(means.abs().max())
+            alike = means.shape == pooled.shape and torch.allclose(means, _wide(pooled), rtol=close, atol=least)
+            if step <= layer.step and alike:
+                if found.shape[2:].numel() > 1:
+                    return pooling, step
+                small = True
+    if small:
+        size = " x ".join(map(str, images.shape[2:]))
+        raise ValueError(f"the last map of {watched.name} is 1 x 1 for pictures of {size}: give larger ones")
+    raise ValueError(
+        f"{watched.name} does not feed the global average of a convolutional map to its last linear layer "
+        f"(input {tuple(pooled.shape)}): replace its head by average pooling "
+        "and one linear layer, e.g. xfrlib.FaceClassifier"
+    )
 
-    def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        pooled.append(inputs[0])
 
-    def keep_map(_: nn.Module, __: object, output: Any) -> None:
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1
-        if is_map and output.shape[1] == linear.in_features:
-            maps.append(output)
-
-    handles = [linear.register_forward_pre_hook(keep_input)]
-    handles += [module.register_forward_hook(keep_map) for module in model.modules()]
-    try:
-        with in_evaluation(model):
-            return model(images), pooled[-1] if pooled else None, maps
-    finally:
-        for handle in handles:
-            handle.remove()
+def _same_but_for_shifts(first: Tensor, second: Tensor) -> bool:
+    """Whether the rows of both (B, N) are equal but for a constant a row, within the rounding of their precision."""
+    rounding = max(torch.finfo(part.dtype).eps * float(part.abs().max()) for part in (first, second))
+    ours, theirs = (_wide(part) - _wide(part).mean(dim=1, keepdim=True) for part in (first, second))
+    return float((ours - theirs).abs().max()) <= 1e-4 * float(ours.abs().max()) + rounding

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.geometry import Geometry, upsampled
+from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
 
 Classes = int | Sequence[int] | Tensor
@@ -32,6 +33,10 @@ class Explanation:
     def upsampled_cams(self) -> Tensor:
         """`cams` laid over the picture: (B, K, H, W)."""
         return upsampled(self.cams, self.sdd.shape[1:], self.geometry)
+
+    def mask(self, fraction: float = 0.2) -> Tensor:
+        """The `xfrlib.top_fraction_mask` of `log_sdd`: (B, H, W) bool."""
+        return top_fraction_mask(self.log_sdd, fraction)
 
 
 def explain(
@@ -73,11 +78,10 @@ def explain(
     ValueError
         If the model's end is of another kind, or an argument cannot be: the message names it.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with images[None]")
+    pooled = pooled_features(model, images)
     settings: Any = {"top_k": top_k, "target": target, "competitors": competitors, "centre": centre}
     settings |= {"size": tuple(images.shape[2:]), "registered": registered, "divergence": divergence}
-    return explain_features(pooled_features(model, images), **settings)
+    return explain_features(pooled, **settings)
 
 
 @torch.no_grad()
@@ -126,7 +130,7 @@ def select_classes(
             raise ValueError(f"top_k = {top_k}: must be between 2 and the number of classes, {n_classes}")
         others = logits.scatter(1, first[:, None], -torch.inf).topk(top_k - 1, dim=1).indices
     else:
-        width = torch.as_tensor(competitors).shape[-1:] or torch.Size([0])
+        width = _indices("competitors", competitors).shape[-1:] or torch.Size([0])
         others = _per_sample("competitors", competitors, (count, *width), n_classes, logits.device)
         if others.shape[1] < 1:
             raise ValueError("competitors is empty: name at least one rival class")
@@ -138,8 +142,17 @@ def select_classes(
     return torch.cat([first[:, None], others], dim=1)
 
 
+def _indices(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be class indices, got {value!r}: a name's index is its place among the classes"
+        ) from error
+
+
 def _per_sample(name: str, value: Any, shape: tuple[int, ...], n_classes: int, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(value, device=device)
+    tensor = _indices(name, value).to(device)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must be class indices, got {tensor.dtype}")
     try:

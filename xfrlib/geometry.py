@@ -97,7 +97,7 @@ def geometry_by_gradient(function: Callable[[Tensor], Tensor], images: Tensor) -
     """
     with torch.enable_grad():
         draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
-        images = (0.5 + 0.2 * draw(4, *images.shape[1:])).to(images).requires_grad_()
+        images = (0.5 + 0.2 * draw(4, *images.shape[1:])).clamp(0, 1).to(images).requires_grad_()
         maps = function(images)
         signs = draw(maps.shape).to(maps)  # so that no sum over channels cancels
         stride, offset = [], []
@@ -109,7 +109,7 @@ def geometry_by_gradient(function: Callable[[Tensor], Tensor], images: Tensor) -
                 line = (maps * signs).select(axis, cell).sum()
                 (slope,) = torch.autograd.grad(line, images, retain_graph=True)
                 # Squared once more: what lies far out is cut off at one border sooner than at the other.
-                power = slope.double().square().sum(dim=(0, 1, 5 - axis)).square()
+                power = slope.cpu().double().square().sum(dim=(0, 1, 5 - axis)).square()
                 centres.append(float(power @ torch.arange(pixels).to(power) / power.sum()))
             halvings = 2.0 ** round(math.log2(pixels / cells))
             stride.append(halvings if math.ceil(pixels / halvings) == cells else pixels / cells)

@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
+from xfrlib.checks import need_judgeable, need_logits, need_odds
 from xfrlib.prediction import as_floats, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
@@ -26,10 +27,10 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
 
     "black" is 0 in the picture (the paper's "replaced by 0" as we read it); "grey" is 0.5, the zero of a network that
     takes [-1, 1]; "mean" is the colour `mean` (3,) of the training pictures; "blur" is the picture blurred by a
-    Gaussian of a tenth of its width; a tensor is the pictures themselves.
+    Gaussian of a tenth of its width; a tensor is the pictures themselves, or a colour (3, 1, 1).
     """
     if isinstance(fill, Tensor):
-        return as_floats(fill).to(images)
+        return as_floats(fill).to(images).expand_as(images)
     if fill == "black":
         return torch.zeros_like(images)
     if fill == "grey":
@@ -91,7 +92,8 @@ def deletion_retention(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps `images` (B, 3, H, W) float in [0, 1] to logits (B, N); it must be in evaluation mode.
+        Maps `images` (B, 3, H, W) float in [0, 1] to logits (B, N); it and its parts must be in evaluation mode.
+        Where it takes other values, `fill` is "blur" or a tensor of such values.
     masks : Tensor
         (B, H, W) bool, True where the map is high.
     fill, mean
@@ -118,17 +120,16 @@ def deletion_retention(
     Raises
     ------
     ValueError
-        For masks of another kind or size, or a model in training mode.
+        For masks of another kind or size, a model in training mode, pictures outside [0, 1] whose fill is named, NaN
+        or infinite values (naming the sample), or answers that are probabilities already.
     """
     import pandas as pd
 
-    if masks.dtype != torch.bool or masks.shape != (images.shape[0], *images.shape[2:]):
-        raise ValueError(
-            f"masks must be bool {(images.shape[0], *images.shape[2:])}, got {masks.dtype} {tuple(masks.shape)}"
-        )
-    if model.training:
-        raise ValueError("the model is in training mode, so its answers depend on the batch: call model.eval() first")
+    need_judgeable(model, images, masks, fill)
     logits = model(images) if logits is None else logits
+    need_logits(logits, images)
+    need_odds(logits)
+    logits = logits.cpu()  # in float64 from here on, which not every device has
     predicted = logits.argmax(dim=1)
     pairs = logits.topk(2, dim=1).indices if pairs is None else pairs.to(logits.device)
     odds = _contrasts(logits, pairs) / temperature
@@ -136,7 +137,7 @@ def deletion_retention(
     columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
     columns["removed"] = masks.float().mean(dim=(1, 2))
     for kind, removed in (("deletion", masks), ("retention", ~masks)):
-        changed = model(perturbed(images, removed, fill, mean=mean))
+        changed = model(perturbed(images, removed, fill, mean=mean)).cpu()
         after = _answer(changed, predicted, temperature)
         falls = odds - _contrasts(changed, pairs) / temperature
         drop = 100 * (before["probability"] - after["probability"])

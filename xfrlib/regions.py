@@ -6,6 +6,7 @@ order and a resumed run do not change it.
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,7 +33,8 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     """The `fraction` of pixels with the highest values, counted, not thresholded: (B, H, W) -> bool (B, H, W).
 
     Exactly round(fraction * H * W) are True in each picture. A threshold at the percentile would remove everything or
-    almost nothing where many values are equal; these are taken in reading order (top row first, left to right).
+    almost nothing where many values are equal; these are taken in reading order (top row first, left to right). A map
+    from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order.
 
     Raises
     ------
@@ -46,6 +48,10 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
         raise ValueError(f"sample {int(bad.nonzero()[0])} of the batch has NaN in its map, so its pixels have no order")
     count = pixel_count(fraction, (maps.shape[1], maps.shape[2]))
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
+    ends = maps.flatten(1).gather(1, order[:, [0, max(count - 1, 0), -1]]).unique(dim=0).tolist()
+    if [1, 0, 0] in ends:
+        said = "fewer pixels than the fraction are above 0, and zeros have no order: rank an SDD map by log_sdd"
+        warnings.warn(said, stacklevel=2)
     mask = torch.zeros(order.shape, dtype=torch.bool, device=maps.device)
     return mask.scatter_(1, order[:, :count], True).view(maps.shape)
 

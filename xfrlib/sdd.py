@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xfrlib.checks import need_finite
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.profile import FORMS
 
@@ -95,12 +96,13 @@ def scaled_directed_divergence(
         raise ValueError(f"exponential = {exponential!r}: use one of {', '.join(EXPONENTIALS)}")
     if not -maps.shape[1] <= target < maps.shape[1]:
         raise ValueError(f"target = {target}: there are {maps.shape[1]} maps")
-    _name_samples(~torch.isfinite(maps).flatten(1).all(1), "has a NaN or infinite value in its maps")
+    need_finite(maps, "its maps")
 
     maps = maps.roll(-target, dims=1)  # the target first, whatever its place was
     before = size is not None and exponential == "before"
     if before:
-        maps = maps.double()  # in float32 small values would underflow
+        # In float32 small values would underflow; a device without float64 leaves the work, and the result, to the CPU.
+        maps = (maps.cpu() if maps.device.type == "mps" else maps).double()
     s = sdd_scale(maps, divergence)[:, None, None]
     if size is not None and not before:
         maps = upsampled(maps, size, geometry)
@@ -121,7 +123,11 @@ def scaled_directed_divergence(
 def sdd_scale(maps: Tensor, divergence: Divergence = DEFAULT, *, clamped: bool = True) -> Tensor:
     """The factor s of the target's map: maps (B, K, h, w), the target's first -> (B,), within its bounds or not."""
     sizes = maps.abs().mean(dim=(2, 3))
-    _name_samples(sizes[:, 0] == 0, "has a target map that is zero everywhere, so no scale can be computed")
+    if empty := (sizes[:, 0] == 0).nonzero().flatten().tolist():
+        samples = ", ".join(map(str, empty[:5]))
+        raise ValueError(
+            f"sample {samples} of the batch has a target map that is zero everywhere, so no scale can be computed"
+        )
     s = divergence.scale * sizes[:, 1:].mean(dim=1) / sizes[:, 0]
     return s.clamp(divergence.scale_min, divergence.scale_max) if clamped else s
 
@@ -129,10 +135,3 @@ def sdd_scale(maps: Tensor, divergence: Divergence = DEFAULT, *, clamped: bool =
 def _from_zero(logarithms: Tensor) -> Tensor:
     """Each picture's largest value becomes 0: (B, H, W)."""
     return logarithms - logarithms.amax(dim=(1, 2), keepdim=True)
-
-
-def _name_samples(bad: Tensor, what: str) -> None:
-    if bad.any():
-        raise ValueError(
-            f"sample {', '.join(str(i) for i in bad.nonzero().flatten().tolist()[:5])} of the batch {what}"
-        )

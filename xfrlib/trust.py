@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xfrlib.checks import need_judgeable
 from xfrlib.judge import deletion_retention
 from xfrlib.regions import disc
 
@@ -36,7 +37,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         raise ValueError(
             f"expected logits (n, N) and labels (n,), n of at least 1, got {tuple(logits.shape)}, {tuple(labels.shape)}"
         )
-    z, smoothing = logits.double().cpu(), 1 / (len(labels) + 2)
+    z, smoothing = logits.cpu().double(), 1 / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
         scaled = z / math.exp(log_temperature)
@@ -63,7 +64,7 @@ def should_show(
     images: Tensor,
     masks: Tensor,
     *,
-    fill: str = "grey",
+    fill: str | Tensor = "grey",
     threshold: float = 0.0,
     temperature: float = 1.0,
     logits: Tensor | None = None,
@@ -84,10 +85,11 @@ def should_show(
     Raises
     ------
     ValueError
-        For masks that are empty, of unequal size or not bool (B, H, W), or a model in training mode.
+        For masks that are empty or of unequal size, and for what `xfrlib.deletion_retention` refuses.
     """
-    counts = masks.flatten(1).sum(dim=1) if masks.ndim == 3 else torch.zeros(0)
-    if not len(counts) or int(counts.min()) == 0 or int(counts.min()) != int(counts.max()):
+    need_judgeable(model, images, masks, fill)
+    counts = masks.flatten(1).sum(dim=1)
+    if int(counts.min()) == 0 or int(counts.min()) != int(counts.max()):
         raise ValueError("masks must be (B, H, W) with the same number of pixels in each, at least 1")
     centre = torch.from_numpy(disc(int(counts[0]), (masks.shape[1], masks.shape[2]))).to(masks.device)
     with torch.no_grad():
@@ -95,7 +97,8 @@ def should_show(
     how: Any = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature, "pairs": pairs}
     own, reference = (deletion_retention(model, images, one, **how) for one in (masks, centre.expand_as(masks)))
     deletion, retention = advantages(own, reference)
-    return [_judged(d, r, threshold, fill) for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)]
+    name = fill if isinstance(fill, str) else "given"
+    return [_judged(d, r, threshold, name) for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)]
 
 
 def _judged(deletion: float, retention: float, threshold: float, fill: str) -> Judgement:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
+from xfrlib.checks import need_finite, need_pictures
 from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
 from xfrlib.geometry import map_geometry
 from xfrlib.models.classifier import FaceClassifier
@@ -96,7 +97,7 @@ def explain_with(
             job = Job(model, whole, wanted, seeds, batch_size, geometry)
             maps[part] = method.make(job, **budget).detach().cpu()
             bar.update(len(seeds))
-    _need_finite(maps, f"the map of {name}")
+    need_finite(maps, f"the map of {name}")
     return maps.to(images.device)
 
 
@@ -111,9 +112,7 @@ def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contr
     """`classes` as (B, K), or a sentence that says what does not fit."""
     if not isinstance(model, FaceClassifier):
         raise ValueError(f"expected a xfrlib.FaceClassifier, whose last map is averaged, got {type(model).__name__}")
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(f"images must be float (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}")
-    _need_finite(images, "images")
+    need_pictures(images, unit=f"{name} takes")
     classes = classes[:, None] if classes.ndim == 1 else classes
     if classes.ndim != 2 or len(classes) != len(images) or classes.is_floating_point() or classes.dtype == torch.bool:
         got = f"{classes.dtype} {tuple(classes.shape)}"
@@ -127,9 +126,3 @@ def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contr
         if len(set(row)) < len(row):
             raise ValueError(f"classes of sample {index}: {row} must be distinct")
     return classes.long()
-
-
-def _need_finite(values: Tensor, what: str) -> None:
-    for index, sound in enumerate(torch.isfinite(values).flatten(1).all(1).tolist()):
-        if not sound:
-            raise ValueError(f"sample {index} of {what} has a NaN or infinite value")

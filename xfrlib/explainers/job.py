@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xfrlib.cam import TURN
 from xfrlib.geometry import Geometry
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import in_evaluation
@@ -107,7 +108,7 @@ def restored(model: nn.Module) -> Iterator[None]:
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         model.requires_grad_(False)  # no explainer needs the gradients of weights, which cost half of a backward pass
-        with in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
+        with TURN, in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for parameter, needs in required.items():

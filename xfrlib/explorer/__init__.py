@@ -26,6 +26,7 @@ def explorer(
     dataset: FaceDataset | str | Path,
     *,
     identities: Sequence[str] | None = None,
+    size: int = 0,
     pooled: PooledFeatures | None = None,
     temperature: float = 1.0,
     mean: Tensor | None = None,
@@ -43,6 +44,9 @@ def explorer(
         The pictures to choose from; its identities are the classes of `model`. Or a folder of
         ``<identity>/<picture>``, all of whose usable pictures are offered; `identities` then names the classes in
         order (None: the folder's, sorted).
+    size : int
+        Side in pixels of the pictures of a folder, which is what `model` was trained on. 0: what a network of timm
+        says of itself, and 112 for any other.
     pooled : PooledFeatures, optional
         What `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
     temperature, mean
@@ -58,10 +62,12 @@ def explorer(
     Raises
     ------
     ValueError
-        If the classes of `model` are not the people of `dataset`, or the model has no class activation maps.
+        If the classes of `model` are not the people of `dataset`, or the model has no class activation maps or is in
+        training mode.
     """
     if isinstance(dataset, str | Path):
-        dataset = open_folder(dataset, identities)
+        told: Any = next((part.pretrained_cfg for part in model.modules() if hasattr(part, "pretrained_cfg")), {})
+        dataset = open_folder(dataset, identities, size=size or told.get("input_size", [112])[-1])
     calculator = Calculator(Pictures(model, dataset, pooled), temperature=temperature, mean=mean)
     first = Settings(**{"top_k": min(5, len(dataset.identities)), **settings})
     return Explorer(calculator, first, Path(folder or build_root() / "explorer"), provenance)

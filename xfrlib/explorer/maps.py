@@ -69,7 +69,7 @@ class Remembered(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self._answers = model, dict[bytes, Tensor]()
+        self.model, self._answers, self.training = model, dict[bytes, Tensor](), False
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -116,7 +116,6 @@ class Calculator:
     def answers(self, maps: Maps) -> Answers:
         """Deletion and retention of `maps`: the network is asked about masks that it has not seen."""
         network, image, mask = self._network, self.pictures.image(maps.row)[None], maps.mask
-        network.training = network.model.training
         fill: Any = {"fill": maps.settings.fill, "mean": self.mean}
         found = maps.explanation
         options = {**fill, "logits": found.logits, "pairs": found.classes, "temperature": self.temperature}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.checks import need_evaluation
 from xfrlib.data.faces import FaceDataset, scan_faces
 from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.look_alikes import embeddings, look_alikes
@@ -25,16 +26,16 @@ _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
 _LEAST_SIDE = 32  # pixels: what `scan_faces` asks of a picture, too
 
 
-def open_folder(folder: str | Path, identities: Sequence[str] | None = None) -> FaceDataset:
+def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, size: int = 112) -> FaceDataset:
     """All usable pictures of a folder ``<identity>/<picture>``, to look at.
 
     `identities` are the names of a model's classes in order; a person who is none of them has the label -1. None: the
-    folders' names, sorted, are the classes.
+    folders' names, sorted, are the classes. Pictures are brought to `size` pixels each way.
     """
     table = scan_faces(folder)
     names = list(identities or sorted(set(table.loc[table["status"] == "used", "identity"])))
     labels = pd.Index(names).get_indexer(table["identity"])  # -1 for others
-    dataset = FaceDataset(folder, table.assign(split="test", label=labels), "test")
+    dataset = FaceDataset(folder, table.assign(split="test", label=labels), "test", size=size)
     dataset.identities, dataset.num_classes = names, len(names)
     return dataset
 
@@ -47,6 +48,7 @@ class Pictures:
     """
 
     def __init__(self, model: nn.Module, dataset: FaceDataset, pooled: PooledFeatures | None = None) -> None:
+        need_evaluation(model)
         given = len(dataset if pooled is None else pooled.logits)
         if given != len(dataset):
             raise ValueError(f"pooled holds {given} pictures, the data set {len(dataset)}: give all of them")

@@ -6,7 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from xfrlib.checks import need_pictures
 
 CHANNEL_ORDERS = ("RGB", "BGR")
 _INPUT = ("channel_order", "mean", "std")
@@ -44,8 +47,10 @@ class Backbone(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> the same shape in this network's channel order and value range."""
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must have the shape (B, 3, H, W), not {tuple(images.shape)}.")
+        if not (torch.compiler.is_compiling() or getattr(images, "is_meta", False)):  # there are no values to see
+            need_pictures(images, unit=f"{self.name} takes")
+        if images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
         ordered = images if self.channel_order == "RGB" else images.flip(1)
         return (ordered - self.mean) / self.std
 
@@ -57,6 +62,9 @@ class Backbone(nn.Module):
         """(B, out_channels, 7, 7) -> (B, D), not yet of unit length."""
         if not self.embedding_layers:
             raise ValueError(f"Backbone {self.name!r} has no embedding head; use its feature map.")
+        if (size := tuple(feature_map.shape[1:])) != (self.out_channels, 7, 7):
+            wanted = f"{self.out_channels} x 7 x 7, of pictures of 112 x 112"
+            raise ValueError(f"The embedding head of {self.name!r} takes a map of {wanted}, got {size}.")
         return self._through(self.embedding_layers, feature_map)
 
     def _through(self, layers: tuple[str, ...], x: Tensor) -> Tensor:

@@ -46,7 +46,11 @@ class FaceClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> logits (B, N)."""
-        return self.head(torch.mean(self.features(images), dim=(2, 3)))
+        pooled = torch.mean(self.features(images), dim=(2, 3))
+        if (channels := pooled.shape[1]) != self.head.in_features:
+            wanted = f"the head takes {self.head.in_features}"
+            raise ValueError(f"The backbone's map has {channels} channels, {wanted}: set out_channels of the backbone.")
+        return self.head(pooled)
 
 
 def save_classifier(path: Path, model: FaceClassifier, identities: Sequence[str]) -> str:

@@ -1,0 +1,85 @@
+"""What may go in: pictures of the right kind and range, finite numbers, masks, a network in evaluation mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MARGIN = 0.1  # beyond [0, 1]: what sharp resizing may overshoot by
+_MENDS = {"list": "torch.stack", "ndarray": "torch.from_numpy", "Image": "torchvision's pil_to_tensor(...)[None] / 255"}
+
+
+def need_finite(values: Tensor, where: str) -> None:
+    """Name the samples of `values` (B, ...) that have a NaN or infinite value, by a `ValueError`."""
+    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
+    if bad.any():
+        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
+        raise ValueError(f"sample {samples} of the batch has a NaN or infinite value in {where}")
+
+
+def need_tensor(name: str, values: Any, shape: str) -> None:
+    """Refuse what is no tensor by a `ValueError` that says how to make one."""
+    if not isinstance(values, Tensor):
+        mends = [f"; {_MENDS[kind.__name__]} makes one" for kind in type(values).__mro__ if kind.__name__ in _MENDS]
+        raise ValueError(f"{name} must be a tensor {shape}, got {type(values).__name__}{''.join(mends)}")
+
+
+def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
+    """Refuse, by a `ValueError`, what is no batch (B, 3, H, W) of at least one picture of finite values.
+
+    With `unit`, who takes [0, 1] alone, also integers and values more than a tenth outside; `otherwise` ends the mend.
+    """
+    need_tensor("images", images, "(B, 3, H, W)")
+    if images.ndim != 4:
+        raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with images[None]")
+    if not images.numel():
+        raise ValueError(f"images {tuple(images.shape)} holds no picture: give at least one")
+    need_finite(images, "images")
+    low, high = (float(end) for end in images.aminmax()) if unit else (0, 1)
+    if unit and not (images.is_floating_point() and low >= -MARGIN and high <= 1 + MARGIN):
+        mend = "undo the normalisation: images * std + mean"
+        if low >= -MARGIN:
+            mend = "divide by 255: images / 255"
+        elif max(-low, high) <= 1 + MARGIN:
+            mend = "from [-1, 1] it is (images + 1) / 2"
+        seen = f"images are {images.dtype} from {low:.3g} to {high:.3g}"
+        raise ValueError(f"{seen}, but {unit} floats in [0, 1]: {mend}{otherwise}")
+
+
+def need_evaluation(model: nn.Module) -> None:
+    """Refuse, by a `ValueError`, a network that is in training mode, or any part of which is: it is named."""
+    for name, part in model.named_modules():
+        if part.training:
+            which = f"the model's {name} is" if name else "the model is"
+            raise ValueError(f"{which} in training mode, so its answers depend on the batch: call model.eval() first")
+
+
+def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor) -> None:
+    """Refuse, by a `ValueError`, what `xfrlib.deletion_retention` cannot measure; the network is not run."""
+    # Black and grey are defined in [0, 1] alone, and nobody knows in which values a mean was taken.
+    unit = f"fill = {fill!r} needs" if isinstance(fill, str) and fill != "blur" else ""
+    need_pictures(images, unit=unit, otherwise=", or give fill as a tensor of the images' own values, (3, 1, 1)")
+    need_tensor("masks", masks, "(B, H, W) of bool")
+    wanted = (images.shape[0], *images.shape[2:])
+    if masks.dtype != torch.bool or masks.shape != wanted:
+        raise ValueError(f"masks must be bool {wanted}, got {masks.dtype} {tuple(masks.shape)}")
+    need_evaluation(model)
+
+
+def need_logits(logits: Any, images: Tensor) -> None:
+    """Refuse, by a `ValueError`, answers of a network that are no finite numbers (B, N), a row for each picture."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the model returns a {type(logits).__name__}: wrap it so that it returns the logits alone")
+    if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
+        raise ValueError(f"the model returns {logits.dtype} {tuple(logits.shape)}, not logits ({len(images)}, N)")
+    need_finite(logits, "its logits: the weights must be finite, and half precision must not overflow")
+
+
+def need_odds(logits: Tensor) -> None:
+    """Refuse, by a `ValueError`, rows (B, N) that are probabilities already: their differences are no log-odds."""
+    sums = logits.float().sum(dim=1)
+    rounding = max(1e-4, 2 * torch.finfo(logits.dtype).eps)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=rounding):
+        raise ValueError("the model's rows are probabilities already: let it return its logits, before the softmax")
