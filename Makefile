@@ -12,7 +12,7 @@ override XFR_DATA := $(or $(shell cd "$(XFR_DATA)" 2>/dev/null && pwd),$(XFR_DAT
 export XFR_DATA
 endif
 ifneq ($(strip $(XFR_BUILD)),)
-override XFR_BUILD := $(abspath $(XFR_BUILD))
+override XFR_BUILD := $(abspath $(patsubst ~/%,$(HOME)/%,$(XFR_BUILD)))
 export XFR_BUILD
 endif
 

@@ -231,11 +231,11 @@ def test_every_file_has_a_row_and_a_reason(tmp_path):
     [
         (["1.png", "2.png"], "holds no identity folders; put the pictures at <identity>/<picture>"),
         (
-            ["train/Ann/1.png", "test/Ann/2.png", "train/names.txt"],
+            ["train/Ann/1.png", "test/Ann/2.png", "train/LABELS"],
             r"its people lie deeper, in test and train \(such as test/Ann/2.png\); name one of these folders",
         ),
         (
-            ["set/images/val/Ann/1.png", "set/LICENSE"],
+            ["set/images/val/Ann/1.png", "set/a.txt"],
             r"lie deeper, in set/images/val \(such as set/images/val/Ann/1.png",
         ),
     ],
@@ -247,6 +247,12 @@ def test_people_at_another_level_are_recognised_and_named(tmp_path, files, sente
     for read in (faces.list_faces, scan):
         with pytest.raises(ValueError, match=sentence):
             read(tmp_path)
+
+
+def test_pictures_without_a_suffix_keep_their_people_where_they_are(tmp_path):
+    for path in ("Ann/1", "Ann/2", "Ann/more/3.png"):
+        save(picture(1), tmp_path / path, format="PNG")
+    assert scan(tmp_path)["status"].to_dict() == {"Ann/1": "used", "Ann/2": "used", "Ann/more/3.png": "misplaced"}
 
 
 def test_links_are_followed_at_every_level_and_none_for_ever(tmp_path):

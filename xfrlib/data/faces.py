@@ -60,7 +60,7 @@ def list_faces(root: str | Path) -> list[dict[str, str]]:
     The status is "" for a picture that is to be read, which may have no suffix. Raises `FileNotFoundError` for a
     missing root and `ValueError` for one without identity folders, naming folders that hold them at another level.
     """
-    root, rows, deeper = Path(root).expanduser(), list[dict[str, str]](), dict[str, str]()
+    root, rows, deeper = Path(root).expanduser(), list[dict[str, str]](), list[str]()
     for path in find_files(root):
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         parts, suffix = shown.split("/"), suffix_of(shown)
@@ -76,14 +76,14 @@ def list_faces(root: str | Path) -> list[dict[str, str]]:
         # composed: a name that is spelt in both forms of Unicode is one person
         person = unicodedata.normalize("NFC", parts[0]) if len(parts) > 1 else ""
         rows.append({"identity": person, "path": shown, "status": status, "note": note})
-        if status == "misplaced" and suffix and person:
-            deeper.setdefault("/".join(parts[:-2]), shown)
+        deeper += [shown] if status == "misplaced" and suffix and person else []
     if not any(row["identity"] for row in rows):
         raise ValueError(f"{root}: holds no identity folders; put the pictures at <identity>/<picture>")
-    if deeper and not any(row["status"] == "" and suffix_of(row["path"]) for row in rows):
-        where, example = " and ".join(list(deeper)[:5]), next(iter(deeper.values()))
+    here = [suffix_of(row["path"]) for row in rows if not row["status"]]
+    if len(deeper) > len(here) and not any(here):
+        where = " and ".join(list(dict.fromkeys(path.rsplit("/", 2)[0] for path in deeper))[:5])
         mend = "name one of these folders, or lay all people side by side"
-        raise ValueError(f"{root}: its people lie deeper, in {where} (such as {example}); {mend}")
+        raise ValueError(f"{root}: its people lie deeper, in {where} (such as {deeper[0]}); {mend}")
     return rows
 
 

@@ -18,7 +18,7 @@ from xfrlib.models.backbones import BACKBONES, CHANNEL_ORDERS, Backbone
 from xfrlib.models.weights import load_tensors, mismatch, read_safetensors, seeded
 
 PREFIXES = ("model.net.", "model.", "net.")  # a longer one before the shorter one it begins with
-_WRAPPERS = re.compile(r"^(module\.)+|(?:(?<=\.)|^)_orig_mod\.")  # torch's own: many GPUs, and torch.compile
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # torch's own: many GPUs, and torch.compile
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 FOLDER_FILES = ("model.safetensors", "pretrained_model/model.pt", "model.pt")  # as CVLFace lays its repositories out
 
