@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import sys
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -23,16 +22,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from facedata.detect import Detector, YuNet, choose_face
-from xfrlib.artifacts import fingerprint, write_atomic
-from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image
+from facedata.reasons import why_unused
+from xfrlib.artifacts import fingerprint, in_sentences, write_atomic
+from xfrlib.data.faces import list_faces, suffix_of
+from xfrlib.data.images import FaceImageError, decode_image, read_file
 
 # The template of ArcFace's training pictures (Deng et al. 2019; face_align.py of the InsightFace project).
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 SIZE = 112
-# "misplaced": not at <identity>/<picture>
-STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable", "not_an_image", "misplaced")
+# the last three as of `xfrlib.data.faces.list_faces`
+STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable",
+            "not_an_image", "misplaced", "too_few_images")  # fmt: skip
 POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right") for axis in "xy"]
 BOX = ["x1", "y1", "x2", "y2"]
 _COLUMNS = ["file", "identity", "status", "aligned", "source", "faces", "score", *POINTS, "note", "key"]
@@ -106,16 +108,8 @@ def _read_given(table: pd.DataFrame | str | Path | None, columns: list[str], nam
     return {name: values[file] for name, file in used.items()}
 
 
-def _list_files(source: Path) -> dict[str, str]:
-    """Every file below `source` with the status that its name alone gives it, "" where it is to be read."""
-    found = {}
-    for path in source.rglob("*"):
-        if path.is_dir():
-            continue
-        parts = path.relative_to(source).parts
-        picture = path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts)
-        found["/".join(parts)] = "not_an_image" if not picture else "" if len(parts) == 2 else "misplaced"
-    return found
+def _stem(name: str) -> str:
+    return name[: len(name) - len(suffix_of(name))]
 
 
 def _align_one(data: bytes, row: dict[str, Any], points: Any, box: Any, detector: Detector) -> bytes:
@@ -157,7 +151,7 @@ def align_folder(
     workers: int = 2,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Align `<source>/<identity>/<picture>` into `<target>/<identity>/<picture>.jpg`; one row for every file.
+    """Align `<source>/<identity>/<picture>` into `<target>/<identity>/<picture>.jpg`; a row for every file.
 
     `points` (columns file and `POINTS`) are used where present; else `detector` (by default `YuNet`) finds the faces
     and `choose_face` takes one, by `boxes` (columns file, x1, y1, x2, y2) where present. A picture of exactly 112x112
@@ -165,22 +159,20 @@ def align_folder(
     the work. Columns: file, identity, status (one of `STATUSES`), aligned (path below `target`), source of the points
     ("given" or "detected"), faces (number found), score, the points, note, key (a hash of all that the row follows
     from). The table is also written to `<target>/align.csv`; a second run does only what is new or changed.
-    Raises `ValueError` for tables that do not fit and `FileNotFoundError` for a missing folder.
+    Raises `ValueError` for tables that do not fit, and what `xfrlib.data.faces.list_faces` raises.
     """
-    source, target = Path(source), Path(target)
-    if not source.is_dir():
-        raise FileNotFoundError(f"{source}: no such folder of pictures at <identity>/<picture>")
+    source, target = Path(source).expanduser(), Path(target).expanduser()
     if target.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{target}: lies in the folder that is read; choose a target beside it")
-    listed = _list_files(source)
+    listed = {row["path"]: row for row in list_faces(source)}
     wanted = sorted(set(listed if files is None else files))
     if unknown := [name for name in wanted if name not in listed]:
         raise ValueError(f"{unknown[0]}: not a file of {source} ({len(unknown)} of the files asked for are not)")
-    names = [name for name in wanted if not listed[name]]
+    names = [name for name in wanted if not listed[name]["status"]]
     given, meant = _read_given(points, POINTS, names), _read_given(boxes, BOX, names)
     find = detector or YuNet()
     kind = getattr(find, "name", getattr(find, "__qualname__", type(find).__name__))
-    stems = Counter(name.rpartition(".")[0] for name, status in listed.items() if not status)
+    stems = Counter(_stem(name) for name, row in listed.items() if not row["status"])
     table_file = target / "align.csv"
     before: dict[str, dict[str, Any]] = {}
     if table_file.is_file():
@@ -188,24 +180,24 @@ def align_folder(
         before = {row[0]: dict(zip(_COLUMNS, row, strict=True)) for row in old.to_numpy().tolist() if row[0] in listed}
 
     def work(name: str) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | {"file": name, "status": listed[name], "faces": 0}
-        row["identity"] = name.rpartition("/")[0].partition("/")[0]
+        row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | listed[name] | {"file": name, "faces": 0}
+        del row["path"]
         if row["status"]:
             return row
         kept, aligned = before.get(name, {}), b""
         try:
-            data = (source / name).read_bytes()
-        except OSError as error:
-            return row | {"status": "unreadable", "note": error.strerror or type(error).__name__}
+            data = read_file(source / name)
+        except (OSError, FaceImageError) as error:
+            return row | {"status": "unreadable", "note": getattr(error, "strerror", None) or str(error)}
         row["key"] = fingerprint(hashlib.sha256(data).hexdigest(), given.get(name), meant.get(name), kind)
         if kept.get("key") == row["key"] and (not kept["aligned"] or (target / kept["aligned"]).is_file()):
             return kept
         try:
             aligned = _align_one(data, row, given.get(name), meant.get(name), find)
         except FaceImageError as error:
-            row |= {"status": "unreadable", "note": str(error)}
+            row |= {"status": "unreadable" if suffix_of(name) else "not_an_image", "note": str(error)}
         if aligned:
-            stem = name.rpartition(".")[0]
+            stem = _stem(name)
             row["aligned"] = name if row["status"] == "already_aligned" else f"{stem if stems[stem] == 1 else name}.jpg"
             with write_atomic(target / row["aligned"]) as part:
                 part.write_bytes(aligned)
@@ -237,14 +229,17 @@ def _write_table(rows: dict[str, dict[str, Any]], path: Path) -> pd.DataFrame:
 
 
 def alignment_summary(table: pd.DataFrame) -> str:
-    """What became of the files: a line for each status."""
+    """What became of the files: a line for each status, and why pictures were left out by their names."""
     counts, several = table["status"].value_counts(), int((table["faces"] > 1).sum())
     lines = [f"{counts[status]:7d} {status}" for status in STATUSES if status in counts]
     people = table.loc[table["identity"] != "", "identity"].nunique()
     head = f"{len(table)} files of {people} identities, {several} of them with several faces"
-    return "\n".join([head, *lines])
+    found = table["status"].isin(STATUSES[:4])
+    why = why_unused(table.assign(status=table["status"].mask(found, "used")).to_dict("records"))
+    return "\n".join([head, *lines, *([f"left out: {why}"] if why else [])])
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """Command line of `align_folder`."""
     parser = argparse.ArgumentParser("python -m facedata.align", description="Align faces to 112x112 pixels.")
@@ -256,11 +251,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="threads (default: 2)")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
     options = vars(parser.parse_args(arguments))
-    try:
-        table = align_folder(detector=YuNet(options.pop("model")), **options)
-    except (OSError, ValueError, ImportError) as error:
-        sys.exit(str(error))
+    table = align_folder(detector=YuNet(options.pop("model")), **options)
     print(alignment_summary(table))
+    if not (table["aligned"] != "").any():
+        raise ValueError(f"{options['source']}: no picture could be aligned; the reasons stand above")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from facedata.download import Policy, download
 from facedata.facescrub_lists import BOX, find_pictures, read_list, read_lists
 from facedata.journal import STATUSES, Journal, download_state, examine
-from xfrlib.artifacts import write_atomic
+from xfrlib.artifacts import in_sentences, write_atomic
 from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.profile import data_root
 
@@ -231,6 +231,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, 1 for something that cannot be used, 130 after Ctrl-C."""
     chosen = _arguments(arguments)

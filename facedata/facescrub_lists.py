@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from xfrlib.artifacts import file_sha256
+from xfrlib.data.faces import find_files
 from xfrlib.data.images import IMAGE_SUFFIXES
 
 BOX = ["x1", "y1", "x2", "y2"]
@@ -120,9 +121,8 @@ def find_pictures(
     or another picture; all files with verify=False), "unlisted" (a file that belongs to no row) or "absent" (a row
     without file). Raises `FileNotFoundError`, and `ValueError` when a lone number fits both equally well.
     """
-    root, listed = Path(root), table[table["status"] != "faulty"]
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder of pictures")
+    root, listed = Path(root).expanduser(), table[table["status"] != "faulty"]
+    found_files = find_files(root)
     if numbers not in ("auto", "image_id", "face_id"):
         raise ValueError(f'numbers = {numbers!r}: use "auto", "image_id" or "face_id"')
     keys: dict[str, dict[Any, list[Any]]] = {kind: defaultdict(list) for kind in ("both", "image_id", "face_id", "url")}
@@ -132,10 +132,9 @@ def find_pictures(
         keys["face_id"][name, face].append(row)
         keys["url"][hashlib.sha1(url.encode()).hexdigest()].append(row)
     files = {
-        Path(at, name).relative_to(root).as_posix(): _read_name(Path(name).stem)
-        for at, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        path: _read_name(Path(path).stem)
+        for path in found_files
+        if Path(path).suffix.lower() in IMAGE_SUFFIXES and not Path(path).name.startswith(".")
     }
     if numbers == "auto":
         votes = Counter(k for key in files.values() if len(key) == 2 for k in ("image_id", "face_id") if key in keys[k])

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from xfrlib.data.images import FaceImageError, decode_image
+from xfrlib.data.images import FORMATS, FaceImageError, decode_image
 
 STATUSES = {  # in the order in which a summary names them
     "got": "there, and exactly the listed bytes",
@@ -30,7 +30,12 @@ STATUSES = {  # in the order in which a summary names them
     "not_tried": "not asked for yet",
 }
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "WEBP": ".webp", "TIFF": ".tif"}
-_SUFFIXES |= {"PPM": ".ppm", "MPO": ".jpg"}  # a JPEG with a second picture behind the first calls itself MPO
+_SUFFIXES |= {
+    "PPM": ".ppm",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+    "MPO": ".jpg",
+}  # a JPEG with a second picture behind the first calls itself MPO
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def examine(data: bytes, sha256: str) -> Outcome:
     except FaceImageError as error:
         note = f"{error}; the bytes are the listed ones" if found == sha256 else str(error)
         return Outcome("not_a_picture", note, len(data), found)
-    with Image.open(io.BytesIO(data), formats=tuple(_SUFFIXES)) as picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         (width, height), suffix, orientation = picture.size, _SUFFIXES[picture.format or ""], 1
         with contextlib.suppress(Exception):  # a broken EXIF block says nothing about orientation
             orientation = int(picture.getexif().get(0x0112, 1))

@@ -6,7 +6,6 @@ import argparse
 import gzip
 import lzma
 import re
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -15,7 +14,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xfrlib.artifacts import write_atomic
+from facedata.reasons import why_unused
+from xfrlib.artifacts import in_sentences, write_atomic
+from xfrlib.data.faces import find_files, scan_faces
+from xfrlib.data.images import FaceImageError, read_file
 from xfrlib.profile import data_root
 
 PICTURES, PEOPLE, MOST = 13233, 5749, 530  # of the whole set; the most pictures of one person (George W. Bush)
@@ -28,8 +30,12 @@ _BY_HAND = (
 
 
 def _files_in_folder(source: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(source.rglob("*.jpg")):
-        yield path.as_posix(), path.read_bytes()
+    for path in (source / name for name in find_files(source)):
+        if _NAME.search(path.as_posix()):
+            try:
+                yield path.as_posix(), read_file(path)
+            except FaceImageError as error:
+                raise ValueError(f"{path}: {error}; remove it, or put the picture in its place") from error
 
 
 def _files_in_archive(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -88,9 +94,9 @@ def fetch_lfw(
     Raises `ConnectionError` without a network, `ValueError` for a broken archive or a source without such pictures
     and `FileNotFoundError` for a missing one; each says what to download by hand.
     """
-    folder = data_root() / "lfw" if folder is None else Path(folder)
+    folder = data_root() / "lfw" if folder is None else Path(folder).expanduser()
     if source is not None:
-        source = Path(source)
+        source = Path(source).expanduser()
         if not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or archive; {_BY_HAND}")
         if not _lay_out(source, folder, progress):
@@ -102,10 +108,10 @@ def fetch_lfw(
     return folder
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """Command line of `fetch_lfw`, `scan_faces` and `align_folder`."""
     from facedata.align import align_folder, alignment_summary
-    from xfrlib.data.faces import scan_faces
 
     parser = argparse.ArgumentParser("python -m facedata.lfw", description="Fetch Labeled Faces in the Wild.")
     parser.add_argument("--out", type=Path, help="folder of the pictures (default: <data root>/lfw)")
@@ -119,18 +125,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
     given = parser.parse_args(arguments)
-    try:
-        folder = fetch_lfw(given.out, source=given.source, funneled=given.funneled, progress=given.progress)
-        limits = {"min_images": given.min_images, "max_images": given.max_images, "seed": given.seed}
-        table = scan_faces(folder, **limits, progress=given.progress)
-        used = table[table["status"] == "used"]
-        print(f"{folder}: {len(table)} files, of which {len(used)} of {used['identity'].nunique()} people are used")
-        if given.align is not None:
-            target = Path(given.align or folder.with_name(f"{folder.name}_aligned"))
-            outcome = align_folder(folder, target, files=used["path"], progress=given.progress)
-            print(f"{target}: {alignment_summary(outcome)}")
-    except (OSError, ValueError, ImportError) as error:
-        sys.exit(str(error))
+    folder = fetch_lfw(given.out, source=given.source, funneled=given.funneled, progress=given.progress)
+    limits = {"min_images": given.min_images, "max_images": given.max_images, "seed": given.seed}
+    table = scan_faces(folder, **limits, progress=given.progress)
+    used, why = table[table["status"] == "used"], why_unused(table.to_dict("records"))
+    counts = f"{len(table)} files, of which {len(used)} of {used['identity'].nunique()} people are used"
+    print(f"{folder}: {counts}{f' (others: {why})' if why else ''}")
+    if given.align is not None:
+        target = Path(given.align or folder.with_name(f"{folder.name}_aligned"))
+        outcome = align_folder(folder, target, files=used["path"], progress=given.progress)
+        print(f"{target}: {alignment_summary(outcome)}")
 
 
 if __name__ == "__main__":

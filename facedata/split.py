@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from facedata.reasons import why_unused
 from xfrlib.data.faces import path_draw, path_order
 
 
@@ -40,7 +41,7 @@ def split_faces(table: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1
     if len(names) < 2:
         raise ValueError(
             f"{len(names)} identities with enough usable pictures, at least 2 are needed; "
-            f"the files are {table['status'].value_counts().sort_index().to_dict()}"
+            f"not used: {why_unused(table.to_dict('records'))}"
         )
     table.loc[used.index, "label"] = used["identity"].map({name: label for label, name in enumerate(names)})
     table.loc[used.index, "split"] = "train"

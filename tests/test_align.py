@@ -3,7 +3,9 @@
 import itertools
 import os
 import shutil
+import sys
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from PIL import Image
 from facedata import detect
 from facedata.align import POINTS, TEMPLATE, align, align_folder, alignment_summary, main, similarity_transform
 from facedata.detect import Face, YuNet, choose_face, detector_model, overlap
+from xfrlib.data.faces import scan_faces
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]])
 DATA = Path(os.environ.get("XFR_DATA", "data"))
@@ -413,6 +416,7 @@ def test_every_file_has_its_row(source: Path, workers: int) -> None:
         "ann/face.png": "aligned",
         "ann/twin.bmp": "aligned",
         "ann/twin.png": "aligned",
+        "ann/deep/": "too_few_images",
         "beside.png": "misplaced",
         "bob/broken.jpg": "unreadable",
         "bob/deep/face.png": "misplaced",
@@ -444,13 +448,16 @@ def test_the_table_is_written_and_summed_up(source: Path) -> None:
     assert stored["file"].tolist() == table["file"].tolist()
     assert stored["status"].tolist() == table["status"].tolist()
     assert alignment_summary(table).splitlines() == [
-        "9 files of 2 identities, 0 of them with several faces",
+        "10 files of 2 identities, 0 of them with several faces",
         "      3 aligned",
         "      1 already_aligned",
         "      1 no_face",
         "      1 unreadable",
         "      1 not_an_image",
         "      2 misplaced",
+        "      1 too_few_images",
+        "left out: 2 not at <identity>/<picture>, 1 too_few_images, 1 not a picture of a known format, "
+        "1 the suffix is not that of a picture",
     ]
 
 
@@ -491,10 +498,10 @@ def test_a_run_that_was_broken_off_goes_on(source: Path) -> None:
         run(source, detector=Failing(), workers=1)
     find = DotDetector()
     kept = pd.read_csv(source.with_name("target") / "align.csv")["file"].tolist()
-    assert kept == ["ann/face.png"]
+    assert kept == ["ann/deep/", "ann/face.png"]
     find.name = getattr(Failing(), "name")  # noqa: B009
     table = run(source, detector=find)
-    assert len(table) == 9
+    assert len(table) == 10
     assert len(find.sizes) == 2 * (1 + len(YuNet.looks)) + 1
 
 
@@ -580,6 +587,51 @@ def test_folders_that_cannot_be_meant_are_refused(source: Path) -> None:
     for target in (source, source / "aligned"):
         with pytest.raises(ValueError, match="lies in the folder that is read"):
             align_folder(source, target, progress=False)
+
+
+def test_one_walker_sees_what_the_scan_of_faces_sees(pictures: Path, tmp_path: Path) -> None:
+    """People behind links, names that are no UTF-8, pipes, names in two forms, pictures without a suffix."""
+    source, shot = tmp_path / "source", (pictures / "ann/face.png").read_bytes()
+    for name in ("bob", unicodedata.normalize("NFC", "Zoë"), unicodedata.normalize("NFD", "Zoë")):
+        (source / name).mkdir(parents=True, exist_ok=True)
+        (source / name / "4f3a").write_bytes(shot)
+    (source / "ann").symlink_to(pictures / "ann")
+    os.mkfifo(source / "bob/pipe.jpg")
+    (source / "bob/README").write_text("no picture")
+    (source / "bob/gone.jpg").symlink_to("nowhere")
+    if sys.platform == "linux":  # other systems refuse such a name
+        with open(os.fsencode(source) + b"/bob/J\xf6rg.png", "wb") as file:
+            file.write(shot)
+    table = run(source)
+    seen = table.set_index("file")[["status", "note"]].apply(tuple, axis=1).to_dict()
+    assert seen["ann/face.png"] == seen["bob/4f3a"] == ("aligned", "")
+    assert seen["bob/pipe.jpg"] == ("unreadable", "not a regular file")
+    assert seen["bob/gone.jpg"] == ("unreadable", "broken link")
+    assert seen["bob/README"] == ("not_an_image", "not a picture of a known format")
+    if sys.platform == "linux":
+        assert seen["bob/J\\xf6rg.png"] == ("unreadable", "the name is not valid UTF-8: rename it")
+    assert set(table["identity"]) == {"ann", "bob", unicodedata.normalize("NFC", "Zoë")}
+    assert set(table["file"]) == set(scan_faces(source, progress=False)["path"])
+    pd.testing.assert_frame_equal(run(source), table)  # the table was written and can be read
+
+
+def test_a_folder_of_which_nothing_can_be_aligned_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in/ann").mkdir(parents=True)
+    for number in range(6):
+        (tmp_path / f"in/ann/{number}.cr2").touch()
+    with pytest.raises(SystemExit, match="in: no picture could be aligned; the reasons stand above"):
+        main([str(tmp_path / "in"), str(tmp_path / "out"), "--no-progress"])
+    assert "left out: 6 .cr2: convert to JPEG\n" in capsys.readouterr().out
+    (tmp_path / "in/test/ann").mkdir(parents=True)
+    (tmp_path / "in/test/ann/1.jpg").touch()
+    with pytest.raises(SystemExit, match=r"its people lie deeper, in test \(such as test/ann/1.jpg\)"):
+        main([str(tmp_path / "in"), str(tmp_path / "out"), "--no-progress"])
+
+
+def test_a_tilde_in_a_path_is_the_home(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(source.parent))
+    align_folder("~/source", "~/there", detector=DotDetector(), files=["ann/face.png"], progress=False)
+    assert (source.parent / "there/ann/face.jpg").is_file()
 
 
 def test_a_detector_that_cannot_be_fetched_stops_the_run(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,24 @@
 """Artefacts are whole or absent, results keep their schema, and a notebook says what is wrong before it starts."""
 
 import copy
+import io
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import jsonschema
+import make_book
 import pytest
 from parameters import start
 
 from madefaces import people
 from studies.full_evaluation import write_results
-from xfrlib import artifacts, explainers, judge, training
+from xfrlib import artifacts, explainers, judge, protocol, training
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
 from xfrlib.source_files import source_files
+from xfrlib.training import __main__ as training_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +32,15 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     with artifacts.write_atomic(path) as part:
         part.write_text("whole")
     assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_whatever_the_writer_made_of_it(tmp_path, monkeypatch):
+    usage = artifacts.shutil.disk_usage(tmp_path)
+    for free, kind in ((100, OSError), (2**30, RuntimeError)):
+        monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        with pytest.raises(kind) as caught, artifacts.write_atomic(tmp_path / "a.pt"):
+            raise RuntimeError("unexpected pos 39112 vs 39056")
+        assert (f"No space left on device: '{tmp_path}/a.pt'" in str(caught.value)) == (kind is OSError)
 
 
 def test_json_has_no_nan(tmp_path):
@@ -155,6 +168,71 @@ def test_changed_settings_write_beside_the_profiles_results_and_read_what_they_l
     assert named.need("a.json", "01_data_preparation") == build / "quick" / "a.json"
     named.output("a.json").write_text("{}")
     assert named.need("a.json", "01_data_preparation") == named.folder / "a.json"
+
+
+MANY = {
+    "min_images": 9, "fractions": [0.7, 0.2, 0.1], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
+    "weight_decay": 0.1, "lr_step": 2, "lr_gamma": 0.5, "augmentation": "photometric", "freeze": "backbone", "top_k": 4,
+    "delta": 2.0, "fraction": 0.3, "draws": 2, "seed": 3, "scale": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"checkpoint": "hub:owner/name", "top_k": 3}, "checkpoint=hub_owner_name,top_k=3"),
+        ({"checkpoint": r"C:\weights\a.pt"}, "checkpoint=C__weights_a.pt"),
+        (MANY, "16-settings-"),
+        (MANY | {"delta": 3.0}, "16-settings-"),
+    ],
+)
+def test_a_run_of_other_settings_has_a_folder_on_every_system(build, changes, name):
+    folder = start("06_full_evaluation", **changes).output("results.json").parent
+    assert folder.parent == build / "quick" / "runs" and folder.name.startswith(name) and len(folder.name) <= 120
+    assert folder == start("06_full_evaluation", **changes).folder
+    others = [MANY, MANY | {"delta": 3.0}, {"checkpoint": "hub:owner/name"}]
+    assert [start("06_full_evaluation", **other).folder for other in others if other != changes].count(folder) == 0
+
+
+@pytest.mark.parametrize("name", ["..", "../up", "a/b", "a\\b", "a:b", "what?", "x" * 121, "é" * 61])
+def test_a_name_that_is_no_plain_folder_everywhere_is_refused(name):
+    with pytest.raises(ParameterError, match="must be a plain name of a folder, of at most 120 bytes"):
+        start("06_full_evaluation", run_name=name)
+
+
+def test_a_tilde_in_a_setting_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XFR_BUILD", "~/build")
+    assert artifacts.build_root() == make_book.build_root() == tmp_path / "build"
+    (tmp_path / "faces").mkdir()
+    run = start("02_fine_tuning", dataset="folder", folder="~/faces", checkpoint="~/none.pt")
+    assert run.faces_root() == tmp_path / "faces"
+    with pytest.raises(FileNotFoundError, match=f"No checkpoint at {tmp_path}/none.pt"):
+        run.backbone()
+
+
+@pytest.mark.parametrize("command", [training_command, protocol])
+def test_a_command_before_the_data_stops_with_a_sentence(command):
+    with pytest.raises(SystemExit, match=r"^manifest.csv of the profile 'quick' is missing: run notebooks/01_data_"):
+        command.main(["--profile", "quick"])
+
+
+def test_a_command_shows_errors_of_the_program_whole_and_escapes_what_the_terminal_lacks(monkeypatch):
+    @artifacts.in_sentences()
+    def command(error=None):
+        print("Zoë 王")
+        if error:
+            raise error
+
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    command()
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"Zo\\xeb \\u738b\n"
+    with pytest.raises(SystemExit, match="the sentence"):
+        command(artifacts.MissingArtifactError("the sentence"))
+    with pytest.raises(TypeError):
+        command(TypeError("a fault of ours"))
 
 
 def test_a_missing_artefact_says_which_notebook_to_run():

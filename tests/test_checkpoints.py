@@ -149,10 +149,52 @@ def test_checkpoint_with_impossible_metadata_is_refused(tmp_path: Path, slim: di
         load_backbone("slim", tmp_path / "a.safetensors")
 
 
-def test_checkpoint_of_data_parallel_training_loads(tmp_path: Path, slim: dict) -> None:
-    torch.save(prefixed(slim, "module."), tmp_path / "a.pt")
+@pytest.mark.parametrize(
+    ("prefix", "order"),
+    [
+        *(("_orig_mod.module.model.", "BGR"), ("module.model.", "BGR"), ("model._orig_mod.", "BGR"), ("module._orig_mod.model.", "BGR")),
+        *(("_orig_mod.net.", "RGB"), ("module.model.net.", "RGB"), ("model.net._orig_mod.", "RGB")),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda tensors: tensors, lambda tensors: {"state_dict": tensors, "epoch": 1}])
+def test_checkpoint_of_a_wrapped_model_loads(
+    tmp_path: Path, slim: dict, prefix: str, order: str, wrap: Callable
+) -> None:
+    torch.save(wrap(prefixed(slim, prefix)), tmp_path / "a.pt")
     backbone = load_backbone("slim", tmp_path / "a.pt")
+    assert backbone.channel_order == order
     assert all(torch.equal(value, slim[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("wrap", [lambda tensors: tensors, lambda tensors: {"state_dict": tensors, "epoch": 1}])
+def test_checkpoint_whose_prefix_is_gone_asks_for_the_channel_order(
+    tmp_path: Path, slim: dict, prefix: str, wrap: Callable
+) -> None:
+    torch.save(wrap(prefixed(slim, prefix)), tmp_path / "a.pth")
+    with pytest.raises(
+        ValueError, match=r"a\.pth fits, but takes RGB or BGR: .*in a\.yaml beside it: color_space: RGB"
+    ):
+        load_backbone("slim", tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth does not fit 'ir_18'.*those of 'slim'"):
+        load_backbone("ir_18", tmp_path / "a.pth")  # the fault that comes first
+    for order in ("BGR", "RGB"):
+        (tmp_path / "a.yaml").write_text(f"color_space: {order}\n")
+        backbone = load_backbone("slim", tmp_path / "a.pth")
+        assert backbone.channel_order == order
+        assert all(torch.equal(value, slim[key]) for key, value in backbone.state_dict().items())
+
+
+def test_checkpoint_at_home_and_one_of_the_hub_without_its_mark(
+    tmp_path: Path, slim: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(slim, tmp_path / "a.safetensors")
+    assert load_backbone("slim", "~/a.safetensors").checkpoint_source == "a.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"exists\. A repository of the hub is hub:minchul/cvlface_ir101\.$"):
+        load_backbone("slim", tmp_path / "minchul/cvlface_ir101")  # as a profile names it, below the data root
+    with pytest.raises(FileNotFoundError, match=r"Give the path of a file that exists\.$"):
+        load_backbone("slim", "weights/a.ckpt")
 
 
 def test_builtin_checkpoint_says_so() -> None:

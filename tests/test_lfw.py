@@ -1,6 +1,7 @@
 """LFW from a folder, an archive or the network: what is laid out, and what is said where that fails."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from urllib.error import URLError
@@ -62,6 +63,18 @@ def test_a_folder_is_laid_out_however_deep_its_people_lie(tmp_path: Path, pictur
     (deep / "George_W_Bush" / "Somebody_Else_0001.jpg").write_bytes(b"not at his own name")
     lfw.fetch_lfw(tmp_path / "out", source=tmp_path / "download", progress=False)
     assert laid_out(tmp_path / "out") == pictures
+
+
+def test_people_behind_links_are_laid_out_and_a_pipe_is_named(tmp_path: Path, pictures: dict[str, bytes]) -> None:
+    store = make_folder(tmp_path / "store", pictures)
+    (tmp_path / "in/lfw").mkdir(parents=True)
+    for name in PEOPLE:
+        (tmp_path / "in/lfw" / name).symlink_to(store / name)
+    lfw.fetch_lfw(tmp_path / "out", source=tmp_path / "in", progress=False)
+    assert laid_out(tmp_path / "out") == pictures
+    os.mkfifo(store / "Zorica_Radovic/Zorica_Radovic_0002.jpg")
+    with pytest.raises(ValueError, match="Zorica_Radovic_0002.jpg: not a regular file; remove it"):
+        lfw.fetch_lfw(tmp_path / "out", source=tmp_path / "in", progress=False)
 
 
 def test_only_what_is_missing_is_copied(tmp_path: Path, pictures: dict[str, bytes]) -> None:

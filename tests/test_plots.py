@@ -1,6 +1,8 @@
 """Figures: what is drawn is what was given, on the scale that the labels say, and no global state changes."""
 
 import io
+import re
+import types
 
 import matplotlib as mpl
 import numpy as np
@@ -201,6 +203,51 @@ def test_notebooks_get_vectors_for_curves_and_pixels_for_pictures(images):
     buffer = io.BytesIO()
     plots.save(figures.training_curves(HISTORY), buffer, "svg")
     assert buffer.getvalue().decode() == vector["image/svg+xml"]
+
+
+def named(name):
+    figure, axis = plots.subplots(size=(2, 1))
+    axis.set_title(name)
+    return figure, axis.title
+
+
+def test_a_name_is_drawn_with_an_installed_font_that_has_its_letters(monkeypatch):
+    fonts = {"DejaVu Sans": set("Zoë"), "Han": {"王"}, "Last Resort": {"王", "明", "ش"}}
+    entries = [types.SimpleNamespace(name=name, fname=name) for name in fonts]
+    drawn = {name: named(name) for name in ("Zoë", "Zoë 王", "王 明")}
+    monkeypatch.setattr(plots.font_manager.fontManager, "ttflist", entries)
+    monkeypatch.setattr(plots.font_manager, "findfont", lambda family: family)
+    monkeypatch.setattr(plots, "_letters", lambda font: frozenset(fonts[font]))
+    for name, families, lost in (
+        ("Zoë", ["DejaVu Sans"], []),
+        ("Zoë 王", ["DejaVu Sans", "Han"], []),
+        ("王 明", ["DejaVu Sans", "Han"], [f"{plots._LOST} U+660E"]),
+    ):
+        figure, title = drawn[name]
+        for _ in range(2):  # a figure may be saved twice, and says it once
+            plots._find_fonts(figure)
+        assert title.get_fontfamily() == families
+        assert [text.get_text() for text in figure.texts] == lost
+
+
+def test_a_figure_with_letters_that_no_font_has_says_so_in_its_file():
+    plain = named("Zoë")[0]._repr_mimebundle_()["image/svg+xml"]
+    with pytest.warns(UserWarning, match="missing from font.s. DejaVu Sans.$"):  # matplotlib's own
+        lacking = named("\U00012000")[0]._repr_mimebundle_()["image/svg+xml"]  # cuneiform
+    height = [float(re.search(r'height="([\d.]+)pt"', svg)[1]) for svg in (plain, lacking)]
+    assert height[1] > height[0] + 5  # a line more
+
+
+@pytest.mark.parametrize(
+    ("own", "used"),
+    [({}, ["DejaVu Sans"]), ({"font.family": "STIXGeneral"}, ["STIXGeneral"]), ({"font.family": "serif"}, ["serif"])],
+)
+def test_a_font_that_the_reader_has_set_stays(own, used):
+    with mpl.rc_context(own), plots.style():
+        assert mpl.rcParams["font.family"] == used
+        assert named("Ann")[1].get_fontfamily() == used
+        with plots.style():
+            assert mpl.rcParams["font.family"] == used
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,18 @@ def test_what_is_missing_is_named_and_stops(
     assert not (tmp_path / "build/p/preflight.json").exists()
 
 
+def test_people_are_found_as_the_first_chapter_finds_them(tmp_path: Path, profile: Any) -> None:
+    people(tmp_path / "store", ann=3)
+    people(tmp_path, bob=3)
+    (tmp_path / "faces/ann").symlink_to(tmp_path / "store/faces/ann")
+    (tmp_path / "faces/bob/3.cr2").touch()
+    found = by_name(preflight.preflight(profile())[0])["data"].found
+    assert found.startswith("6 pictures of 2 people in ") and "(left out: 1 .cr2: convert to JPEG)" in found
+    people(tmp_path / "levels/faces/train", ann=3)
+    data = by_name(preflight.preflight(profile(folder="levels/faces"))[0])["data"]
+    assert not data.enough and "its people lie deeper, in train/faces (such as" in data.found
+
+
 def test_a_data_set_smaller_than_expected_is_reported_and_allowed(tmp_path: Path, profile: Any) -> None:
     people(tmp_path, ann=5, bob=4)
     data = by_name(preflight.preflight(profile(identities=3, pictures=20))[0])["data"]

@@ -1,5 +1,7 @@
 """Profiles: every field is checked, and an error names the field and the mend."""
 
+import re
+
 import pytest
 
 from xfrlib.profile import Profile, data_root, load_profile, project_root
@@ -41,6 +43,13 @@ def test_real_profiles_use_the_papers_recipe():
         ({"form": "summe"}, "use one of sum, product, local_softmax"),
         ({"fills": ["black", "pink"]}, "fills"),
         ({"fills": []}, "fills"),
+        (
+            {"fills": "black, grey"},
+            "fills = 'black, grey': must be a list, as in papermill -y \"fills: [black, grey]\"",
+        ),
+        ({"fills": 3}, 'must be a list, as in papermill -y "fills: [3]"'),
+        ({"fills": "[black, pink]"}, "fills = 'pink': use one of"),
+        ({"fractions": "[0.9, 0.2, -0.1]"}, "fractions = -0.1: must lie between 0 and 1"),
         ({"fraction": 1}, "fraction = 1.0"),
         ({"fractions": [0.8, 0.1]}, "fractions"),
         ({"scale_max": 0.5}, "scale_max = 0.5: must not be below scale_min"),
@@ -49,7 +58,7 @@ def test_real_profiles_use_the_papers_recipe():
     ],
 )
 def test_an_impossible_value_is_named(change, said):
-    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(said)):
         load_profile("quick").replace(**change)
 
 
@@ -58,6 +67,12 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
     assert profile.delta == 2.0 and isinstance(profile.delta, float)
     assert profile.fills == ("grey",)
     assert Profile(**profile.as_dict()) == profile
+
+
+@pytest.mark.parametrize("text", ["[black, grey]", "['black','grey']", ' ["black", "grey"] '])
+def test_a_list_may_come_as_the_text_that_papermill_makes_of_it(text):
+    assert load_profile("quick").replace(fills=text).fills == ("black", "grey")
+    assert load_profile("quick").replace(fractions="[0.7, 0.2, .1]").fractions == (0.7, 0.2, 0.1)
 
 
 def test_a_file_with_an_unknown_field_or_no_dataset_is_refused(tmp_path):
@@ -82,5 +97,9 @@ def test_data_root_prefers_the_argument_then_the_environment(monkeypatch, tmp_pa
     monkeypatch.setenv("XFR_DATA", str(tmp_path))
     assert data_root() == tmp_path
     assert data_root(tmp_path / "mine") == tmp_path / "mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_root("~/faces") == tmp_path / "faces"
+    (tmp_path / "p.yaml").write_text("dataset: synthetic\n")
+    assert load_profile("~/p.yaml").name == "p"
     monkeypatch.delenv("XFR_DATA")
     assert data_root() == project_root() / "data"

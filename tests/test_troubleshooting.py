@@ -16,6 +16,7 @@ import torch
 import torchvision
 import yaml
 from parameters import start
+from prepared import prepare_manifest
 from test_checkpoints import Malicious, lightning
 from test_how_to import says
 from tiny_training import Coloured, tiny
@@ -110,8 +111,32 @@ def no_identities(place: Place) -> Any:
     return scan_faces(place.root / "profiles", progress=False)
 
 
+def people_in_parts(place: Place) -> Any:
+    for part in ("test", "train"):
+        (place.root / "photos" / part / "Ann").mkdir(parents=True)
+        (place.root / "photos" / part / "Ann" / "1.jpg").touch()
+    return scan_faces(place.root / "photos", progress=False)
+
+
+def no_people(place: Place) -> Any:
+    (place.root / "photos/Ann").mkdir(parents=True)
+    for name in ("empty.jpg", *(f"{number}.cr2" for number in range(6))):
+        (place.root / "photos/Ann" / name).touch()
+    return prepare_manifest(place.root / "photos")
+
+
+def prefix_is_gone(place: Place) -> Any:
+    torch.save(load_backbone("slim").state_dict(), place.root / "cut.pth")
+    return load_backbone("slim", place.root / "cut.pth")
+
+
+def name_of_no_folder(place: Place) -> Any:
+    place.run()
+    return start("06_full_evaluation", profile="mine", run_name="a:b")
+
+
 def few_people(place: Place) -> str:
-    (place.root / "my_faces").mkdir()
+    (place.root / "my_faces/Ann").mkdir(parents=True)
     return preflight._data(place.run())[0].found
 
 
@@ -236,6 +261,12 @@ SITUATIONS: dict[str, Callable[[Place], Any]] = {
     "manifest.csv of the profile": lambda place: place.run().dataset("train"),
     "there is no folder": lambda place: place.run().faces_root(),
     "holds no identity folders": no_identities,
+    "its people lie deeper": people_in_parts,
+    "0 identities": no_people,
+    "fills = 'black, grey'": lambda place: place.run(fills="black, grey"),
+    "run_name = 'a:b'": name_of_no_folder,
+    "fits, but takes RGB or BGR": prefix_is_gone,
+    "A repository of the hub": lambda place: load_backbone("slim", place.root / "somebody/something"),
     "people with min_images": few_people,
     "is the only one of its identity": only_picture,
     "the face detector": no_detector,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import itertools
 import os
 import re
@@ -39,13 +40,16 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
 ROOT = Path(__file__).resolve().parents[1]
-# glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
-# pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure brings its variant for a dark page
     f"__import__('sys').path.append({str(ROOT / 'notebooks')!r}); "
     "get_ipython().extension_manager.load_extension('studies.dark_figures')"
 )
+# glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
+# pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
+# Threads that wait for each other spin on a core that a busy program beside them wants: 300 000 turns by default, after
+# which the core may be gone. With 1000 a training step on two cores that others used as well took a third of the time.
+WAIT_BRIEFLY = {"GOMP_SPINCOUNT": 1000}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
 TO_RUN = (
@@ -67,7 +71,7 @@ def all_notebooks(root: Path = ROOT) -> list[Path]:
 
 def build_root() -> Path:
     """As ``xfrlib.artifacts.build_root``, which this does not import: torch would be loaded beside every notebook."""
-    return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").resolve()
+    return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").expanduser().resolve()
 
 
 def run(profile: str, notebook: str) -> None:
@@ -298,7 +302,10 @@ def main() -> None:
     commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
     args = parser.parse_args()
-    for name, value in KEEP_MEMORY.items():
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
+    spin = {} if "OMP_WAIT_POLICY" in os.environ else WAIT_BRIEFLY
+    for name, value in (KEEP_MEMORY | spin).items():
         os.environ.setdefault(name, str(value))
     try:
         if args.command == "run":

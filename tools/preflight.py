@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from facedata.reasons import why_unused
 from xfrlib import artifacts
-from xfrlib.data.images import IMAGE_SUFFIXES
+from xfrlib.artifacts import in_sentences
+from xfrlib.data.faces import list_faces
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import CONTROLS
@@ -95,15 +98,13 @@ def _data(run: NotebookRun) -> tuple[Check, int, int]:
         identities = settings.families * settings.family_size
         return Check("data", "made on the spot", True), identities, identities * settings.pictures_per_identity
     try:
-        root = run.faces_root()
-    except FileNotFoundError as error:
+        files = list_faces(root := run.faces_root())
+    except (FileNotFoundError, ValueError) as error:
         return Check("data", str(error), False), settings.identities or 2, settings.pictures or 0
-    counts = [
-        sum(file.suffix.lower() in IMAGE_SUFFIXES for file in person.iterdir()) for person in root.iterdir()
-        if person.is_dir() and not person.name.startswith(".")
-    ]  # fmt: skip
-    kept = [min(n, settings.max_images or n) for n in counts if n >= settings.min_images]
-    found = f"{sum(kept)} pictures of {len(kept)} people in {root}"
+    counts = Counter(file["identity"] for file in files if not file["status"])
+    kept = [min(n, settings.max_images or n) for n in counts.values() if n >= settings.min_images]
+    found, why = f"{sum(kept)} pictures of {len(kept)} people in {root}", why_unused(files)
+    found += f" (left out: {why})" if why else ""
     if len(kept) < settings.top_k:
         mend = f"at least top_k = {settings.top_k} people with min_images = {settings.min_images} pictures are needed"
         check = Check("data", f"{found}: {mend}", False)
@@ -167,6 +168,7 @@ def _duration(hours: float) -> str:
     return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """Print the checks; leave ``preflight.json`` if all is well, else stop with code 1."""
     run = command_line_run("preflight", __doc__, arguments)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +35,20 @@ class MissingArtifactError(SentenceError, FileNotFoundError):
     """An artefact of an earlier notebook is not there; the message says which notebook to run."""
 
 
+@contextmanager
+def in_sentences() -> Iterator[None]:
+    """Decorator of a command: of an error it prints the sentence alone, and what its terminal cannot show, escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except (SentenceError, OSError, ValueError, ImportError, ArithmeticError) as error:
+        sys.exit(str(error))
+
+
 def build_root() -> Path:
     """Folder of everything that runs produce: the environment variable ``XFR_BUILD``, else ``_build/``."""
-    return Path(os.environ.get("XFR_BUILD") or project_root() / "_build").resolve()
+    return Path(os.environ.get("XFR_BUILD") or project_root() / "_build").expanduser().resolve()
 
 
 @contextmanager
@@ -44,6 +59,10 @@ def write_atomic(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except Exception as error:
+        if shutil.disk_usage(path.parent).free < 2**16:  # of which torch says that a position is unexpected
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

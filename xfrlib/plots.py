@@ -10,6 +10,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -17,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cycler import cycler
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 Array = Tensor | npt.NDArray[Any]
@@ -34,9 +37,11 @@ CAM_UNIT = "CAM (logit)"
 HALVES = "; lines at half the scale, dashed below zero"
 SDD_UNIT = "SDD (share of maximum)"
 SPAN = 4.0  # powers of e between the lowest and the highest value of an SDD map that is drawn gently
+_LOST = "No font here has these letters; install one that has, such as Noto:"
 OPACITY = 0.6  # of a map over a picture
+_FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine; a font that the reader has set stays
 _STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 10,  # comes with matplotlib: the same on every machine
+    "font.size": 10,
     "axes.titlesize": 10, "axes.labelsize": 10, "figure.titlesize": 11, "legend.fontsize": 9,
     "xtick.labelsize": 9, "ytick.labelsize": 9,
     "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
@@ -53,7 +58,8 @@ _STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """Context manager, and decorator: matplotlib in the style of the book, put back at its end."""
-    with mpl.rc_context(_STYLE):
+    own = any(mpl.rcParams[key] != mpl.rcParamsDefault[key] for key in ("font.family", "font.sans-serif"))
+    with mpl.rc_context(_STYLE | ({} if own else {"font.family": _FONT})):
         yield
 
 
@@ -70,6 +76,7 @@ class ShownFigure(Figure):
 def save(figure: Figure, target: Any, suffix: str = "") -> None:
     """Write `figure` to a path or a binary stream, in the format of the suffix: the same bytes for the same figure."""
     suffix = suffix or str(target).rpartition(".")[2]
+    _find_fonts(figure)
     of_kind: dict[str, Any] = {"svg": {"metadata": {"Date": None}}, "webp": {"pil_kwargs": {"quality": 90}}}
     figure.savefig(target, format=suffix, **of_kind.get(suffix, {}))
 
@@ -237,6 +244,28 @@ def percent(probability: float | Tensor) -> str:
     if value in (0, 100) or 1 <= value <= 99:
         return f"{value:.0f} %"
     return "< 0.1 %" if value < 0.05 else "> 99.9 %" if value >= 99.95 else f"{value:.1f} %"
+
+
+def _find_fonts(figure: Figure) -> None:
+    """Give texts an installed font for the letters that their own lacks; where there is none, the figure says so."""
+    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if "Last Resort" not in font.name}
+    lost = set[str]()
+    if any(text.get_text().startswith(_LOST) for text in figure.texts):  # it was saved before
+        return
+    for text in figure.findobj(Text):
+        families, needed = text.get_fontfamily(), {letter for letter in text.get_text() if letter.isalpha()}
+        if needed := needed.difference(*(_letters(font_manager.findfont(family)) for family in families)):
+            name = max(fonts, key=lambda name: len(needed & _letters(fonts[name])))
+            lost |= needed - _letters(fonts[name])
+            text.set_fontfamily([*families, name] if needed - lost else families)
+    if lost:
+        codes = " ".join(f"U+{ord(letter):04X}" for letter in sorted(lost)[:5])
+        figure.text(0.5, -0.01, f"{_LOST} {codes}", ha="center", va="top", fontsize=8)
+
+
+@lru_cache(256)
+def _letters(font: str) -> frozenset[str]:
+    return frozenset(map(chr, font_manager.get_font(font).get_charmap()))
 
 
 def _floats(values: Array) -> Tensor:

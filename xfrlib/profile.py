@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -139,7 +140,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     Raises `FileNotFoundError` naming the profiles there are, and `ValueError` naming the field at fault.
     """
     name, folder = str(name_or_path), INSTALLED if INSTALLED.is_dir() else project_root() / "profiles"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise FileNotFoundError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
@@ -172,7 +173,13 @@ def _checked(field: str, value: Any, hint: Any) -> Any:
         if value is None:
             return None
     kind, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+    if get_origin(kind) is tuple:
+        words = re.findall(r"[^\s,'\"()\[\]]+", str(value))
+        if isinstance(value, str) and re.fullmatch(r"\s*\[[^]]*\]\s*", value):  # papermill's -p makes text of a list
+            value = [yaml.safe_load(word) for word in words]
+        if not isinstance(value, list | tuple):
+            mend = f'papermill -y "{field}: [{", ".join(words)}]"'
+            raise ValueError(f"{field} = {value!r}: must be a list, as in {mend} or in a profile")
         value = tuple(_checked(field, item, get_args(kind)[0]) for item in value)
     elif kind is float and type(value) is int:
         value = float(value)

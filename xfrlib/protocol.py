@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from xfrlib import judge, models
-from xfrlib.artifacts import fingerprint, write_atomic
+from xfrlib.artifacts import fingerprint, in_sentences, write_atomic
 from xfrlib.cam import pooled_features
 from xfrlib.data.faces import FaceDataset
 from xfrlib.explanation import explain_features
@@ -141,6 +141,7 @@ def training_mean(run: NotebookRun) -> Tensor:
     return torch.cat([images.mean((2, 3)) for images, *_ in loader]).mean(0)
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
     run = command_line_run(NOTEBOOK, __doc__, arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from xfrlib.models.classifier import FaceClassifier, load_classifier, save_class
 from xfrlib.profile import Profile, data_root, did_you_mean, load_profile
 from xfrlib.sdd import Divergence
 
+_NO_NAME, _LONGEST = r'[<>:"/\\|?*\0]', 120  # what no system's folder may hold, and bytes that leave room for more
 _INJECTED = str | int | float | list | tuple | dict | None  # what papermill can write into a notebook
 
 
@@ -89,9 +91,12 @@ class NotebookRun:
         self.device, self.data_root = artifacts.default_device(), data_root(root)
         self._profile_given, self._name_given = profile, run_name
         self._changes = {k: v for k, v in self.profile.as_dict().items() if v != base.as_dict()[k]}
-        run_name = run_name or ",".join(f"{key}={value}" for key, value in self._changes.items()).replace("/", "_")
-        if Path(run_name).name != run_name:
-            raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder")
+        if not run_name:
+            run_name = re.sub(_NO_NAME, "_", ",".join(f"{key}={value}" for key, value in self._changes.items()))
+            if len(run_name.encode()) > _LONGEST:
+                run_name = f"{len(self._changes)}-settings-{artifacts.fingerprint(self._changes)}"
+        if re.search(_NO_NAME, run_name) or run_name in (".", "..") or len(run_name.encode()) > _LONGEST:
+            raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder, of at most {_LONGEST} bytes")
         self._runs = artifacts.build_root() / base.name / "runs"
         self.folder = self._runs / run_name if run_name else self._runs.parent
         self._folders = [self.folder, self._runs.parent]  # where `need` looks
@@ -136,7 +141,7 @@ class NotebookRun:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
         if self.profile.dataset == "synthetic":
             return self.need("faces", "01_data_preparation") if self.notebook[:2] != "01" else self.output("faces")
-        folder = self.data_root / self.profile.folder
+        folder = self.data_root / Path(self.profile.folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"there is no folder {folder}: set XFR_DATA (or the parameter data_root) to the folder that holds "
@@ -160,7 +165,8 @@ class NotebookRun:
         settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
         on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
         command = [sys.executable, "-m", *launcher, *run, *settings]
-        if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
+        env = {"GOMP_SPINCOUNT": "1000"} | os.environ | on_cpu  # see WAIT_BRIEFLY in tools/make_book.py
+        if code := subprocess.run(command, env=env).returncode:
             raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
 
     def dataset(self, split: str) -> FaceDataset:
@@ -178,7 +184,8 @@ class NotebookRun:
     def backbone(self) -> Backbone:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""
         given = self.profile.checkpoint
-        place = given if given in ("", "builtin") or given.startswith("hub:") else self.data_root / given
+        named = given in ("", "builtin") or given.startswith("hub:")
+        place = given if named else self.data_root / Path(given).expanduser()
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image, perceptual_hash
+from xfrlib.data import images
+from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, load_image, read_file
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
@@ -36,45 +38,76 @@ def path_draw(seed: int, path: str) -> str:
     return hashlib.sha256(f"{seed}\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
 
 
-def _find_files(root: Path) -> list[str]:
-    """Every file below `root`, relative, with "/"; an identity folder without files as "<name>/"."""
+def find_files(root: Path) -> list[str]:
+    """Every file below `root`, relative, with "/"; links are followed, and an empty folder is "<name>/"."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder of faces; set the data root (XFR_DATA) or the folder's name")
-    found: list[str] = []
-    for entry in root.iterdir():
-        inside = [Path(at, name).relative_to(root).as_posix() for at, _, names in os.walk(entry) for name in names]
-        found += inside or [f"{entry.name}/" if entry.is_dir() else entry.name]
+        raise FileNotFoundError(f"{root}: no such folder of pictures; set the data root (XFR_DATA) or another folder")
+    found, todo = list[str](), [(root, {os.path.realpath(root)})]
+    for folder, above in todo:  # which grows
+        inside = list(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
+        found += [f"{folder.relative_to(root).as_posix()}/"] if folder != root and not inside else []
+        for entry in inside:
+            if not os.path.isdir(entry):
+                found.append(entry.relative_to(root).as_posix())
+            elif (real := os.path.realpath(entry)) not in above:  # a link back up would never end
+                todo.append((entry, above | {real}))
     return sorted(found, key=path_order)
 
 
-def _describe(root: Path, path: str, min_side: int) -> dict[str, Any]:
+def list_faces(root: str | Path) -> list[dict[str, str]]:
+    """Every file below `root` by its name alone: identity, path, status and note as of `scan_faces`.
+
+    The status is "" for a picture that is to be read, which may have no suffix. Raises `FileNotFoundError` for a
+    missing root and `ValueError` for one without identity folders, naming folders that hold them at another level.
+    """
+    root, rows, deeper = Path(root).expanduser(), list[dict[str, str]](), list[str]()
+    for path in find_files(root):
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        parts, suffix = shown.split("/"), suffix_of(shown)
+        other = f"{suffix}: convert to JPEG" if suffix in images.TO_CONVERT else "the suffix is not that of a picture"
+        reasons = (
+            (path.endswith("/"), "too_few_images", "no file in this folder, or no right to list it"),
+            (any(part.startswith(".") for part in parts), "not_an_image", "hidden"),
+            (suffix and suffix not in IMAGE_SUFFIXES, "not_an_image", other),
+            (len(parts) != 2, "misplaced", "not at <identity>/<picture>"),
+            (shown != path, "unreadable", "the name is not valid UTF-8: rename it"),
+        )
+        status, note = next(((status, note) for wrong, status, note in reasons if wrong), ("", ""))
+        # composed: a name that is spelt in both forms of Unicode is one person
+        person = unicodedata.normalize("NFC", parts[0]) if len(parts) > 1 else ""
+        rows.append({"identity": person, "path": shown, "status": status, "note": note})
+        deeper += [shown] if status == "misplaced" and suffix and person else []
+    if not any(row["identity"] for row in rows):
+        raise ValueError(f"{root}: holds no identity folders; put the pictures at <identity>/<picture>")
+    here = [suffix_of(row["path"]) for row in rows if not row["status"]]
+    if len(deeper) > len(here) and not any(here):
+        where = " and ".join(list(dict.fromkeys(path.rsplit("/", 2)[0] for path in deeper))[:5])
+        mend = "name one of these folders, or lay all people side by side"
+        raise ValueError(f"{root}: its people lie deeper, in {where} (such as {deeper[0]}); {mend}")
+    return rows
+
+
+def suffix_of(path: str) -> str:
+    """The suffix in small letters; "" where there is none, as in ``Mr. Smith 2``."""
+    return "".join(re.findall(r"\.[A-Za-z]\w{0,4}$", path)).lower()
+
+
+def _describe(root: Path, listed: dict[str, str], min_side: int) -> dict[str, Any]:
     """The row of one file: what it is and whether it can be used."""
-    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-    parts = shown.split("/")
-    person = parts[0] if len(parts) > 1 else ""
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | {"identity": person, "path": shown, "width": 0, "height": 0}
-    for wrong, status, note in (
-        (path.endswith("/"), "too_few_images", "no file in this folder, or no right to list it"),
-        (any(part.startswith(".") for part in parts), "not_an_image", "hidden"),
-        (Path(path).suffix.lower() not in IMAGE_SUFFIXES, "not_an_image", "the suffix is not that of a picture"),
-        (len(parts) != 2, "misplaced", "not at <identity>/<picture>"),
-        (shown != path, "unreadable", "the name is not valid UTF-8: rename it"),
-    ):
-        if wrong:
-            return row | {"status": status, "note": note}
-    file = root / path
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | listed | {"width": 0, "height": 0}
+    if row["status"]:
+        return row
     try:
-        if not file.is_file():  # opening a pipe would wait for ever
-            raise FaceImageError("broken link" if file.is_symlink() else "not a regular file")
-        data = file.read_bytes()
+        data = read_file(root / row["path"])
         row["sha256"] = hashlib.sha256(data).hexdigest()
         picture, row["mode"], note = decode_image(data)
     except (OSError, FaceImageError) as error:
-        return row | {"status": "unreadable", "note": getattr(error, "strerror", None) or str(error)}
+        row["status"] = "unreadable" if suffix_of(row["path"]) else "not_an_image"
+        return row | {"note": getattr(error, "strerror", None) or str(error)}
     row["width"], row["height"] = picture.size
     if min(picture.size) < min_side:
         return row | {"status": "too_small", "note": f"shorter side below {min_side} pixels"}
-    return row | {"status": "used", "note": note, "phash": perceptual_hash(picture)}
+    return row | {"status": "used", "note": note, "phash": images.perceptual_hash(picture)}
 
 
 def scan_faces(
@@ -93,17 +126,15 @@ def scan_faces(
     "too_few_images", "over_max_images", "not_an_image", "misplaced": not at <identity>/<picture>), note (what was
     converted, or why the file is not used). Identities with fewer than `min_images` usable pictures are left out; of
     those with more than `max_images`, that many are drawn by `seed`. An identity folder without files has a row too.
-    Raises `FileNotFoundError` for a missing root and `ValueError` for a root without identity folders.
+    Raises as `list_faces` does.
     """
     if max_images is not None and max_images < min_images:
         raise ValueError(f"max_images = {max_images}: must not be below min_images = {min_images}")
-    root = Path(root)
-    paths = _find_files(root)
-    if not any("/" in path for path in paths):
-        raise ValueError(f"{root}: holds no identity folders; put the pictures at <identity>/<picture>")
+    root = Path(root).expanduser()
+    files = list_faces(root)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        rows = pool.map(lambda path: _describe(root, path, min_side), paths)
-        shown = tqdm(rows, "reading faces", len(paths), unit="file", mininterval=1, disable=not progress)
+        rows = pool.map(lambda file: _describe(root, file, min_side), files)
+        shown = tqdm(rows, "reading faces", len(files), unit="file", mininterval=1, disable=not progress)
         table = pd.DataFrame(list(shown), columns=list(_COLUMNS))
     for identity, group in table[table["status"] == "used"].groupby("identity"):
         if len(group) < min_images:

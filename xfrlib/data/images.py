@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import imagehash
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+with suppress(ImportError):  # HEIC, with the extra train or photos; AVIF where Pillow was built with it
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+_NEW = {suffix: kind for suffix, kind in Image.registered_extensions().items() if kind in ("AVIF", "HEIF")}
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", *_NEW)
 )
+TO_CONVERT = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"))
 # Only what faces are stored in: Pillow would hand EPS, whatever the file's suffix, to an outside program.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *sorted(set(_NEW.values())))
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 _UPRIGHT = {tag: Image.Transpose[turn] for tag, turn in enumerate(_TURNS, 2)}  # by EXIF's orientation tag
-
-
 HASH_SIDE = 16  # of the perceptual hash
 
 
@@ -35,7 +40,7 @@ def load_image(path: str | Path, size: int | None = 112) -> np.ndarray:
     Raises `FaceImageError` when the file cannot be read or is not a picture.
     """
     try:
-        picture, _, _ = decode_image(Path(path).read_bytes())
+        picture, _, _ = decode_image(read_file(Path(path)))
     except (OSError, FaceImageError) as error:
         reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else error
         raise FaceImageError(f"{path}: {reason}") from error
@@ -44,12 +49,19 @@ def load_image(path: str | Path, size: int | None = 112) -> np.ndarray:
     return np.array(picture)
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a file. Raises `FaceImageError` for a pipe, which would be waited for, a device or a broken link."""
+    if not path.is_file() and (path.is_symlink() or path.exists()):
+        raise FaceImageError("not a regular file" if path.exists() else "broken link")
+    return path.read_bytes()
+
+
 def decode_image(data: bytes) -> tuple[Image.Image, str, str]:
     """The upright RGB picture in a file's bytes, its mode as stored, and what was done to it."""
     if not data:
         raise FaceImageError("empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             (width, height), limit = picture.size, Image.MAX_IMAGE_PIXELS or math.inf
             if width * height > limit:  # Pillow only warns up to twice the limit
                 raise FaceImageError(f"{width} x {height} pixels, more than Pillow's limit of {limit}")

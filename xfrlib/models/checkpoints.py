@@ -17,7 +17,9 @@ from xfrlib.artifacts import file_sha256
 from xfrlib.models.backbones import BACKBONES, CHANNEL_ORDERS, Backbone
 from xfrlib.models.weights import load_tensors, mismatch, read_safetensors, seeded
 
-PREFIXES = ("model.net.", "model.", "net.", "module.")  # a longer one before the shorter one it begins with
+PREFIXES = ("model.net.", "model.", "net.")  # a longer one before the shorter one it begins with
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # torch's own: many GPUs, and torch.compile
+_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 FOLDER_FILES = ("model.safetensors", "pretrained_model/model.pt", "model.pt")  # as CVLFace lays its repositories out
 
 # What Lightning puts beside AdaFace's tensors and torch does not allow by itself: hyperparameters, the class of the
@@ -47,6 +49,7 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
         - a Lightning ``.ckpt`` of github.com/mk-minchul/AdaFace, which takes BGR; its margin head is ignored.
         - ``model.safetensors`` or ``.pt`` of github.com/mk-minchul/CVLface, or the folder with it; the order is the
           ``color_space`` of the configuration beside it, RGB without one.
+        - any ``.pt`` or ``.pth`` with the backbone's own keys, where such a configuration says the order.
         - this package's safetensors; RGB and the backbone's own normalisation unless the metadata (``channel_order``,
           ``mean``, ``std``) say otherwise.
 
@@ -64,6 +67,11 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
         path, source = _find(name, checkpoint)
         tensors, metadata = _read(path)
         load_tensors(backbone, tensors, source=path, mend=_fitting)
+        if not metadata["channel_order"]:
+            raise ValueError(
+                f"{path} fits, but takes RGB or BGR: the prefix of its keys, which tells AdaFace's files (BGR) from "
+                f"CVLFace's (RGB), is gone. Say which in {path.with_suffix('.yaml').name} beside it: color_space: RGB"
+            )
         backbone.set_input({**metadata, "checkpoint_sha256": file_sha256(path), "checkpoint_source": source}, path)
     return backbone.eval()
 
@@ -79,7 +87,7 @@ def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
                 f"Backbone {name!r} has no built-in weights, only 'slim' has. Give the path of a file."
             )
         return path, "builtin"
-    path = Path(checkpoint)
+    path = Path(checkpoint).expanduser()
     if not path.is_dir():
         return path, path.name
     for file in FOLDER_FILES:
@@ -146,29 +154,33 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], bool]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         holds = ", ".join(map(str, list(found)[:5])) or "nothing"
         raise ValueError(f"{path} has no state_dict of tensors; it holds {holds}. Give the checkpoint of a recogniser.")
-    lightning = state is not found  # and so with the margin head, which is no part of a backbone
-    return {str(k): v for k, v in state.items() if not (lightning and str(k).startswith("head."))}, lightning
+    return {str(key): value for key, value in state.items()}, state is not found
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors under the backbone's own keys, and the metadata that says how its input is made. See `load_backbone`."""
     if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a file that exists.")
+        hub = f" A repository of the hub is hub:{'/'.join(path.parts[-2:])}." if path.suffix not in _SUFFIXES else ""
+        raise FileNotFoundError(f"No checkpoint at {path}. Give the path of a file that exists.{hub}")
     lightning, metadata = False, dict[str, str]()
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
-    elif path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    elif path.suffix in _SUFFIXES:
         tensors, lightning = _read_pickled(path)
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; give a .safetensors, .ckpt, .pt, .pth or .bin file.")
+    tensors = {_WRAPPERS.sub("", key): value for key, value in tensors.items()}
+    if lightning:  # and so with the margin head, which is no part of a backbone
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
     prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in tensors)), "")
     # A key without the prefix stays as it is and is reported as unexpected: nothing is dropped in silence.
     tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     # AdaFace's README: "our pretrained model takes the input in BGR color channel". CVLFace's say RGB: model.yaml of
     # minchul/cvlface_adaface_ir101_webface12m at 54f602a (SHA-256 29b9eb57...) and models/iresnet/configs of the code.
-    adaface = "net." not in prefix and (lightning or prefix == "model.")
-    order = None if not prefix or (lightning and adaface) else _colour_space(path)
-    return tensors, {"channel_order": order or ("BGR" if adaface else "RGB"), **metadata}
+    own = path.suffix == ".safetensors" and not prefix
+    order = None if own or (lightning and prefix == "model.") else _colour_space(path)
+    usual = {"model.": "BGR", "": "RGB" if own else ""}.get(prefix, "RGB")
+    return tensors, {"channel_order": order or usual, **metadata}
 
 
 def _colour_space(path: Path) -> str | None:

@@ -6,6 +6,7 @@ accelerate launch -m xfrlib.training --profile paper
 
 from __future__ import annotations
 
+from xfrlib.artifacts import in_sentences
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import command_line_run
 from xfrlib.training.learner import make_accelerator
@@ -15,6 +16,7 @@ from xfrlib.training.recipe import fine_tuning_options
 NOTEBOOK = "02_fine_tuning"
 
 
+@in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
     run = command_line_run(NOTEBOOK, __doc__, arguments)
