@@ -13,6 +13,7 @@ from xfrlib import FaceClassifier, load_backbone
 from xfrlib.geometry import Geometry, cell_geometry, geometry_by_gradient, read_at, upsampled
 
 OURS = ("slim", "ir_18", "ir_34", "ir_50", "ir_101", "mobilefacenet")
+UNEVEN = torch.arange(27.0).view(1, 3, 3, 3)  # its gradient has its centre elsewhere
 OFFSETS = {"resnet18": 0, "resnet50": 0, "mobilenet_v3_small": 0, "vgg16_bn": 15.5, "densenet121": 14}  # at stride 32
 
 
@@ -83,6 +84,7 @@ class Picked(nn.Module):
         (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(3, 1, 3, 2, 1)), Geometry((4, 4), (0.5, 0.5))),
         (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), Geometry((1, 1), (0, 0))),
         (nn.ChannelShuffle(3), Geometry((1, 1), (0, 0))),
+        (lambda x: F.conv2d(x.flip(1), UNEVEN, stride=2, padding=1), Geometry((2, 2), (0, 0))),  # RGB to BGR
     ],
 )
 def test_one_layer(function: Callable[[Tensor], Tensor], expected: Geometry) -> None:

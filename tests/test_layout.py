@@ -14,7 +14,7 @@ ROWS = (
     "source_files profile artifacts checks",
     "data models",
     "geometry prediction cam sdd",
-    "regions explanation judge trust",
+    "regions explanation match judge trust",
     "intervals tables",
     "explainers",
     "run look_alikes training protocol",
@@ -23,7 +23,7 @@ ROWS = (
 )
 FLOW = [part for row in ROWS for part in row.split()]
 OUTSIDE = ("facedata", "madefaces", "studies", "subjects", "explore", "landing", "network")
-MOST_LINES, MOST_CODE, LONGEST = 5820, 3790, 300
+MOST_LINES, MOST_CODE, LONGEST = 6260, 4000, 300
 
 
 def module_name(path: Path) -> str:

@@ -3,6 +3,7 @@
 from xfrlib.cam import class_activation_maps
 from xfrlib.explanation import Explanation, explain
 from xfrlib.judge import deletion_retention
+from xfrlib.match import explain_match
 from xfrlib.models import load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import Profile, load_profile
@@ -20,6 +21,7 @@ __all__ = [
     "class_activation_maps",
     "deletion_retention",
     "explain",
+    "explain_match",
     "load_backbone",
     "load_profile",
     "scaled_directed_divergence",

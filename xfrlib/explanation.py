@@ -18,13 +18,10 @@ Classes = int | Sequence[int] | Tensor
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why each of B pictures was given its class. K classes are compared, the target first."""
+class LaidMaps:
+    """Maps of K classes or templates, the target's first, on each of B pictures, and what the target's has beyond."""
 
-    classes: Tensor  #: (B, K) int64
-    probabilities: Tensor  #: (B, K) softmax probabilities of those classes, in [0, 1]
-    logits: Tensor  #: (B, N) of all classes
-    cams: Tensor  #: (B, K, h, w) signed, in units of the logit
+    cams: Tensor  #: (B, K, h, w) signed, in units of the score that they explain
     sdd: Tensor  #: (B, H, W) in [0, 1], the largest value of each picture is 1: to look at
     log_sdd: Tensor  #: (B, H, W) at most 0: to rank pixels by
     geometry: Geometry  #: where the cells of `cams` are laid on the picture
@@ -37,6 +34,15 @@ class Explanation:
     def mask(self, fraction: float = 0.2) -> Tensor:
         """The `xfrlib.top_fraction_mask` of `log_sdd`: (B, H, W) bool."""
         return top_fraction_mask(self.log_sdd, fraction)
+
+
+@dataclass(frozen=True)
+class Explanation(LaidMaps):
+    """Why each of B pictures was given its class. K classes are compared, the target first; `cams` are in logits."""
+
+    classes: Tensor  #: (B, K) int64
+    probabilities: Tensor  #: (B, K) softmax probabilities of those classes, in [0, 1]
+    logits: Tensor  #: (B, N) of all classes
 
 
 def explain(
@@ -108,7 +114,7 @@ def explain_features(
         cams, divergence, size=size, geometry=geometry, exponential=exponential, log=True
     )
     probabilities = pooled.logits.softmax(dim=1).gather(1, classes)
-    return Explanation(classes, probabilities, pooled.logits, cams, log_sdd.exp(), log_sdd, geometry)
+    return Explanation(cams, log_sdd.exp(), log_sdd, geometry, classes, probabilities, pooled.logits)
 
 
 def select_classes(

@@ -157,6 +157,7 @@ def _after(function: Any, args: Any, source: Tensor, out: Tensor, place: Geometr
     if "pad" in name:  # columns first
         return _strided(place, [1], [1], [args[1][2] if len(args[1]) > 2 else 0, args[1][0]], [1])
     still = {"permute": lambda: [d % source.ndim for d in args[1][-2:]] == [source.ndim - 2, source.ndim - 1],
+             "flip": lambda: all(d % source.ndim < source.ndim - 2 for d in args[1]),  # RGB to BGR
              "slice": lambda: args[1] % source.ndim < source.ndim - 2}  # fmt: skip
     moved = name.startswith(_ELSEWHERE) and not still.get(name, lambda: False)()
     return None if moved or out.shape[-2:] != source.shape[-2:] else place

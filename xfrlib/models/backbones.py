@@ -21,6 +21,7 @@ class Backbone(nn.Module):
 
     map_layers: tuple[str, ...]  #: modules from the normalised pictures, (x - mean) / std, to the last map
     embedding_layers: tuple[str, ...] = ()  #: modules from there to the embedding; none without an embedding head
+    size = 112  #: pixels of a side of its aligned pictures
     channel_order = "RGB"
     checkpoint_sha256: str | None = None  #: of the file of the weights, as the next; None for random weights
     checkpoint_source: str | None = None
