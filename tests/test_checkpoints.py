@@ -152,7 +152,12 @@ def test_checkpoint_with_impossible_metadata_is_refused(tmp_path: Path, slim: di
 @pytest.mark.parametrize(
     ("prefix", "order"),
     [
-        *(("_orig_mod.module.model.", "BGR"), ("module.model.", "BGR"), ("model._orig_mod.", "BGR"), ("module._orig_mod.model.", "BGR")),
+        *(
+            ("_orig_mod.module.model.", "BGR"),
+            ("module.model.", "BGR"),
+            ("model._orig_mod.", "BGR"),
+            ("module._orig_mod.model.", "BGR"),
+        ),
         *(("_orig_mod.net.", "RGB"), ("module.model.net.", "RGB"), ("model.net._orig_mod.", "RGB")),
     ],
 )
