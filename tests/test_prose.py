@@ -251,17 +251,17 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
     assert judged("facescrub12") == judged("lfw") == {"agrees"}
     for run in ("quick", "facescrub12"):
         found = results.load_results(ROOT, f"{run}/sensitivity")["test"]["best_minus_default"]["all_fills"]
-        assert not found["low"] > 0
+        assert not (found["low"] or 0) > 0  # None where the default is the best
     # "single scattered pixels do far more damage than SDD's own region", where it is deleted
     scattered = results.load_results(ROOT, "facescrub12")["differences"]["sdd_minus_scattered"]["black"]
     assert scattered["deletion"]["drop_points"]["high"] < 0
 
 
 def test_what_is_said_of_the_inpainting_game_holds_for_the_committed_results() -> None:
-    # related.md: more of the repainted pixels than CAM, less of Guided Grad-CAM; behind CAM by area; more turned
+    # related.md: ahead of CAM in all three; findings.md: more of the repainted pixels than any other
     game = results.load_results(ROOT, "quick/other_explainers")["inpainting_game"]
     sdd, cam = game["sdd_sum"], game["cam"]
-    assert cam["found"] < sdd["found"] < game["guided_gradcam"]["found"] and sdd["turned"] > cam["turned"]
-    assert game["centre"]["area"] < sdd["area"] < cam["area"]
+    assert cam["found"] < game["guided_gradcam"]["found"] < sdd["found"] and sdd["turned"] > cam["turned"]
+    assert game["centre"]["area"] < cam["area"] < sdd["area"]
     for run in ("facescrub12", "lfw"):  # "on photographs the game was not played"
         assert not results.load_results(ROOT, f"{run}/other_explainers")["inpainting_game"]
