@@ -78,6 +78,11 @@ def _over_people(values: pd.Series[float], *, hits: bool = False) -> Estimate:
     return Estimate(*share_interval(values, families), np.nan) if hits else mean_interval(values, families)
 
 
+def _within_shares(one: Estimate) -> Estimate:
+    """A share lies between 0 and 1, and so does what is known of it (NaN stays)."""
+    return one._replace(low=np.maximum(one.low, 0.0), high=np.minimum(one.high, 1.0))
+
+
 class Found(NamedTuple):
     """What explainers show of the sign."""
 
@@ -170,7 +175,7 @@ def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> Found
             hits = score == "pointing" and bool(
                 both.isin((0, 1)).to_numpy().all()
             )  # fractions where highest pixels tie
-            found[name][score] = {plan: _over_people(both[plan], hits=hits) for plan in both}
+            found[name][score] = {plan: _within_shares(_over_people(both[plan], hits=hits)) for plan in both}
             found[name][score]["difference"] = _over_people(gap[score, name])
         found[name]["told_apart"] = float((np.sign(gap["energy", name]).to_numpy() + 1).mean() / 2)
     others = [name for name in titles if name != REFERENCE and found[name]["pictures"] == len(wide)]
