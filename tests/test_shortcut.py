@@ -121,7 +121,7 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     few = scores[(scores["method"] != "cam") | (scores["case"] < 4)].replace({"energy": {0.9: 1.0}})
     shares = sign_scores.found_by(few.assign(energy=few["energy"].clip(upper=1)), titles, area=0.04).scores
     ends = [bound for one in shares.values() for bound in one["energy"]["shortcut"][1:3] if np.isfinite(bound)]
-    assert ends and 0 <= min(ends) and max(ends) == 1, "a share of all is the most that there is"
+    assert ends and min(ends) >= 0 and max(ends) == 1, "a share of all is the most that there is"
     said = sign_scores.findings(found)
     assert "Of the sign, 60 % (10 % in the control) lies in the highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
