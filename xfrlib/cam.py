@@ -123,7 +123,7 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name, self.output = "", None  # of the network
+        self.name, self.output = "", torch.empty(0)  # of the network
         self.steps: list[str] = []
         self.layers: list[_Layer] = []
         # What came out of functions, and what went into poolings, with the step; of each the last.
