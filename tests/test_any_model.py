@@ -293,6 +293,7 @@ OTHER_RANGES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "uint8": (lambda x: (255 * x).byte(), "images are torch.uint8 from 0 to 255.*divide by 255"),
     "0 to 255": (lambda x: 255 * x, "images are torch.float32 from 0.* to 255.*divide by 255"),
     "[-1, 1]": (lambda x: 2 * x - 1, r"images are torch.float32 from -1 to 1, but .*\(images \+ 1\) / 2"),
+    "too bright": (lambda x: 1.5 * x, r"from 0 to 1.5, but .*images.clamp\(0, 1\)"),
     "normalised": (lambda x: (x - 0.45) / 0.225, r"from -2 to 2.44, but .*images \* std \+ mean"),
 }
 

@@ -32,6 +32,7 @@ class Coloured(Dataset[Row]):
         self.labels = torch.arange(count) % 3
         self.images = noise * torch.rand(count, 3, 16, 16, generator=generator)
         self.images += 0.5 * nn.functional.one_hot(self.labels, 3)[:, :, None, None]
+        self.images /= max(1, 0.5 + noise)  # in [0, 1]
         self.flip, self.seconds = flip, seconds
         self.read = 0
 

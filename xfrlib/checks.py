@@ -37,11 +37,11 @@ def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
     if not images.numel():
         raise ValueError(f"images {tuple(images.shape)} holds no picture: give at least one")
     need_finite(images, "images")
-    low, high = (float(end) for end in images.aminmax()) if unit else (0, 1)
+    low, high = (float(end) for end in images.detach().aminmax()) if unit else (0, 1)
     if unit and not (images.is_floating_point() and low >= -MARGIN and high <= 1 + MARGIN):
         mend = "undo the normalisation: images * std + mean"
         if low >= -MARGIN:
-            mend = "divide by 255: images / 255"
+            mend = "images.clamp(0, 1)" if images.is_floating_point() and high <= 2 else "divide by 255: images / 255"
         elif max(-low, high) <= 1 + MARGIN:
             mend = "from [-1, 1] it is (images + 1) / 2"
         seen = f"images are {images.dtype} from {low:.3g} to {high:.3g}"
