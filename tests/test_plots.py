@@ -216,7 +216,7 @@ def test_a_name_is_drawn_with_an_installed_font_that_has_its_letters(monkeypatch
     entries = [types.SimpleNamespace(name=name, fname=name) for name in fonts]
     drawn = {name: named(name) for name in ("Zoë", "Zoë 王", "王 明")}
     monkeypatch.setattr(plots.font_manager.fontManager, "ttflist", entries)
-    monkeypatch.setattr(plots.font_manager, "findfont", lambda family: family)
+    monkeypatch.setattr(plots.font_manager, "findfont", lambda wanted: wanted.get_family()[0])
     monkeypatch.setattr(plots, "_letters", lambda font: frozenset(fonts[font]))
     for name, families, lost in (
         ("Zoë", ["DejaVu Sans"], []),
@@ -259,3 +259,11 @@ def test_a_font_that_the_reader_has_set_stays(own, used):
 )
 def test_percent_never_rounds_to_certainty(probability, text):
     assert plots.percent(probability) == text
+
+
+def test_a_text_of_a_generic_family_is_drawn() -> None:
+    figure, axes = plots.subplots(size=(2, 1))
+    axes.text(0.5, 0.5, "generic", family="sans-serif")  # a hyphen means something else in a pattern of fontconfig
+    buffer = io.BytesIO()
+    plots.save(figure, buffer, "svg")
+    assert b"<svg" in buffer.getvalue()
