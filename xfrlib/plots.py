@@ -255,7 +255,7 @@ def _find_fonts(figure: Figure) -> None:
     for text in figure.findobj(Text):
         families, needed = text.get_fontfamily(), {letter for letter in text.get_text() if letter.isalpha()}
         if needed := needed.difference(
-            *(_letters(font_manager.findfont(font_manager.FontProperties([family]))) for family in families)
+            *(_letters(font_manager.findfont(font_manager.FontProperties(family=[family]))) for family in families)
         ):
             name = max(fonts, key=lambda name: len(needed & _letters(fonts[name])))
             lost |= needed - _letters(fonts[name])
