@@ -1,7 +1,5 @@
 """What the site offers for download: notebooks that run again what their pages show, and say what it takes."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +51,6 @@ def test_a_page_keeps_the_values_that_it_was_made_with(tmp_path: Path) -> None:
 def test_only_the_value_of_a_parameter_changes(given: dict[str, Any], expected: str) -> None:
     source = "# all\na: str = 'x = 1'  # of a: none\nb: list = [\n    1,\n]  # é\nc: int"
     assert make_book.with_values(source, given) == expected
-
-
-@pytest.mark.parametrize(
-    ("own", "turns"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
-    ids=["nothing", "a number", "a policy"],
-)
-def test_threads_of_a_kernel_wait_briefly_unless_the_reader_has_said_how(
-    monkeypatch: pytest.MonkeyPatch, own: dict[str, str], turns: str | None
-) -> None:
-    seen = []
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "environ", own)
-        patch.setattr(sys, "argv", ["make_book.py", "run", "quick", "03_cam_theory"])
-        patch.setattr(make_book, "run", lambda profile, notebook: seen.append(os.environ.get("GOMP_SPINCOUNT")))
-        make_book.main()
-    assert seen == [turns]
 
 
 def test_a_download_has_no_outputs_and_says_below_its_title_what_it_takes(tmp_path: Path) -> None:

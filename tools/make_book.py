@@ -47,9 +47,6 @@ DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure br
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
-# Threads that wait for each other spin on a core that a busy program beside them wants: 300 000 turns by default, after
-# which the core may be gone. With 1000 a training step on two cores that others used as well took a third of the time.
-WAIT_BRIEFLY = {"GOMP_SPINCOUNT": 1000}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
 TO_RUN = (
@@ -304,8 +301,7 @@ def main() -> None:
     args = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
-    spin = {} if "OMP_WAIT_POLICY" in os.environ else WAIT_BRIEFLY
-    for name, value in (KEEP_MEMORY | spin).items():
+    for name, value in KEEP_MEMORY.items():
         os.environ.setdefault(name, str(value))
     try:
         if args.command == "run":

@@ -165,8 +165,7 @@ class NotebookRun:
         settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
         on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
         command = [sys.executable, "-m", *launcher, *run, *settings]
-        env = {"GOMP_SPINCOUNT": "1000"} | os.environ | on_cpu  # see WAIT_BRIEFLY in tools/make_book.py
-        if code := subprocess.run(command, env=env).returncode:
+        if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
             raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
 
     def dataset(self, split: str) -> FaceDataset:
