@@ -306,14 +306,14 @@ def test_a_rank_correlation_over_people_is_sure_of_families_and_networks():
     assert said["p after Holm"] == "0.004"
 
 
-def test_findings_say_which_rules_stand_and_what_the_probe_is_worth(judged):
+def test_findings_say_which_rules_stand_and_what_the_self_test_is_worth(judged):
     _, found = judged
-    worth = {fill: {**one, "probe": one["knows"]} for fill, one in found.worth.items()}
-    probe = rules.Judged(found.titles | {"probe": "probe"}, worth, found.p)
+    worth = {fill: {**one, "self_test": one["knows"]} for fill, one in found.worth.items()}
+    judged_rules = rules.Judged(found.titles | {"self_test": "self-test"}, worth, found.p)
     shares = {fill: dict.fromkeys(("wins both", "loses both"), one["all"]["beat"]) for fill, one in found.worth.items()}
-    said = rules.findings(probe, shares, {}, None)
+    said = rules.findings(judged_rules, shares, {}, None)
     assert "stands under every judging fill: a rule that knows." in said and "of these 100% beat the disc" in said
-    assert "no network that had no part in the choice. The firm probe is the probe here" in said
+    assert "no network that had no part in the choice. The firm self-test is the self-test here" in said
 
 
 @pytest.mark.parametrize(
@@ -321,19 +321,21 @@ def test_findings_say_which_rules_stand_and_what_the_probe_is_worth(judged):
     [
         ((0.6, 0.55, 0.7), (0.8, 0.7, 0.9), "So most of what it shows has earned it, under every judging fill."),
         ((0.6, 0.55, 0.7), (0.6, 0.4, 0.8), "Whether most of what it shows has earned it, the intervals"),
-        ((0.6, 0.55, 0.7), (0.3, 0.2, 0.4), "most do not beat the disc under blur**, which the probe did not use"),
+        ((0.6, 0.55, 0.7), (0.3, 0.2, 0.4), "most do not beat the disc under blur**, which the self-test did not use"),
         ((0.3, 0.2, 0.4), (0.3, 0.2, 0.4), "most do not beat the disc under black and blur**"),
         ((np.nan,) * 3, (np.nan,) * 3, "Whether most of what it shows has earned it, the intervals"),
     ],
 )
-def test_what_the_probe_is_worth_is_said_as_far_as_its_intervals_reach(judged, black, blur, said):
+def test_what_the_self_test_is_worth_is_said_as_far_as_its_intervals_reach(judged, black, blur, said):
     _, found = judged
     worth = {
-        fill: {"probe": found.worth[fill]["knows"] | {"beat": Estimate(*beat, np.nan)}}
+        fill: {"self_test": found.worth[fill]["knows"] | {"beat": Estimate(*beat, np.nan)}}
         for fill, beat in (("black", black), ("blur", blur))
     }
-    shares = {fill: dict.fromkeys(("wins both", "loses both"), one["probe"]["coverage"]) for fill, one in worth.items()}
-    assert said in rules.findings(rules.Judged({"probe": "probe"}, worth, {}), shares, {}, None)
+    shares = {
+        fill: dict.fromkeys(("wins both", "loses both"), one["self_test"]["coverage"]) for fill, one in worth.items()
+    }
+    assert said in rules.findings(rules.Judged({"self_test": "self-test"}, worth, {}), shares, {}, None)
 
 
 def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, monkeypatch):
@@ -341,4 +343,4 @@ def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, mon
     monkeypatch.setenv("XFR_BUILD", str(tmp_path))
     (chapter,) = (project_root() / "notebooks").glob("11_*.ipynb")
     said = failure(chapter, {"judging_fills": ["black", "mean"]})
-    assert "judging_fills: mean sets the threshold of the firm probe, so that it cannot judge" in said
+    assert "judging_fills: mean sets the threshold of the firm self-test, so that it cannot judge" in said

@@ -564,9 +564,9 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     for name, least, most in (("all_resolutions", "blur", "mean face"), ("difference", "blur", "grey")):
         explained = {fill: each["value"] for fill, each in node("quick/cell_truth", f"explained.{name}").items()}
         assert (min(explained, key=explained.get), max(explained, key=explained.get)) == (least, most)
-    # single maps: no free rule, the probe over all thresholds, no group
+    # single maps: no free rule, the self-test over all thresholds, no group
     failure = results.load_results(ROOT, "quick/failure")
-    assert not failure["rules_that_stand"] and failure["rules_that_stand_by_area"] == ["probe"]
+    assert not failure["rules_that_stand"] and failure["rules_that_stand_by_area"] == ["self_test"]
     assert not failure["groups_that_differ"]
     for pair in failure["agreement"].values():
         assert pair["same"] > pair["chance"]

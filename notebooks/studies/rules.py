@@ -94,7 +94,7 @@ class Judged:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """By fill and rule: what it is worth, and the corrected p-values; None for a firm probe that is the probe."""
+        """By fill and rule: what it is worth, and corrected p-values; None for a firm self-test that is no other."""
         found: dict[str, Any] = {}
         for fill, rules in self.worth.items():
             found[fill] = {"firm": None}
@@ -109,7 +109,7 @@ def judge_rules(
 ) -> Judged:
     """`worth` of every rule, a column of `shown` and of `trust`, under every fill, and one correction for all gains.
 
-    The firm probe orders the maps as the probe does: its area is no question of its own.
+    The firm self-test orders the maps as the self-test does: its area is no question of its own.
     """
     found = {fill: {name: worth(rows, shown[name], trust[name]) for name in titles} for fill, rows in verdicts.items()}
     p = {(fill, name, what): found[fill][name][what].p for fill in found for name in titles for what in GAINS}
@@ -137,26 +137,26 @@ def findings(
     Parameters
     ----------
     judged : Judged
-        All rules, "probe" among them.
+        All rules, "self_test" among them.
     shares : mapping
         Shares of the verdicts of all maps, by fill.
     other_networks : mapping
-        What the probe is worth by fill on the networks that had no part in the choice; empty where there is none.
+        What the self-test is worth by fill on the networks that had no part in the choice; empty where there is none.
     firm : float, optional
-        The threshold of the firm probe; None where it shows no map.
+        The threshold of the firm self-test; None where it shows no map.
     """
     titles, stands, by_area = judged.titles, judged.standing("gain"), judged.standing("area_gain")
-    probes = {fill: rules["probe"] for fill, rules in judged.worth.items()}
+    self_tests = {fill: rules["self_test"] for fill, rules in judged.worth.items()}
     hopeful = [
         f"{titles[name]} under {fill}"
         for fill, name, what in judged.p
         if what == "gain" and judged.worth[fill][name][what].low > 0 and not judged.clear(fill, name, what)
     ]
-    probe = "; ".join(
+    self_test = "; ".join(
         f"under {fill} it shows {one['coverage'].value:.0%} of the maps, and of these {one['beat'].value:.0%} beat the "
         f"disc, where of all maps {shares[fill][WON].value:.0%} do, and {one['lose'].value:.0%} lose both (of all "
         f"{shares[fill][LOST].value:.0%})"
-        for fill, one in probes.items()
+        for fill, one in self_tests.items()
     )
     elsewhere = "; ".join(
         f"under {fill} {one['beat'].value:.0%} of the {one['coverage'].value:.0%} that it shows beat the disc, a gain "
@@ -172,12 +172,12 @@ def findings(
         else "By the area none does either.",
         *([f"Before the correction for {len(judged.p)} questions, the gain of these would have seemed certain: "
            f"{', '.join(hopeful)}."] if hopeful else []),
-        f"The probe is the rule that looks at the picture itself: {probe}.",
-        _of_the_probe(probes),
+        f"The self-test is the rule that looks at the picture itself: {self_test}.",
+        _of_the_self_test(self_tests),
         f"On the networks that had no part in the choice: {elsewhere}."
         if elsewhere
         else "There is no network that had no part in the choice.",
-        _of_the_firm_probe(judged, firm),
+        _of_the_firm_self_test(judged, firm),
     ])  # fmt: skip
 
 
@@ -185,28 +185,28 @@ def _named(titles: Mapping[str, str], names: Sequence[str]) -> str:
     return ", ".join(titles[name] for name in names)
 
 
-def _of_the_probe(probes: Mapping[str, Worth]) -> str:
-    """Whether most of the maps that the probe shows beat the disc, by the intervals of its shares under each fill."""
-    if all(one["beat"].low > 0.5 for one in probes.values()):
+def _of_the_self_test(self_tests: Mapping[str, Worth]) -> str:
+    """Whether most of the maps that the self-test shows beat the disc, by its intervals under each fill."""
+    if all(one["beat"].low > 0.5 for one in self_tests.values()):
         return "So most of what it shows has earned it, under every judging fill."
-    if below := [fill for fill, one in probes.items() if one["beat"].high < 0.5]:
+    if below := [fill for fill, one in self_tests.items() if one["beat"].high < 0.5]:
         return (
-            f"**So even of the maps that pass the probe, most do not beat the disc under {' and '.join(below)}**, "
-            "which the probe did not use."
+            f"**So even of the maps that pass the self-test, most do not beat the disc under {' and '.join(below)}**, "
+            "which the self-test did not use."
         )
     return "Whether most of what it shows has earned it, the intervals of these shares do not tell."
 
 
-def _of_the_firm_probe(judged: Judged, firm: float | None) -> str:
+def _of_the_firm_self_test(judged: Judged, firm: float | None) -> str:
     if "firm" not in judged.titles:
         return (
-            "The firm probe is the probe here: on the validation pictures the criterion asks for no higher threshold "
-            "under the mean colour."
+            "The firm self-test is the self-test here: on the validation pictures the criterion asks for no higher "
+            "threshold under the mean colour."
         )
     if firm is None:
-        return "The firm probe shows none."
+        return "The firm self-test shows none."
     parts = (
         f"{rules['firm']['coverage'].value:.0%}, of which {rules['firm']['beat'].value:.0%} beat the disc under {fill}"
         for fill, rules in judged.worth.items()
     )
-    return f"The firm probe shows {'; '.join(parts)}."
+    return f"The firm self-test shows {'; '.join(parts)}."
