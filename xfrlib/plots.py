@@ -1,4 +1,4 @@
-"""Pictures and maps, and any other figure, in one style.
+"""Pictures, maps and any axes, in one style.
 
 A figure made here is one that pyplot does not know: it shows once, where it ends a notebook cell, and needs no closing.
 Nothing here changes a global setting.

@@ -1,4 +1,4 @@
-"""The figures that the chapters draw of what they measure: the paper's, the course of a training, intervals."""
+"""The figures that the chapters draw: sheets and rows of pictures, the paper's, the course of a training, intervals."""
 
 from __future__ import annotations
 
