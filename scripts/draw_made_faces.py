@@ -1,11 +1,15 @@
 """Draw the picture of the README: families of made look-alikes, the part that differs named at the left."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from madefaces.people import make_families, picture_seed, render
 from xfrlib import plots
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))  # the chapters draw such a sheet
+from studies.figures import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES, SIZE, PICTURES = 4, 3, 2
@@ -16,7 +20,7 @@ def main() -> None:
     shown = [(person, picture_seed(0, row, k)) for row, person in enumerate(people) for k in range(PICTURES)]
     pictures = render([person for person, _ in shown], [seed for _, seed in shown])[0]
     rows = ["differ in " + " and ".join(person.differs) for person in people[::SIZE]]
-    figure = plots.contact_sheet(np.asarray(pictures), columns=SIZE * PICTURES, rows=rows, width=5.5)
+    figure = contact_sheet(np.asarray(pictures), columns=SIZE * PICTURES, rows=rows, width=5.5)
     plots.save(figure, ROOT / "book" / "_static" / "made_faces.png")
 
 

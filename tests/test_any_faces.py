@@ -7,7 +7,7 @@ from studies import any_faces
 
 def test_cells_are_left_out_but_for_those_on_any_faces() -> None:
     assert any_faces.skipped(["figure = 1\n", "render(people)\n"]) == ["pass\n"]
-    assert any_faces.skipped(["plots.contact_sheet(faces)\n"]) == ["Markdown('*No figure in this run.*')\n"]
+    assert any_faces.skipped(["figures.contact_sheet(faces)\n"]) == ["Markdown('*No figure in this run.*')\n"]
     for line in ("# On any faces\n", 'run = start_notebook("08")\n', 'profile: str = "quick"\n'):
         assert any_faces.skipped([line, "render(people)\n"]) == [line, "render(people)\n"]
 

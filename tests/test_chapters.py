@@ -135,7 +135,10 @@ def test_the_checks_find_what_they_are_for() -> None:
     assert too_long([hidden, short, code("p\n" * 50, "parameters")]) == []
     assert without_a_sentence([text, short, hidden, long]) == [long.id]
     assert without_a_sentence([text, short, text, long]) == []
-    bare, through = code("plots.contact_sheet(images)"), code("def shown(x):\n    return plots.cam_row(x)\nshown(1)")
+    bare, through = (
+        code("figures.contact_sheet(images)"),
+        code("def shown(x):\n    return figures.cam_row(x)\nshown(1)"),
+    )
     either = code("plots.interval_plot(t) if t else 'none'")
     assert without_caption([bare, through, either, short]) == [bare.id, through.id, either.id]
     bare.metadata["mystnb"] = {"figure": {"caption": "A.", "name": "fig-01-a"}, "image": {"alt": "A row."}}

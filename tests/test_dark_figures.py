@@ -52,7 +52,7 @@ def intervals():
 def maps():
     cams = torch.linspace(-1, 1, 8).reshape(2, 2, 2)
     cams = upsampled(cams, (16, 16))
-    return plots.cam_row(torch.full((3, 16, 16), 0.5), cams, ["one", "two"], outlines=torch.eye(16).expand(2, 16, 16))
+    return figures.cam_row(torch.full((3, 16, 16), 0.5), cams, ["one", "two"], outlines=torch.eye(16).expand(2, 16, 16))
 
 
 def numbers():

@@ -93,7 +93,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
     from madefaces import people
     from xfrlib import protocol
     from xfrlib.data import faces
-    from xfrlib.models import FaceClassifier
+    from xfrlib.models.classifier import FaceClassifier, save_classifier
     from xfrlib.run import NotebookRun
     from xfrlib.training import fine_tune, fine_tuning_options
 
@@ -115,7 +115,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         model = FaceClassifier(run.backbone(), train_set.num_classes, seed=0)
         tuning = fine_tune(model, train_set, held_out, **fine_tuning_options(run), progress=False)
         assert tuning.processes == 2 and "holds all 2 epochs: nothing to train" in tuning.note
-        run.save_classifier(model, train_set.identities)
+        save_classifier(run.output("classifier.safetensors"), model, train_set.identities)
         run.write_json("calibration.json", {"temperature": [2.0]})
 
         patch.setenv("OMP_NUM_THREADS", "1")

@@ -31,6 +31,7 @@ from xfrlib.data import faces
 from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
+from xfrlib.models.classifier import save_classifier
 from xfrlib.profile import load_profile, project_root
 from xfrlib.run import NotebookRun
 
@@ -120,7 +121,7 @@ def trained(profile: str) -> None:
     run = NotebookRun("02_fine_tuning", profile)
     identities = run.dataset("test").identities
     model = FaceClassifier(run.backbone(), len(identities))
-    run.save_classifier(model, identities)
+    save_classifier(run.output("classifier.safetensors"), model, identities)
     run.write_json("calibration.json", {"temperature": [1.0]})
     origin = {"backbone": "slim", "checkpoint_source": "builtin", "checkpoint_sha256": 64 * "0", "device": "CPU"}
     how = {"processes": 1, "precision": "fp32", "epochs": 1, "best_epoch": 1, "seconds": 1.0}

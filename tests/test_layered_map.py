@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from studies.explainers_compared import passes_per_picture
 from studies.layered_map import states
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.explainers import explain_with, passes_per_picture
+from xfrlib.explainers import explain_with
 
 CLASSES = torch.tensor([[0, 3, 1], [2, 1, 4]])
 

@@ -7,6 +7,7 @@ import pytest
 from xfrlib import FaceClassifier
 from xfrlib.artifacts import MissingArtifactError
 from xfrlib.models import load_backbone
+from xfrlib.models.classifier import save_classifier
 from xfrlib.run import NotebookRun
 
 
@@ -18,7 +19,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def save(run: NotebookRun) -> None:
     model = FaceClassifier(load_backbone("slim"), 3, seed=run.profile.seed)
-    run.save_classifier(model, ["a", "b", "c"])
+    save_classifier(run.output("classifier.safetensors"), model, ["a", "b", "c"])
 
 
 def test_each_network_is_the_run_of_its_seed(build: Path) -> None:

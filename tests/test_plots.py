@@ -42,7 +42,7 @@ def test_style_and_figures_leave_matplotlib_as_it_was(images):
     before = dict(mpl.rcParams)
     with plots.style():
         assert mpl.rcParams["svg.hashsalt"] == "xfrlib"
-    figure = plots.contact_sheet(images)
+    figure = figures.contact_sheet(images)
     assert isinstance(figure, Figure)
     figure._repr_mimebundle_()
     assert dict(mpl.rcParams) == before
@@ -104,7 +104,7 @@ def test_a_gentle_map_runs_from_e_to_the_minus_four_to_one():
 def test_contact_sheet_shows_every_picture_once(images):
     masks = torch.zeros(5, 16, 16, dtype=torch.bool)
     masks[3, 4:9, 4:9] = True
-    figure = plots.contact_sheet(images, list("abcde"), columns=3, rows=["first", "second"], outlines=masks)
+    figure = figures.contact_sheet(images, list("abcde"), columns=3, rows=["first", "second"], outlines=masks)
     shown = picture_axes(figure)
     assert [axis.get_title() for axis in shown] == list("abcde")
     np.testing.assert_array_equal(shown[3].images[0].get_array(), plots.as_pictures(images)[3])
@@ -114,7 +114,7 @@ def test_contact_sheet_shows_every_picture_once(images):
 
 def test_cams_share_one_labelled_scale(images):
     cams = torch.stack([torch.full((16, 16), -4.0), torch.full((16, 16), 1.0)])
-    figure = plots.cam_row(images[0], cams, ["one", "two"])
+    figure = figures.cam_row(images[0], cams, ["one", "two"])
     first, *maps = picture_axes(figure)[:3]
     assert [axis.get_title() for axis in (first, *maps)] == ["picture", "one", "two"]
     red, blue = ScalarMappable(Normalize(-4, 4), plots.DIVERGING).to_rgba([1.0, -4.0])[:, :3]
@@ -198,7 +198,7 @@ def test_notebooks_get_vectors_for_curves_and_pixels_for_pictures(images):
     vector = figures.training_curves(HISTORY)._repr_mimebundle_()
     assert list(vector) == ["image/svg+xml"] and vector["image/svg+xml"].startswith("<?xml")
     assert vector == figures.training_curves(HISTORY)._repr_mimebundle_()  # no date, no random names
-    pixels = plots.contact_sheet(images)._repr_mimebundle_()
+    pixels = figures.contact_sheet(images)._repr_mimebundle_()
     assert list(pixels) == ["image/png"] and pixels["image/png"].startswith(b"\x89PNG")
     buffer = io.BytesIO()
     plots.save(figures.training_curves(HISTORY), buffer, "svg")

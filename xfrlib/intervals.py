@@ -1,4 +1,4 @@
-"""How sure a number is: intervals and tests over people and networks, and what to do about many questions."""
+"""How sure a number is: intervals and tests over people and networks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class Estimate(NamedTuple):
     p: float
 
 
-def mean_interval(
-    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, confidence: float = 0.95
-) -> Estimate:
+def mean_interval(values: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None) -> Estimate:
     """Mean with its interval and test, for other people *and*, where several are given, other networks of the recipe.
 
     Pictures of one person are alike, and all pictures on one network share its luck, so each person and each network
@@ -59,16 +57,14 @@ def mean_interval(
     m = len(added[0])
     skew = m**2 / max((m - 1) * (m - 2), 1) * float((added[0] ** 3).sum()) / deviation**3
     skew = min(max(skew, -MOST_SKEW), MOST_SKEW)
-    quantile = float(stats.t.ppf((1 + confidence) / 2, df))
+    quantile = float(stats.t.ppf(0.975, df))
     low, high = (mean - deviation * _skewed(q, skew) for q in (quantile, -quantile))
     t = mean / deviation
     straight = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
     return Estimate(mean, low, high, float(2 * stats.t.sf(abs(straight), df)))
 
 
-def share_interval(
-    hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None, *, confidence: float = 0.95
-) -> Interval:
+def share_interval(hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None) -> Interval:
     """A share, the mean of `hits` (n,) of zeros and ones, with an interval that also holds at 0 and at 1.
 
     Wilson's, for as many independent trials as have the variance of `mean_interval`; where all or none hit, as many as
@@ -78,7 +74,7 @@ def share_interval(
     share = float(array.mean())
     variance = sum(len(a) / (len(a) - 1) * float((a**2).sum()) for a in added)
     trials = min(len(array), share * (1 - share) / variance) if variance > 1e-12 else len(added[0])
-    z = float(stats.norm.ppf((1 + confidence) / 2)) ** 2 / trials
+    z = float(stats.norm.ppf(0.975)) ** 2 / trials
     half = np.sqrt(z * share * (1 - share) + z**2 / 4)
     low, high = ((share + z / 2 + side * half) / (1 + z) for side in (-1, 1))
     return Interval(share, float(max(low, 0)), float(min(high, 1)))
@@ -113,14 +109,3 @@ def satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> tuple[f
     total = float(sum(variances))
     df = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True)) if total else 1.0
     return float(np.sqrt(total)), df
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being a family: the chance of one false finding among all stays below the level.
-
-    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
-    """
-    p = np.asarray(p_values, dtype=float)
-    order = p.argsort()
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted[order.argsort()].tolist()

@@ -1,4 +1,4 @@
-"""Pictures and maps, and any other figure, in one style.
+"""Pictures, maps and any axes, in one style.
 
 A figure made here is one that pyplot does not know: it shows once, where it ends a notebook cell, and needs no closing.
 Nothing here changes a global setting.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -118,7 +118,7 @@ def show(axis: Axes, image: Array, title: str = "") -> None:
     axis.imshow(as_pictures(image)[0], interpolation="antialiased")
     axis.set_axis_off()
     inches = axis.get_window_extent().width / axis.figure.dpi
-    axis.set_title(_wrapped(title, max(10, int(15 * inches))), fontsize=9)
+    axis.set_title(wrapped(title, max(10, int(15 * inches))), fontsize=9)
 
 
 def gentle_power(log_sdd: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def overlay(
     values, size = _floats(values), as_pictures(image).shape[1:3]
     if values.shape != size:
         raise ValueError(f"expected one map {size}, of the picture's size, got {tuple(values.shape)}: see `upsampled`")
-    low, high = limits or _limits(values, cmap)
+    low, high = limits or map_limits(values, cmap)
     colours = ScalarMappable(Normalize(low, high), cmap)
     show(axis, tint(image, values, colours), title)
     for level, line in ((low / 2, "--"), (high / 2, "-")) if cmap == DIVERGING else ():
@@ -178,64 +178,6 @@ def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, 
     bar.locator = mpl.ticker.MaxNLocator(2 if columns == 1 else 5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-
-
-@style()
-def contact_sheet(
-    images: Array,
-    titles: Sequence[str] | None = None,
-    columns: int | None = None,
-    *,
-    rows: Sequence[str] | None = None,
-    outlines: Array | None = None,
-    width: float = WIDTH,
-) -> Figure:
-    """Pictures in a grid, row by row: tensors (n, 3, H, W) or arrays (n, H, W, 3), at most 8 in a row.
-
-    `rows` labels each row at its left, `outlines` (n, H, W) are masks to outline; `width` is the figure's, in inches.
-    """
-    pictures = as_pictures(images)
-    columns = columns or min(8, len(pictures))
-    n_rows, side = -(-len(pictures) // columns), (width - (1 if rows else 0)) / columns
-    lines = max((title.count("\n") + 1 for title in titles or [] if title), default=0)
-    figure, axes = picture_grid(n_rows, columns, (width, n_rows * (side + 0.17 * lines)))
-    for index, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
-        show(axis, picture, titles[index] if titles else "")
-        if outlines is not None:
-            outline(axis, outlines[index])
-    for axis, label in zip(axes[:, 0], rows or [], strict=False):
-        axis.text(-0.06, 0.5, _wrapped(label, 14), transform=axis.transAxes, ha="right", va="center", fontsize=9)
-    return figure
-
-
-@style()
-def cam_row(
-    image: Array,
-    cams: Array,
-    titles: Sequence[str],
-    *,
-    limits: tuple[float, float] | None = None,
-    cmap: str = DIVERGING,
-    label: str = CAM_UNIT,
-    first: str = "picture",
-    outlines: Array | None = None,
-) -> Figure:
-    """A picture titled `first`, and maps (K, H, W) over it, all on one scale with one labelled colour bar.
-
-    `outlines` (K, H, W) are masks to outline, one on each map.
-    """
-    maps = _floats(cams)
-    limits = limits or _limits(maps, cmap)
-    figure, (axes,) = picture_grid(1, len(maps) + 1, (WIDTH, WIDTH / (len(maps) + 1) + 1.1))
-    show(axes[0], image, first)
-    drawn = [
-        overlay(axis, image, values, cmap=cmap, limits=limits, title=title)
-        for axis, values, title in zip(axes[1:], maps, titles, strict=True)
-    ]
-    for axis, mask in zip(axes[1:], [] if outlines is None else outlines, strict=False):
-        outline(axis, mask)
-    colour_bar(figure, drawn[-1], axes, label)
-    return figure
 
 
 def percent(probability: float | Tensor) -> str:
@@ -274,10 +216,12 @@ def _floats(values: Array) -> Tensor:
     return torch.as_tensor(values).detach().cpu().float()
 
 
-def _limits(values: Tensor, cmap: str) -> tuple[float, float]:
+def map_limits(values: Tensor, cmap: str) -> tuple[float, float]:
+    """The limits of `overlay` for values of any shape."""
     high = float(values.abs().max() if cmap == DIVERGING else values.max()) or 1.0
     return (-high if cmap == DIVERGING else 0.0), high
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
+    """A text in lines of at most `width` letters, with spaces for underscores."""
     return "\n".join(textwrap.fill(part.replace("_", " "), width, break_long_words=False) for part in text.split("\n"))

@@ -21,7 +21,7 @@ from xfrlib import artifacts
 from xfrlib.artifacts import MissingArtifactError, SentenceError
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
-from xfrlib.models.classifier import FaceClassifier, load_classifier, save_classifier
+from xfrlib.models.classifier import FaceClassifier, load_classifier
 from xfrlib.profile import Profile, data_root, did_you_mean, load_profile
 from xfrlib.sdd import Divergence
 
@@ -210,10 +210,6 @@ class NotebookRun:
     def temperature(self, network: int = 0) -> float:
         """The temperature that calibrates the probabilities of `network`, from the validation pictures."""
         return float(self.read_json("calibration.json", "02_fine_tuning")["temperature"][network])
-
-    def save_classifier(self, model: FaceClassifier, identities: list[str]) -> None:
-        """Write the fine-tuned classifier where the notebooks after this one look for it."""
-        save_classifier(self.output("classifier.safetensors"), model, identities)
 
     def read_json(self, name: str, made_by: str) -> dict[str, Any]:
         """The content of a JSON artefact of an earlier notebook."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,35 +81,3 @@ def in_text(
     if not np.isfinite(one["value"]):
         return missing
     return f"{value}{unit} " + (f"[{low}, {high}]" if np.isfinite(one["low"]) else "(no interval)")
-
-
-def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False) -> str:
-    """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given."""
-
-    def cell(found: Any) -> Any:
-        if not (hasattr(found, "low") or isinstance(found, Mapping)):
-            return found
-        return in_text(found, digits, signed=signed).replace(", ", ",\u00a0")  # an interval stays on one line
-
-    frame = pd.DataFrame([{name: cell(found) for name, found in row.items()} for row in rows])
-    sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
-
-
-def plain(found: Any) -> Any:
-    """What JSON can hold: intervals as dictionaries, None for NaN, and ``{(a, b): ...}`` as ``{a: {b: ...}}``."""
-    if hasattr(found, "_asdict"):
-        found = found._asdict()
-    if isinstance(found, Mapping):
-        tree: dict[str, Any] = {}
-        for keys, value in found.items():
-            *outer, last = keys if isinstance(keys, tuple) else (keys,)
-            node = tree
-            for key in outer:
-                node = node.setdefault(str(key), {})
-            node[str(last)] = plain(value)
-        return tree
-    if isinstance(found, list | tuple | np.ndarray):
-        return [plain(one) for one in found]
-    found = found.item() if isinstance(found, np.generic) else found
-    return None if isinstance(found, float) and not np.isfinite(found) else found

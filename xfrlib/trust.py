@@ -46,7 +46,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded").x)
 
 
-PASSES = 4  # forward passes a picture that `should_show` costs beyond the one of the map
 LEAST = 0.05  # log-odds: what is less is 0.0 for a reader, and no advantage
 
 

@@ -1,1 +1,1 @@
-"""What the chapters need beside the package: a module a question of one chapter, and the figures of several."""
+"""What the chapters need beside the package: a module a question of one chapter, and what several share."""

@@ -67,6 +67,13 @@ def kept(run: NotebookRun, key: Any, make: Callable[[], Tensor]) -> Tensor:
     return torch.load(path, weights_only=True)
 
 
+def passes_per_picture(name: str, model: FaceClassifier, **budget: Any) -> tuple[int, int]:
+    """Forward and backward passes through the backbone that one picture costs."""
+    known = {"1 + channels": 1 + model.head.in_features, **EXPLAINERS[name].budget, **budget}
+    forward, backward = (known[n] if isinstance(n, str) else n for n in EXPLAINERS[name].passes)
+    return forward, backward
+
+
 def tinted(name: str, picture: Tensor, values: Tensor, *, top: float = 1.0) -> NDArray[np.float32]:
     """A method's map (H, W) over its picture, stretched from its lowest value to the quantile `top` of its values."""
     values = values.exp() if EXPLAINERS[name].logarithm else values

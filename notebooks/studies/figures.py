@@ -1,4 +1,4 @@
-"""The figures that the chapters draw of what they measure: the paper's, the course of a training, intervals."""
+"""The figures that the chapters draw: sheets and rows of pictures, the paper's, the course of a training, intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from xfrlib.plots import (
     DIVERGING,
     WIDTH,
     Array,
+    as_pictures,
     colour_bar,
+    map_limits,
     outline,
     overlay,
     percent,
@@ -24,6 +26,7 @@ from xfrlib.plots import (
     show,
     style,
     subplots,
+    wrapped,
 )
 from xfrlib.regions import top_fraction_mask
 
@@ -137,6 +140,64 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None) -> 
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(axis="y")
     axes[0].legend()
+    return figure
+
+
+@style()
+def contact_sheet(
+    images: Array,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    outlines: Array | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """Pictures in a grid, row by row: tensors (n, 3, H, W) or arrays (n, H, W, 3), at most 8 in a row.
+
+    `rows` labels each row at its left, `outlines` (n, H, W) are masks to outline; `width` is the figure's, in inches.
+    """
+    pictures = as_pictures(images)
+    columns = columns or min(8, len(pictures))
+    n_rows, side = -(-len(pictures) // columns), (width - (1 if rows else 0)) / columns
+    lines = max((title.count("\n") + 1 for title in titles or [] if title), default=0)
+    figure, axes = picture_grid(n_rows, columns, (width, n_rows * (side + 0.17 * lines)))
+    for index, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        show(axis, picture, titles[index] if titles else "")
+        if outlines is not None:
+            outline(axis, outlines[index])
+    for axis, label in zip(axes[:, 0], rows or [], strict=False):
+        axis.text(-0.06, 0.5, wrapped(label, 14), transform=axis.transAxes, ha="right", va="center", fontsize=9)
+    return figure
+
+
+@style()
+def cam_row(
+    image: Array,
+    cams: Array,
+    titles: Sequence[str],
+    *,
+    limits: tuple[float, float] | None = None,
+    cmap: str = DIVERGING,
+    label: str = CAM_UNIT,
+    first: str = "picture",
+    outlines: Array | None = None,
+) -> Figure:
+    """A picture titled `first`, and maps (K, H, W) over it, all on one scale with one labelled colour bar.
+
+    `outlines` (K, H, W) are masks to outline, one on each map.
+    """
+    maps = torch.as_tensor(cams).detach().cpu().float()
+    limits = limits or map_limits(maps, cmap)
+    figure, (axes,) = picture_grid(1, len(maps) + 1, (WIDTH, WIDTH / (len(maps) + 1) + 1.1))
+    show(axes[0], image, first)
+    drawn = [
+        overlay(axis, image, values, cmap=cmap, limits=limits, title=title)
+        for axis, values, title in zip(axes[1:], maps, titles, strict=True)
+    ]
+    for axis, mask in zip(axes[1:], [] if outlines is None else outlines, strict=False):
+        outline(axis, mask)
+    colour_bar(figure, drawn[-1], axes, label)
     return figure
 
 

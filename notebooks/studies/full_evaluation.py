@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from studies.jackknife import corrected
+from studies.report import plain
 from xfrlib.artifacts import write_json
 from xfrlib.intervals import Interval, mean_interval, share_interval
-from xfrlib.tables import MEASURES, SIGN, per_image, plain
+from xfrlib.tables import MEASURES, SIGN, per_image
 
 Tree = dict[str, Any]  # {method or pair: {fill: {"deletion" or "retention": {...}}}}
 
@@ -54,7 +55,7 @@ def change_tests(
 ) -> Tree:
     """Whether predictions change more under one map than under another: p-values from the differences of `summarise`.
 
-    All differences, fills and kinds together are the family that `xfrlib.intervals.holm` corrects for. Returns
+    All differences, fills and kinds together are the family that `studies.jackknife.holm` corrects for. Returns
     ``{"<reference>_minus_<other>": {fill: {kind: {"p": ..., "p_holm": ...}}}}``, NaN where all pictures differ alike.
     """
     p = {

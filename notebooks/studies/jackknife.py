@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from xfrlib.intervals import Estimate, Interval, holm, satterthwaite
+from xfrlib.intervals import Estimate, Interval, satterthwaite
 from xfrlib.tables import in_text
 
 Statistic = Callable[[NDArray[np.bool_]], float]  # of the rows that are kept, (n,) bool; NaN where they give none
@@ -87,6 +87,17 @@ def difference_of(values: ArrayLike, members: ArrayLike, others: ArrayLike) -> S
 def over_units(rows: pd.DataFrame, statistic: Statistic) -> Estimate:
     """`jackknife` of a statistic of a table's rows, over their columns `family` and `network`."""
     return jackknife(statistic, rows["family"].to_numpy(), rows["network"].to_numpy())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being a family: the chance of one false finding among all stays below the level.
+
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = p.argsort()
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted[order.argsort()].tolist()
 
 
 def corrected(p_values: Mapping[Any, float]) -> dict[Any, float]:

@@ -20,7 +20,7 @@ from xfrlib.geometry import map_geometry
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import did_you_mean
 
-__all__ = ["EXPLAINERS", "Explainer", "explain_with", "explainer", "passes_per_picture"]
+__all__ = ["EXPLAINERS", "Explainer", "explain_with", "explainer"]
 
 
 def explain_with(
@@ -99,13 +99,6 @@ def explain_with(
             bar.update(len(seeds))
     need_finite(maps, f"the map of {name}")
     return maps.to(images.device)
-
-
-def passes_per_picture(name: str, model: FaceClassifier, **budget: Any) -> tuple[int, int]:
-    """Forward and backward passes through the backbone that one picture costs."""
-    known = {"1 + channels": 1 + model.head.in_features, **EXPLAINERS[name].budget, **budget}
-    forward, backward = (known[n] if isinstance(n, str) else n for n in EXPLAINERS[name].passes)
-    return forward, backward
 
 
 def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contrastive: bool) -> Tensor:

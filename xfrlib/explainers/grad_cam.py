@@ -13,9 +13,6 @@ from torch import Tensor
 from xfrlib.cam import pooled_features
 from xfrlib.explainers.job import Job, Scored, explained_output, explainer
 from xfrlib.geometry import upsampled
-from xfrlib.profile import did_you_mean
-
-FINER_WEIGHTS = ("fixed", "equal")
 
 # numpy adds the channels up in grad-cam's order: torch's moves a pixel at the edge of a region now and then, and the
 # results of runs that cannot be repeated stand.
@@ -94,20 +91,17 @@ def scorecam(job: Job, *, output: str = "centred_logit") -> Tensor:
 
 
 @explainer("Finer-CAM", "Zhang et al. 2025, arXiv 2501.11309", "xfrlib", contrastive=True)
-def finercam(job: Job, *, alpha: float = 1.0, weights: str = "fixed", centre: bool = True) -> Tensor:
+def finercam(job: Job, *, alpha: float = 1.0, centre: bool = True) -> Tensor:
     """Grad-CAM of the mean over rivals of (target's logit - alpha rival's logit), weighted by their probabilities.
 
-    With "fixed" `weights` these are held constant; "equal" is the plain mean. In the authors' code the gradient also
-    runs through the softmax, so that a rival of less probability may be added and not subtracted. With one rival all
-    are (CAM_t - alpha CAM_c) / (h w), which with alpha = 1 is the exponent of SDD with s = 1.
+    The weights are held constant. In the authors' code the gradient also runs through the softmax, so that a rival of
+    less probability may be added and not subtracted. With one rival it is (CAM_t - alpha CAM_c) / (h w), which with
+    alpha = 1 is the exponent of SDD with s = 1.
     """
-    if weights not in FINER_WEIGHTS:
-        raise ValueError(f"weights = {weights!r}{did_you_mean(weights, list(FINER_WEIGHTS))}")
 
     def difference(logits: Tensor) -> Tensor:
         logits = logits - logits.mean(dim=1, keepdim=True) if centre else logits
         rivals = logits.gather(1, job.classes[:, 1:])
-        shares = torch.softmax(rivals.detach() * (weights == "fixed"), dim=1)
-        return logits.gather(1, job.classes[:, :1])[:, 0] - alpha * (shares * rivals).sum(dim=1)
+        return logits.gather(1, job.classes[:, :1])[:, 0] - alpha * (rivals.detach().softmax(1) * rivals).sum(dim=1)
 
     return gradcam(job, output=difference)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from xfrlib.artifacts import build_root
 from xfrlib.cam import PooledFeatures
@@ -29,7 +29,6 @@ def explorer(
     size: int = 0,
     pooled: PooledFeatures | None = None,
     temperature: float = 1.0,
-    mean: Tensor | None = None,
     folder: str | Path | None = None,
     provenance: Callable[[], Mapping[str, Any]] = dict,
     **settings: Any,
@@ -49,8 +48,8 @@ def explorer(
         says of itself, and 112 for any other.
     pooled : PooledFeatures, optional
         What `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
-    temperature, mean
-        As `xfrlib.deletion_retention` takes them; `mean` offers the fill of that name.
+    temperature : float
+        As `xfrlib.deletion_retention` takes it.
     folder : str or Path, optional
         Where figures and numbers are saved; None: ``explorer`` in the folder of builds.
     provenance : callable
@@ -68,6 +67,6 @@ def explorer(
     if isinstance(dataset, str | Path):
         told: Any = next((part.pretrained_cfg for part in model.modules() if hasattr(part, "pretrained_cfg")), {})
         dataset = open_folder(dataset, identities, size=size or told.get("input_size", [112])[-1])
-    calculator = Calculator(Pictures(model, dataset, pooled), temperature=temperature, mean=mean)
+    calculator = Calculator(Pictures(model, dataset, pooled), temperature)
     first = Settings(**{"top_k": min(5, len(dataset.identities)), **settings})
     return Explorer(calculator, first, Path(folder or build_root() / "explorer"), provenance)

@@ -83,12 +83,11 @@ class Remembered(nn.Module):
 class Calculator:
     """Maps and answers for the pictures of `pictures`; the network is asked nothing twice.
 
-    `temperature` calibrates the columns of `deletion_retention` that ask for it, and the verdict; `mean` (3,) is the
-    colour of the fill "mean".
+    `temperature` calibrates the columns of `deletion_retention` that ask for it, and the verdict.
     """
 
-    def __init__(self, pictures: Pictures, *, temperature: float = 1.0, mean: Tensor | None = None) -> None:
-        self.pictures, self.temperature, self.mean = pictures, temperature, mean
+    def __init__(self, pictures: Pictures, temperature: float = 1.0) -> None:
+        self.pictures, self.temperature = pictures, temperature
         self._network = Remembered(pictures.model)
 
     def classes(self, row: int, settings: Settings) -> list[int]:
@@ -116,13 +115,12 @@ class Calculator:
     def answers(self, maps: Maps) -> Answers:
         """Deletion and retention of `maps`: the network is asked about masks that it has not seen."""
         network, image, mask = self._network, self.pictures.image(maps.row)[None], maps.mask
-        fill: Any = {"fill": maps.settings.fill, "mean": self.mean}
-        found = maps.explanation
-        options = {**fill, "logits": found.logits, "pairs": found.classes, "temperature": self.temperature}
+        fill, found = maps.settings.fill, maps.explanation
+        options: Any = {"fill": fill, "logits": found.logits, "pairs": found.classes, "temperature": self.temperature}
         measures = deletion_retention(network, image, mask, **options).iloc[0].to_dict()
         removed = {"deletion": mask, "retention": ~mask}
-        pictures = {kind: perturbed(image, pixels, **fill)[0] for kind, pixels in removed.items()}
-        said = {"picture": options["logits"]} | {kind: network(picture[None]) for kind, picture in pictures.items()}
+        pictures = {kind: perturbed(image, pixels, fill=fill)[0] for kind, pixels in removed.items()}
+        said = {"picture": found.logits} | {kind: network(picture[None]) for kind, picture in pictures.items()}
         chances = {kind: logits[0].double().softmax(dim=0) for kind, logits in said.items()}
         judged = maps.classes[0] == self.pictures.predicted(maps.row)[0]
         verdict = should_show(network, image, mask, **options)[0] if judged else None

@@ -70,7 +70,6 @@ class Explorer(widgets.VBox):
         people = [(names[label] if label >= 0 else "strangers", label) for label in known]
         share = {"step": 0.01, "readout_format": ".0%"}
         when = [(f"{word} upsampling", word) for word in EXPONENTIALS]
-        fills = ("black", "grey", "blur") + ("mean",) * (self.calculator.mean is not None)
         filters = self._filters = self._add(
             self._filter,
             name=widgets.Text(description="name", placeholder="part of a name"),
@@ -92,7 +91,7 @@ class Explorer(widgets.VBox):
             scale_min=_log_slider("s at least", first.scale_min, -1, math.log10(first.scale_max)),
             resolution=widgets.Dropdown(description="exponential", options=when),
             fraction=widgets.FloatSlider(description="share deleted", min=0.01, max=0.9, **share),
-            fill=widgets.Dropdown(description="filled with", options=fills),
+            fill=widgets.Dropdown(description="filled with", options=("black", "grey", "blur")),
         )
         settings += self._add(self._split, compare=widgets.ToggleButton(description="compare two settings"))
         settings += self._add(self._load, side=widgets.ToggleButtons(description="controls set", options=["A", "B"]))

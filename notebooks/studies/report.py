@@ -1,0 +1,43 @@
+"""How a chapter gives what it found: rows as a table for a reader, intervals and their kin as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xfrlib.tables import in_text
+
+
+def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False) -> str:
+    """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given."""
+
+    def cell(found: Any) -> Any:
+        if not (hasattr(found, "low") or isinstance(found, Mapping)):
+            return found
+        return in_text(found, digits, signed=signed).replace(", ", ",\u00a0")  # an interval stays on one line
+
+    frame = pd.DataFrame([{name: cell(found) for name, found in row.items()} for row in rows])
+    sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
+
+
+def plain(found: Any) -> Any:
+    """What JSON can hold: intervals as dictionaries, None for NaN, and ``{(a, b): ...}`` as ``{a: {b: ...}}``."""
+    if hasattr(found, "_asdict"):
+        found = found._asdict()
+    if isinstance(found, Mapping):
+        tree: dict[str, Any] = {}
+        for keys, value in found.items():
+            *outer, last = keys if isinstance(keys, tuple) else (keys,)
+            node = tree
+            for key in outer:
+                node = node.setdefault(str(key), {})
+            node[str(last)] = plain(value)
+        return tree
+    if isinstance(found, list | tuple | np.ndarray):
+        return [plain(one) for one in found]
+    found = found.item() if isinstance(found, np.generic) else found
+    return None if isinstance(found, float) and not np.isfinite(found) else found
