@@ -22,7 +22,7 @@ ROWS = (
     "explorer",
 )
 FLOW = [part for row in ROWS for part in row.split()]
-OUTSIDE = ("facedata", "madefaces", "studies", "subjects", "explore", "landing", "network")
+OUTSIDE = ("facedata", "madefaces", "recognisers", "studies", "subjects", "explore", "landing", "network")
 MOST_LINES, MOST_CODE, LONGEST = 6270, 4140, 300
 
 
