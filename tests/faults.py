@@ -32,8 +32,8 @@ from prepared import prepare_manifest
 from tiny_training import Coloured, tiny, train
 
 from facedata.align import POINTS, TEMPLATE, align_folder
+from facedata.scan import write_manifest
 from xfrlib import artifacts, judge
-from xfrlib.data.faces import write_manifest
 
 SEED, PICTURES = 7, 24
 SPARE = 32 * 1024  # bytes that a full disk has left: less than any of the works writes

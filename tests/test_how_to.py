@@ -24,10 +24,10 @@ from prepared import prepare_manifest
 from test_checkpoints import lightning
 from test_models import filled
 
+from facedata import scan
 from madefaces import people
 from studies.data_report import data_report
 from xfrlib import profile as profile_module
-from xfrlib.data import faces
 from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
@@ -115,7 +115,7 @@ def trained(profile: str) -> None:
         size = {name: getattr(settings, name) for name in ("families", "family_size", "pictures_per_identity")}
         people.write_faces(run.faces_root(), **size, seed=0, progress=False)
     manifest = prepare_manifest(run.faces_root(), near_threshold=None)
-    faces.write_manifest(manifest, run.output("manifest.csv"))
+    scan.write_manifest(manifest, run.output("manifest.csv"))
     run.write_json("data_report.json", data_report(manifest, settings.fractions))
     run = NotebookRun("02_fine_tuning", profile)
     identities = run.dataset("test").identities
