@@ -6,6 +6,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from xfrlib.checks import need_none
 from xfrlib.explanation import LaidMaps
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
@@ -127,11 +128,9 @@ def check_affine(recogniser: Recogniser, feature_map: Tensor) -> None:
         both, none, of_f, of_g = (recogniser.embed(part) for part in (f + g, 0 * f, f, g))
         off = float((both + none - of_f - of_g).norm() / max(of_f.norm(), of_g.norm()))
         if not off <= 1e-3:
-            raise ValueError(
-                f"the head of {type(recogniser).__name__} is not affine: on a sum of two maps it is {off:.1%} off. A "
-                "similarity is a sum over places only where nothing but averages, linear layers and normalisation with "
-                "fixed statistics lies between map and embedding."
-            )
+            fault = f"the head of {type(recogniser).__name__} is not affine: on a sum of two maps it is {off:.1%} off"
+            needs = "behind averages, linear layers and normalisation with fixed statistics alone"
+            raise ValueError(f"{fault}. A similarity is a sum over places {needs}.")
 
 
 def _check(name: str, images: Tensor, recogniser: Recogniser) -> None:
@@ -147,9 +146,7 @@ def _unit(name: str, vectors: Tensor) -> Tensor:
     """Vectors (..., D) brought to length 1."""
     lengths = vectors.norm(dim=-1, keepdim=True)
     bad = ~(torch.isfinite(lengths) & (lengths > 0)).flatten()
-    if bad.any():
-        rows = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
-        raise ValueError(f"{name}, row {rows}: the embedding is zero, NaN or infinite and has no direction to compare")
+    need_none(bad, f"{name}, row {{}}: the embedding is zero, NaN or infinite and has no direction to compare")
     return vectors / lengths
 
 

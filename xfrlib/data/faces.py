@@ -52,9 +52,7 @@ class FaceDataset(Dataset[tuple[torch.Tensor, int, int]]):
         self.num_classes = len(self.identities)
         self.table = used[used["split"] == split].reset_index(drop=True)  #: the rows
         if self.table.empty:
-            raise ValueError(
-                f"the manifest has no picture in split {split!r}; give it a share and prepare the data again"
-            )
+            raise ValueError(f"the manifest has no picture in split {split!r}; give it a share, prepare the data again")
         self._paths, self._labels = self.table["path"].tolist(), self.table["label"].tolist()
 
     def __len__(self) -> int:

@@ -83,9 +83,7 @@ def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
     if checkpoint == "builtin":
         path = Path(__file__).with_name(f"{name}.safetensors")
         if not path.is_file():
-            raise FileNotFoundError(
-                f"Backbone {name!r} has no built-in weights, only 'slim' has. Give the path of a file."
-            )
+            raise FileNotFoundError(f"Backbone {name!r} has no built-in weights. Give the path of a file.")
         return path, "builtin"
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
