@@ -19,12 +19,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.data.faces import COLUMNS
+from xfrlib.data.faces import COLUMNS, FILE_COLUMNS, LEAST_SIDE
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, read_file
 
 TO_CONVERT = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"))
 HASH_SIDE = 16  # of the perceptual hash
-_COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
 
 
 def path_order(path: str) -> tuple[str, str]:
@@ -93,7 +92,7 @@ def suffix_of(path: str) -> str:
 
 def _describe(root: Path, listed: dict[str, str], min_side: int) -> dict[str, Any]:
     """The row of one file: what it is and whether it can be used."""
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | listed | {"width": 0, "height": 0}
+    row: dict[str, Any] = dict.fromkeys(FILE_COLUMNS, "") | listed | {"width": 0, "height": 0}
     if row["status"]:
         return row
     try:
@@ -112,7 +111,7 @@ def _describe(root: Path, listed: dict[str, str], min_side: int) -> dict[str, An
 def scan_faces(
     root: str | Path,
     *,
-    min_side: int = 32,
+    min_side: int = LEAST_SIDE,
     min_images: int = 1,
     max_images: int | None = None,
     seed: int = 0,
@@ -134,7 +133,7 @@ def scan_faces(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         rows = pool.map(lambda file: _describe(root, file, min_side), files)
         shown = tqdm(rows, "reading faces", len(files), unit="file", mininterval=1, disable=not progress)
-        table = pd.DataFrame(list(shown), columns=list(_COLUMNS))
+        table = pd.DataFrame(list(shown), columns=list(FILE_COLUMNS))
     for identity, group in table[table["status"] == "used"].groupby("identity"):
         if len(group) < min_images:
             note = f"{len(group)} usable pictures of {identity}, {min_images} asked for"

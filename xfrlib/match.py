@@ -67,7 +67,8 @@ def explain_match(
     .. math:: \cos(e, t) = \frac{1}{|e|} \Big( \sum_u (A_u f_u) \cdot t + a \cdot t \Big)
 
     to a template t of unit length, but for the length of e, which is the same for all templates. A place's term times
-    the number of places is its value in the CAM of t, and the last term is the constant.
+    the number of places is its value in the CAM of t, and the last term is the constant. Raises `ValueError` for a head
+    that is not affine, pictures or templates that do not fit, and values that are not finite.
 
     Parameters
     ----------
@@ -86,11 +87,6 @@ def explain_match(
     divergence : Divergence
         The constants of `xfrlib.scaled_directed_divergence`. `delta` is per unit of similarity: at 1 the exponentials
         hardly bend, and `sdd` orders places much as the mate's map less the mean of the others.
-
-    Raises
-    ------
-    ValueError
-        For a head that is not affine, pictures or templates that do not fit, and values that are not finite.
     """
     _check("probe", probe, recogniser)
     module = cast(nn.Module, recogniser)

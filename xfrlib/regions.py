@@ -35,12 +35,8 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
 
     Exactly round(fraction * H * W) are True in each picture. A threshold at the percentile would remove everything or
     almost nothing where many values are equal; these are taken in reading order (top row first, left to right). A map
-    from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order.
-
-    Raises
-    ------
-    ValueError
-        If `maps` has another shape or a NaN (naming the sample), or `fraction` is out of range.
+    from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order. Raises
+    `ValueError` for another shape, a NaN (naming the sample) and a fraction out of range.
     """
     if maps.ndim != 3:
         raise ValueError(f"expected maps (B, H, W), got {tuple(maps.shape)}")

@@ -59,7 +59,8 @@ def scaled_directed_divergence(
 
     after Verenich et al. (2021) and section 3 of Shadman et al., "Explainable face recognition via improved
     localization" (2025). The paper's copy leaves k, s_min, delta and the joining of the exponentials open: they are
-    `divergence` here, and the book shows what they do.
+    `divergence` here, and the book shows what they do. Raises `ValueError` for an argument that cannot be, NaN or
+    infinite values, and a target map that is zero everywhere, naming the sample.
 
     Parameters
     ----------
@@ -81,12 +82,6 @@ def scaled_directed_divergence(
     -------
     Tensor
         (B, h, w), or (B, H, W) with `size`. Each picture's largest value is 1 (with `log`: 0).
-
-    Raises
-    ------
-    ValueError
-        For fewer than two maps, NaN or infinite values, a target map that is zero everywhere (naming the sample), or
-        an argument out of range.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
         raise ValueError(f"expected maps (B, K, h, w), K at least 2: a target and a rival; got {tuple(maps.shape)}")

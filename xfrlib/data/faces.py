@@ -18,8 +18,8 @@ from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, load_image
 
 LEAST_SIDE = 32  # pixels of a picture that is looked at
 SPLITS = ("train", "validation", "test")
-_FILE = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")
-COLUMNS = (*_FILE, "duplicate_group", "duplicate_kind", "label", "split")  # of a manifest
+FILE_COLUMNS = ("identity", "path", "sha256", "phash", "width", "height", "mode", "status", "note")  # of a file
+COLUMNS = (*FILE_COLUMNS, "duplicate_group", "duplicate_kind", "label", "split")  # of a manifest
 _INTEGERS = ("width", "height", "duplicate_group", "label")
 
 
