@@ -23,7 +23,7 @@ ROWS = (
 )
 FLOW = [part for row in ROWS for part in row.split()]
 OUTSIDE = ("facedata", "madefaces", "recognisers", "studies", "subjects", "explore", "landing", "network")
-MOST_LINES, MOST_CODE, LONGEST = 6270, 4140, 300
+MOST_LINES, MOST_CODE, LONGEST = 5800, 3830, 300
 
 
 def module_name(path: Path) -> str:

@@ -76,7 +76,7 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, 
         used = [path.relative_to(root).as_posix() for path, good in zip(files, shown, strict=True) if good]
     if not used:
         raise ValueError(f"{root}: holds no picture at <identity>/<picture>")
-    people = [unicodedata.normalize("NFC", path.split("/")[0]) for path in used]  # as a manifest spells them
+    people = pd.Index([unicodedata.normalize("NFC", path.split("/")[0]) for path in used])  # as a manifest spells them
     names = list(identities or sorted(set(people)))
     labels = pd.Index(names).get_indexer(people)  # -1 for others
     table = pd.DataFrame({"identity": people, "path": used, "status": "used", "split": "test", "label": labels})
