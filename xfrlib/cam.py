@@ -189,9 +189,9 @@ def _pooled_map(images: Tensor, watched: _Watch, layer: _Layer) -> tuple[int, in
     if small:
         size = " x ".join(map(str, images.shape[2:]))
         raise ValueError(f"the last map of {watched.name} is 1 x 1 for pictures of {size}: give larger ones")
-    fault = f"does not feed the global average of a convolutional map to its last linear layer ({tuple(pooled.shape)})"
+    fault = "does not feed the global average of a convolutional map to its last linear layer"
     mend = "replace its head by average pooling and one linear layer, e.g. xfrlib.FaceClassifier"
-    raise ValueError(f"{watched.name} {fault}: {mend}")
+    raise ValueError(f"{watched.name} {fault} (input {tuple(pooled.shape)}): {mend}")
 
 
 def _same_but_for_shifts(first: Tensor, second: Tensor) -> bool:

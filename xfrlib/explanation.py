@@ -136,7 +136,7 @@ def select_classes(
         others = _per_sample("competitors", given, (count, given.shape[-1]), logits)
         for index, (own, rivals) in enumerate(zip(first.tolist(), others.tolist(), strict=True)):
             if own in rivals or len(set(rivals)) < len(rivals):
-                raise ValueError(f"competitors of sample {index}, {rivals}, must be distinct and not the target {own}")
+                raise ValueError(f"competitors of sample {index} must be distinct, without the target {own}: {rivals}")
     return torch.cat([first[:, None], others], dim=1)
 
 
