@@ -22,7 +22,8 @@ from PIL import Image
 
 from madefaces.people import make_families, render
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.explorer import explorer, open_folder
+from xfrlib.data.faces import open_folder
+from xfrlib.explorer import explorer
 
 clock = time.perf_counter
 

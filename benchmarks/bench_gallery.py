@@ -20,10 +20,10 @@ import papermill
 from nbformat.v4 import new_code_cell, new_notebook
 
 from facedata.duplicates import find_duplicates
+from facedata.scan import scan_faces, write_manifest
 from facedata.split import split_faces
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone, load_profile
-from xfrlib.data.faces import scan_faces, write_manifest
 from xfrlib.models.classifier import save_classifier
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the pages are made as the book makes them

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from facedata.detect import Detector, YuNet, choose_face
 from facedata.reasons import why_unused
+from facedata.scan import list_faces, suffix_of
 from xfrlib.artifacts import fingerprint, in_sentences, write_atomic
-from xfrlib.data.faces import list_faces, suffix_of
 from xfrlib.data.images import FaceImageError, decode_image, read_file
 
 # The template of ArcFace's training pictures (Deng et al. 2019; face_align.py of the InsightFace project).
@@ -32,7 +32,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 SIZE = 112
-# the last three as of `xfrlib.data.faces.list_faces`
+# the last three as of `facedata.scan.list_faces`
 STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable",
             "not_an_image", "misplaced", "too_few_images")  # fmt: skip
 POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right") for axis in "xy"]
@@ -159,7 +159,7 @@ def align_folder(
     the work. Columns: file, identity, status (one of `STATUSES`), aligned (path below `target`), source of the points
     ("given" or "detected"), faces (number found), score, the points, note, key (a hash of all that the row follows
     from). The table is also written to `<target>/align.csv`; a second run does only what is new or changed.
-    Raises `ValueError` for tables that do not fit, and what `xfrlib.data.faces.list_faces` raises.
+    Raises `ValueError` for tables that do not fit, and what `facedata.scan.list_faces` raises.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if target.resolve().is_relative_to(source.resolve()):

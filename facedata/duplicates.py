@@ -9,8 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from xfrlib.data.faces import path_order
-from xfrlib.data.images import HASH_SIDE
+from facedata.scan import HASH_SIDE, path_order
 
 # Aligned faces all look alike to a coarse hash: of 12 aligned people of FaceScrub (1 664 pictures, 1.4 million pairs)
 # and 158 of LFW (4 324, 9.3 million) the usual 64-bit dHash puts pairs of *different* people at 2 bits. With the

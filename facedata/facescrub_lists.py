@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm import tqdm
 
+from facedata.scan import find_files
 from xfrlib.artifacts import file_sha256
-from xfrlib.data.faces import find_files
 from xfrlib.data.images import IMAGE_SUFFIXES
 
 BOX = ["x1", "y1", "x2", "y2"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from facedata.reasons import why_unused
+from facedata.scan import find_files, scan_faces
 from xfrlib.artifacts import in_sentences, write_atomic
-from xfrlib.data.faces import find_files, scan_faces
 from xfrlib.data.images import FaceImageError, read_file
 from xfrlib.profile import data_root
 

@@ -13,7 +13,7 @@ _MOST = 9  # reasons that are named
 def why_unused(rows: Iterable[Mapping[Any, Any]]) -> str:
     """Files that are not used, counted by reason: ``6 .heic: convert to JPEG, 1 hidden``.
 
-    `rows` have a status and a note, as those of `xfrlib.data.faces.scan_faces` and `list_faces` do; a file with the
+    `rows` have a status and a note, as those of `facedata.scan.scan_faces` and `list_faces` do; a file with the
     status "used" or "" is none. Empty where all are used.
     """
     why = Counter(row["note"] if row["status"] in _OWN else row["status"] for row in rows)

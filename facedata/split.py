@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from facedata.reasons import why_unused
-from xfrlib.data.faces import path_draw, path_order
+from facedata.scan import path_draw, path_order
 
 
 def held_out(n: int, fraction: float) -> int:

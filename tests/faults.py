@@ -34,8 +34,8 @@ from prepared import prepare_manifest
 from tiny_training import Coloured, tiny, train
 
 from facedata.align import POINTS, TEMPLATE, align_folder
+from facedata.scan import write_manifest
 from xfrlib import artifacts, judge
-from xfrlib.data.faces import write_manifest
 
 SEED, PICTURES = 7, 24
 # Processes come from a server that has imported all this and run nothing, so that no thread is lost in a fork.

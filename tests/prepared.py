@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from facedata.duplicates import NEAR_WITHIN, find_duplicates
+from facedata.scan import scan_faces
 from facedata.split import split_faces
-from xfrlib.data.faces import scan_faces
 
 
 def prepare_manifest(

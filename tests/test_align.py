@@ -19,7 +19,7 @@ from PIL import Image
 from facedata import detect
 from facedata.align import POINTS, TEMPLATE, align, align_folder, alignment_summary, main, similarity_transform
 from facedata.detect import Face, YuNet, choose_face, detector_model, overlap
-from xfrlib.data.faces import scan_faces
+from facedata.scan import scan_faces
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]])
 DATA = Path(os.environ.get("XFR_DATA", "data"))

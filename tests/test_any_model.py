@@ -227,10 +227,10 @@ def test_a_compiled_network_runs_as_it_was_written(images: Tensor):
 @pytest.mark.filterwarnings("ignore")  # both are on their way out of torch
 def test_networks_into_which_nobody_sees_are_named(images: Tensor):
     flat = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
-    with pytest.raises(ValueError, match="is a TorchScript model"):
+    with pytest.raises(ValueError, match="is TorchScript, quantised or in DataParallel, where no layer is seen"):
         explain(torch.jit.trace(flat, images), images)
     quantised = torch.ao.quantization.quantize_dynamic(flat, {nn.Linear})
-    with pytest.raises(ValueError, match="has quantised layers: give the network of floats"):
+    with pytest.raises(ValueError, match="explain what it was made from"):
         explain(quantised, images)
 
 
@@ -382,9 +382,9 @@ def test_masks_of_numpy_and_targets_by_name(pictures: Tensor):
         with pytest.raises(ValueError, match="masks must be a tensor .* of bool, got ndarray; torch.from_numpy"):
             measure(model, pictures, HALF.numpy())
     for name in ("Ann", ["Ann", "Bo", "Cy", "Di", "Ed"]):
-        with pytest.raises(ValueError, match="target must be class indices, got .*Ann.*: a name's index is its place"):
+        with pytest.raises(ValueError, match="target must be class indices, got .*Ann.*: give a name's place"):
             explain(model, pictures, target=name)
-    with pytest.raises(ValueError, match="competitors must be class indices, got .'Ann'.: a name's index is its place"):
+    with pytest.raises(ValueError, match="competitors must be class indices, got .'Ann'.: give a name's place"):
         explain(model, pictures, competitors=["Ann"])
 
 

@@ -90,9 +90,9 @@ def test_distributed_losses_equal_those_of_one_process(tmp_path: Path, accumulat
 def test_distributed_commands_give_the_notebooks_what_one_process_would(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from facedata import scan
     from madefaces import people
     from xfrlib import protocol
-    from xfrlib.data import faces
     from xfrlib.models.classifier import FaceClassifier, save_classifier
     from xfrlib.run import NotebookRun
     from xfrlib.training import fine_tune, fine_tuning_options
@@ -106,7 +106,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         size = {name: PROFILE[name] for name in ("families", "family_size", "pictures_per_identity")}
         people.write_faces(run.faces_root(), **size, seed=0)
         manifest = prepare_manifest(run.faces_root(), near_threshold=None)
-        faces.write_manifest(manifest, run.output("manifest.csv"))
+        scan.write_manifest(manifest, run.output("manifest.csv"))
 
         said = launched("--num_processes=2", "-m", "xfrlib.training", f"--profile={profile}", build=build)
         assert "2 epochs on 2 x CPU" in said and "02_fine_tuning" in said

@@ -24,8 +24,8 @@ DIRECT = [Requirement(text) for text in PROJECT["dependencies"]] + [
 ]
 # Where the project's code is.
 FOLDERS = (
-    *("xfrlib", "facedata", "madefaces", "notebooks/studies", "notebooks/gallery", "book/page", "book/_ext"),
-    *("tools", "scripts", "benchmarks", "tests"),
+    *("xfrlib", "facedata", "madefaces", "recognisers", "notebooks/studies", "notebooks/gallery"),
+    *("book/page", "book/_ext", "tools", "scripts", "benchmarks", "tests"),
 )
 # The extras beside the hard dependencies that a part of the code may count on. `installed.py` runs the rest without.
 EXTRAS = {
@@ -36,6 +36,7 @@ EXTRAS = {
     "xfrlib/explorer": ["book"],
     "facedata": ["photos"],
     "madefaces": [],
+    "recognisers": [],
     "notebooks/studies": ["book"],
     "notebooks/gallery": ["book"],
     "book/page": ["book"],
@@ -132,7 +133,7 @@ def test_a_part_imports_only_what_its_extras_install(folder: str) -> None:
     providers = importlib.metadata.packages_distributions()
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in EXTRAS[folder])]
     installed = {canonicalize_name(Requirement(text).name) for group in groups for text in group}
-    own = {*sys.stdlib_module_names, "xfrlib", "facedata", "madefaces", "studies", "subjects"}
+    own = {*sys.stdlib_module_names, "xfrlib", "facedata", "madefaces", "recognisers", "studies", "subjects"}
     found: dict[str, str] = {}
     for path in (ROOT / folder).rglob("*.py"):
         own.add(path.stem)

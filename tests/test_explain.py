@@ -88,7 +88,7 @@ def test_a_shift_of_all_weight_rows_changes_nothing_unless_maps_are_asked_for_ra
         ({"top_k": 1}, "top_k = 1: must be between 2 and the number of classes, 7"),
         ({"top_k": 8}, "top_k = 8"),
         ({"target": 7}, "target must lie in 0 to 6, got 7 to 7"),
-        ({"target": [1, 2]}, r"target has shape \(2,\); expected \(5,\)"),
+        ({"target": [1, 2]}, r"target has shape \(2,\); it must broadcast to \(5,\)"),
         ({"target": 1.5}, "target must be class indices"),
         ({"target": 1, "competitors": [1, 2]}, "without the target 1"),
         ({"target": 1, "competitors": [2, 2]}, "must be distinct"),

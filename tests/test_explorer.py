@@ -20,8 +20,9 @@ pytest.importorskip("ipywidgets")
 from xfrlib import deletion_retention, explain, scaled_directed_divergence, top_fraction_mask
 from xfrlib.artifacts import commit
 from xfrlib.cam import pooled_features
+from xfrlib.data.faces import open_folder
 from xfrlib.data.images import FaceImageError
-from xfrlib.explorer import Calculator, Pictures, Settings, explorer, open_folder
+from xfrlib.explorer import Calculator, Pictures, Settings, explorer
 from xfrlib.explorer.panel import CROPPED
 from xfrlib.explorer.tiles import Thumbnails
 from xfrlib.explorer.views import common_colours, map_views, place_of_peak

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from prepared import prepare_manifest
 
+from facedata import scan as scanned
 from facedata.duplicates import _MIRROR, _hamming, _near_pairs, find_duplicates
 from facedata.journal import examine
 from facedata.reasons import why_unused
+from facedata.scan import perceptual_hash
 from facedata.split import _closest_subset, held_out, split_faces
 from studies.data_report import data_report, split_counts
 from xfrlib.data import faces
-from xfrlib.data.images import perceptual_hash
 
 HEIC = base64.b64decode(  # 40x32 pixels, all of one red
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
@@ -57,7 +58,7 @@ def people(root, **counts):
 
 
 def scan(root, **options):
-    return faces.scan_faces(root, progress=False, **options).set_index("path")
+    return scanned.scan_faces(root, progress=False, **options).set_index("path")
 
 
 def prepare(root, **options):
@@ -244,7 +245,7 @@ def test_people_at_another_level_are_recognised_and_named(tmp_path, files, sente
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    for read in (faces.list_faces, scan):
+    for read in (scanned.list_faces, scan):
         with pytest.raises(ValueError, match=sentence):
             read(tmp_path)
 
@@ -264,8 +265,8 @@ def test_links_are_followed_at_every_level_and_none_for_ever(tmp_path):
     (root / "loop").symlink_to("loop")
     (tmp_path / "split").mkdir()
     (tmp_path / "split/train").symlink_to(root)
-    assert faces.find_files(root) == ["Ann/000.png", "Ann/001.png", "Bob/000.png", "Bob/001.png", "loop"]
-    assert [f"train/{path}" for path in faces.find_files(root)] == faces.find_files(tmp_path / "split")
+    assert scanned.find_files(root) == ["Ann/000.png", "Ann/001.png", "Bob/000.png", "Bob/001.png", "loop"]
+    assert [f"train/{path}" for path in scanned.find_files(root)] == scanned.find_files(tmp_path / "split")
     assert scan(root).query("status == 'used'")["identity"].tolist() == ["Ann", "Ann", "Bob", "Bob"]
 
 
@@ -308,7 +309,7 @@ def test_pictures_of_telephones_are_read_where_pillow_can(tmp_path, kind):
 
 
 def test_what_pillow_cannot_read_is_counted_with_its_mend(tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "IMAGE_SUFFIXES", faces.IMAGE_SUFFIXES - {".heic"})  # as without the extra
+    monkeypatch.setattr(scanned, "IMAGE_SUFFIXES", scanned.IMAGE_SUFFIXES - {".heic"})  # as without the extra
     people(tmp_path, Ann=2, Bob=1)
     for k in range(6):
         (tmp_path / "Bob" / f"{k}.HEIC").write_bytes(HEIC)
@@ -403,7 +404,7 @@ def test_exact_near_and_mirrored_copies_are_grouped_and_strangers_are_not(tmp_pa
     save(original, tmp_path / "Ann" / "b.jpg", quality=60)
     save(original.resize((64, 64)).point(lambda v: v * 0.6 + 40), tmp_path / "Ann" / "dull.png")
     save(original.transpose(Image.Transpose.FLIP_LEFT_RIGHT), tmp_path / "Ann" / "mirror.png")
-    table = find_duplicates(faces.scan_faces(tmp_path, progress=False)).set_index("path")
+    table = find_duplicates(scanned.scan_faces(tmp_path, progress=False)).set_index("path")
     group = table[table["duplicate_group"] >= 0]
     assert group["duplicate_group"].unique().tolist() == [0]
     assert group["duplicate_kind"].to_dict() == {
@@ -564,10 +565,10 @@ def test_manifest_round_trip_is_byte_stable_and_keeps_odd_names(tmp_path):
     root = people(tmp_path / "root", **{"NA": 3, "007": 3, "null": 4, 'Zoë, "Z"\r\nx': 3})
     (root / "NA" / "bad.jpg").touch()
     manifest = prepare(root)
-    faces.write_manifest(manifest, tmp_path / "one.csv")
+    scanned.write_manifest(manifest, tmp_path / "one.csv")
     back = faces.read_manifest(tmp_path / "one.csv")
     pd.testing.assert_frame_equal(back, manifest)
-    faces.write_manifest(back, tmp_path / "two.csv")
+    scanned.write_manifest(back, tmp_path / "two.csv")
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert sorted(back["identity"].unique()) == ["007", "NA", 'Zoë, "Z"\r\nx', "null"]
     (tmp_path / "three.csv").write_text("identity,path\n")

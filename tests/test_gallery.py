@@ -18,9 +18,9 @@ from PIL import Image
 from prepared import prepare_manifest
 
 import subjects
+from facedata.scan import write_manifest
 from madefaces.people import write_faces
 from xfrlib import FaceClassifier, load_backbone
-from xfrlib.data.faces import write_manifest
 from xfrlib.models.classifier import save_classifier
 from xfrlib.run import NotebookRun, ParameterError
 

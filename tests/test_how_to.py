@@ -24,10 +24,10 @@ from prepared import prepare_manifest
 from test_checkpoints import lightning
 from test_models import filled
 
+from facedata import scan
 from madefaces import people
 from studies.data_report import data_report
 from xfrlib import profile as profile_module
-from xfrlib.data import faces
 from xfrlib.explainers import EXPLAINERS, Explainer, explain_with
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
@@ -86,7 +86,7 @@ def says(output: str, expected: str) -> bool:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the commands need, with a profile ``quick`` that takes seconds, and pictures to bring along."""
     root = tmp_path_factory.mktemp("checkout")
-    for folder in ("xfrlib", "facedata", "madefaces", "tools", "notebooks", "profiles"):
+    for folder in ("xfrlib", "facedata", "madefaces", "recognisers", "tools", "notebooks", "profiles"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".venv").symlink_to(sys.prefix)
     quick = yaml.safe_load((ROOT / "profiles/quick.yaml").read_text(encoding="utf-8")) | SMALL
@@ -116,7 +116,7 @@ def trained(profile: str) -> None:
         size = {name: getattr(settings, name) for name in ("families", "family_size", "pictures_per_identity")}
         people.write_faces(run.faces_root(), **size, seed=0, progress=False)
     manifest = prepare_manifest(run.faces_root(), near_threshold=None)
-    faces.write_manifest(manifest, run.output("manifest.csv"))
+    scan.write_manifest(manifest, run.output("manifest.csv"))
     run.write_json("data_report.json", data_report(manifest, settings.fractions))
     run = NotebookRun("02_fine_tuning", profile)
     identities = run.dataset("test").identities

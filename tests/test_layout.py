@@ -22,8 +22,8 @@ ROWS = (
     "explorer",
 )
 FLOW = [part for row in ROWS for part in row.split()]
-OUTSIDE = ("facedata", "madefaces", "studies", "subjects", "explore", "landing", "network")
-MOST_LINES, MOST_CODE, LONGEST = 6100, 4030, 300
+OUTSIDE = ("facedata", "madefaces", "recognisers", "studies", "subjects", "explore", "landing", "network")
+MOST_LINES, MOST_CODE, LONGEST = 5500, 3700, 300
 
 
 def module_name(path: Path) -> str:

@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image
 
 from facedata import lfw
-from xfrlib.data.faces import scan_faces
+from facedata.scan import scan_faces
 
 PEOPLE = {"George_W_Bush": 30, "Abdel_Nasser_Assidi": 2, "Zorica_Radovic": 1}
 

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from test_models import TINY, filled
 from torch import Tensor, nn
 
+from recognisers import RECOGNISERS, load_recogniser
 from xfrlib import class_activation_maps, explain_match, scaled_directed_divergence
 from xfrlib.geometry import Geometry, upsampled
-from xfrlib.match import template
+from xfrlib.match import check_affine, template
 from xfrlib.models import load_backbone
 from xfrlib.models.backbones import IResNet
-from xfrlib.models.recognisers import RECOGNISERS, check_affine, load_recogniser
 from xfrlib.models.weights import seeded
 from xfrlib.sdd import Divergence
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recognisers import RECOGNISERS, load_recogniser
+from recognisers.dlib import PACKAGE
 from xfrlib.geometry import Geometry, cell_geometry
-from xfrlib.models.dlib import PACKAGE
-from xfrlib.models.recognisers import RECOGNISERS, load_recogniser
 
 # --- dlib: what its C++ writes
 

@@ -25,8 +25,8 @@ from torch import nn
 import results
 import xfrlib
 from facedata import detect
+from facedata.scan import scan_faces
 from xfrlib import profile
-from xfrlib.data.faces import scan_faces
 from xfrlib.explainers.job import captum_module
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES

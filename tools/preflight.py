@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from facedata.reasons import why_unused
+from facedata.scan import list_faces
 from xfrlib import artifacts
 from xfrlib.artifacts import in_sentences
-from xfrlib.data.faces import list_faces
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import CONTROLS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xfrlib.checks import need_logits, need_pictures
+from xfrlib.checks import need_classes, need_logits, need_pictures
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
@@ -40,20 +40,11 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     Tensor
         (B, K, h, w) float, in units of the logit.
     """
-    if features.ndim != 4 or weight.ndim != 2 or classes.ndim != 2:
-        raise ValueError(
-            "expected features (B, C, h, w), weight (N, C), classes (B, K); got "
-            f"{tuple(features.shape)}, {tuple(weight.shape)}, {tuple(classes.shape)}"
-        )
-    if features.shape[1] != weight.shape[1] or features.shape[0] != classes.shape[0]:
-        raise ValueError(
-            f"sizes disagree: features {tuple(features.shape)}, weight {tuple(weight.shape)}, "
-            f"classes {tuple(classes.shape)}"
-        )
-    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= weight.shape[0]):
-        raise ValueError(
-            f"classes must lie in 0 to {weight.shape[0] - 1}, got {int(classes.min())} to {int(classes.max())}"
-        )
+    axes = (features.ndim, weight.ndim, classes.ndim)
+    if axes != (4, 2, 2) or features.shape[1] != weight.shape[1] or len(features) != len(classes):
+        shapes = ", ".join(str(tuple(given.shape)) for given in (features, weight, classes))
+        raise ValueError(f"expected features (B, C, h, w), weight (N, C), classes (B, K); got {shapes}")
+    need_classes("classes", classes, len(weight))
     return torch.einsum("bkc,bchw->bkhw", weight[classes], features)
 
 
@@ -83,17 +74,12 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
 
     Both are found by what they do. The layer, linear or a 1 x 1 convolution, is the last one called whose output is
     that of the network, but for a shift of a whole row, as log_softmax makes it. The map is the last one before it
-    whose mean over positions is the layer's input; what goes into a pooling comes first. The network runs once,
-    uncompiled and in evaluation mode; its modes are put back even if it fails. Threads take turns. What it computed in
-    half precision is float32 from here on.
+    whose mean over positions is the layer's input; what goes into a pooling comes first. The network runs once on
+    `images` (B, 3, H, W), uncompiled and in evaluation mode; its modes are put back even if it fails. Threads take
+    turns. What it computed in half precision is float32 from here on.
 
-    `images` is (B, 3, H, W), as `model` expects them.
-
-    Raises
-    ------
-    ValueError
-        If the network ends in another way: the message says what was found between layer and output, or between map
-        and layer. Also for what is no batch of pictures, and for a NaN or infinite value, naming the sample.
+    Raises `ValueError` if the network ends in another way, with what was found between map, layer and output; also for
+    what is no batch of pictures, and for a NaN or infinite value, naming the sample.
     """
     need_pictures(images)
     watched = _watched(model, images)
@@ -172,13 +158,9 @@ def _head(model: nn.Module, images: Tensor, watched: _Watch) -> _Layer:
         if layer.output.shape == output.shape and _same_but_for_shifts(layer.output, output):
             return layer
     wide = [layer for layer in watched.layers if layer.output.shape[1] == output.shape[1]]
-    parts = [type(part) for part in model.modules()]
-    if any(issubclass(part, torch.jit.ScriptModule) for part in parts):
-        found = "is a TorchScript model, into which nobody sees: give the module that it was made from"
-    elif any("quantized" in part.__module__ for part in parts):
-        found = "has quantised layers: give the network of floats that it was made from"
-    elif nn.DataParallel in parts:
-        found = "splits the batch among devices: explain its module"
+    closed = torch.jit.ScriptModule, nn.DataParallel
+    if any(isinstance(part, closed) or "quantized" in type(part).__module__ for part in model.modules()):
+        found = "is TorchScript, quantised or in DataParallel, where no layer is seen: explain what it was made from"
     elif whole := [layer for layer in wide if len(layer.output) == len(images)]:
         steps = ", ".join(watched.steps[whole[-1].step + 1 :][:5])
         found = f"changes the output of its last linear layer ({steps}): let it return that output itself"
@@ -197,21 +179,19 @@ def _pooled_map(images: Tensor, watched: _Watch, layer: _Layer) -> tuple[int, in
     for pooling in (1, 0):
         for step, found in reversed(watched.maps[pooling]):
             means = _wide(found).mean(dim=(2, 3)).to(pooled.device)
+            if step > layer.step or means.shape != pooled.shape:
+                continue
             close = max(1e-3, *(2 * torch.finfo(part.dtype).eps for part in (pooled, found)))
-            least = close / 10 * float(means.abs().max())
-            alike = means.shape == pooled.shape and torch.allclose(means, _wide(pooled), rtol=close, atol=least)
-            if step <= layer.step and alike:
+            if torch.allclose(means, _wide(pooled), rtol=close, atol=close / 10 * float(means.abs().max())):
                 if found.shape[2:].numel() > 1:
                     return pooling, step
                 small = True
     if small:
         size = " x ".join(map(str, images.shape[2:]))
         raise ValueError(f"the last map of {watched.name} is 1 x 1 for pictures of {size}: give larger ones")
-    raise ValueError(
-        f"{watched.name} does not feed the global average of a convolutional map to its last linear layer "
-        f"(input {tuple(pooled.shape)}): replace its head by average pooling "
-        "and one linear layer, e.g. xfrlib.FaceClassifier"
-    )
+    fault = "does not feed the global average of a convolutional map to its last linear layer"
+    mend = "replace its head by average pooling and one linear layer, e.g. xfrlib.FaceClassifier"
+    raise ValueError(f"{watched.name} {fault} (input {tuple(pooled.shape)}): {mend}")
 
 
 def _same_but_for_shifts(first: Tensor, second: Tensor) -> bool:

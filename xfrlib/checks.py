@@ -11,12 +11,22 @@ MARGIN = 0.1  # beyond [0, 1]: what sharp resizing may overshoot by
 _MENDS = {"list": "torch.stack", "ndarray": "torch.from_numpy", "Image": "torchvision's pil_to_tensor(...)[None] / 255"}
 
 
+def need_none(bad: Tensor, sentence: str) -> None:
+    """Raise `sentence` as a `ValueError` if any of `bad` (B,) is true; its ``{}`` becomes the first few such places."""
+    if bad.any():
+        raise ValueError(sentence.format(", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))))
+
+
 def need_finite(values: Tensor, where: str) -> None:
     """Name the samples of `values` (B, ...) that have a NaN or infinite value, by a `ValueError`."""
-    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
-    if bad.any():
-        samples = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
-        raise ValueError(f"sample {samples} of the batch has a NaN or infinite value in {where}")
+    finite = torch.isfinite(values).flatten(1).all(dim=1)
+    need_none(~finite, f"sample {{}} of the batch has a NaN or infinite value in {where}")
+
+
+def need_classes(name: str, classes: Tensor, count: int) -> None:
+    """Refuse, by a `ValueError`, indices that are not among 0 to `count` - 1."""
+    if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < count:
+        raise ValueError(f"{name} must lie in 0 to {count - 1}, got {int(classes.min())} to {int(classes.max())}")
 
 
 def need_tensor(name: str, values: Any, shape: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.checks import need_classes
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
@@ -118,55 +119,41 @@ def explain_features(
 
 
 def select_classes(
-    logits: Tensor,
-    *,
-    top_k: int = 5,
-    target: Classes | None = None,
-    competitors: Classes | None = None,
+    logits: Tensor, *, top_k: int = 5, target: Classes | None = None, competitors: Classes | None = None
 ) -> Tensor:
     """The classes to compare for each picture, the target first: logits (B, N) -> (B, K). Arguments as in `explain`."""
     count, n_classes = logits.shape
     if n_classes < 2:
         raise ValueError(f"the classifier has {n_classes} class: an explanation against rivals needs at least two")
-    first = (
-        logits.argmax(dim=1) if target is None else _per_sample("target", target, (count,), n_classes, logits.device)
-    )
+    first = logits.argmax(dim=1) if target is None else _per_sample("target", target, (count,), logits)
     if competitors is None:
         if not 2 <= top_k <= n_classes:
             raise ValueError(f"top_k = {top_k}: must be between 2 and the number of classes, {n_classes}")
         others = logits.scatter(1, first[:, None], -torch.inf).topk(top_k - 1, dim=1).indices
     else:
-        width = _indices("competitors", competitors).shape[-1:] or torch.Size([0])
-        others = _per_sample("competitors", competitors, (count, *width), n_classes, logits.device)
-        if others.shape[1] < 1:
-            raise ValueError("competitors is empty: name at least one rival class")
+        if not (given := _indices("competitors", competitors)).ndim or not given.shape[-1]:
+            raise ValueError("competitors is no list of rival classes, or an empty one: name at least one")
+        others = _per_sample("competitors", given, (count, given.shape[-1]), logits)
         for index, (own, rivals) in enumerate(zip(first.tolist(), others.tolist(), strict=True)):
             if own in rivals or len(set(rivals)) < len(rivals):
-                raise ValueError(
-                    f"competitors of sample {index}: {rivals} must be distinct and without the target {own}"
-                )
+                raise ValueError(f"competitors of sample {index} must be distinct, without the target {own}: {rivals}")
     return torch.cat([first[:, None], others], dim=1)
 
 
 def _indices(name: str, value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be class indices, got {value!r}: a name's index is its place among the classes"
-        ) from error
-
-
-def _per_sample(name: str, value: Any, shape: tuple[int, ...], n_classes: int, device: torch.device) -> Tensor:
-    tensor = _indices(name, value).to(device)
+        raise ValueError(f"{name} must be class indices, got {value!r}: give a name's place among them") from error
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must be class indices, got {tensor.dtype}")
+    return tensor.long()
+
+
+def _per_sample(name: str, value: Any, shape: tuple[int, ...], logits: Tensor) -> Tensor:
+    tensor = _indices(name, value).to(logits.device)
+    need_classes(name, tensor, logits.shape[1])
     try:
-        tensor = tensor.long().broadcast_to(shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}; expected {shape} or one that broadcasts to it"
-        ) from None
-    if tensor.numel() and (int(tensor.min()) < 0 or int(tensor.max()) >= n_classes):
-        raise ValueError(f"{name} must lie in 0 to {n_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}")
-    return tensor
+        return tensor.broadcast_to(shape)
+    except RuntimeError as error:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must broadcast to {shape}") from error

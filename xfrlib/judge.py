@@ -89,6 +89,9 @@ def deletion_retention(
 ) -> pd.DataFrame:
     """Delete the masked pixels, then retain only them, and compare the network's answers with the unchanged picture.
 
+    Raises `ValueError` for masks of another kind or size, a model in training mode, pictures outside [0, 1] whose fill
+    is named, NaN or infinite values (naming the sample), and answers that are probabilities already.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -116,12 +119,6 @@ def deletion_retention(
         on how sure of itself the network is: the drop of the calibrated probability (`_calibrated_drop_points`), and
         in calibrated log-odds the fall of the margin (`_margin_drop`), whose rival is often another afterwards, and of
         the lead, ``(z_t - z_c) / temperature`` of the fixed pairs, by rival (`_lead_drop_i`) and mean (`_lead_drop`).
-
-    Raises
-    ------
-    ValueError
-        For masks of another kind or size, a model in training mode, pictures outside [0, 1] whose fill is named, NaN
-        or infinite values (naming the sample), or answers that are probabilities already.
     """
     import pandas as pd
 
@@ -193,8 +190,7 @@ def evaluate(
 ) -> pd.DataFrame:
     """Deletion and retention of every picture by every map and every control.
 
-    Costs at most 2 * fills * (maps + control draws) passes a picture beyond the one that gave `logits`, and no
-    backward pass: regions of a picture that are one, whatever their names, share their passes.
+    Costs at most 2 * fills * (maps + control draws) passes a picture: regions of a picture that are one share them.
 
     Parameters
     ----------
@@ -206,27 +202,23 @@ def evaluate(
     regions : mapping
         Name of a map -> its masks, (n, H, W) bool with the same number of pixels everywhere.
     under_test : str
-        The map whose regions the controls ``shifted``, ``other_identity`` and ``same_identity`` use; it may be missing
-        where none of these is asked for.
+        The map whose regions ``shifted``, ``other_identity`` and ``same_identity`` use, if these are among `controls`.
     fills : sequence of str, or mapping
         Names that `perturbed` knows, or a name for each fill, of which one may be pictures (n, 3, H, W).
     controls : sequence of str
         Those wanted. ``same_identity`` is left out where a person has only one picture.
-    network : int
-        What the column of that name says.
     shards : Path, optional
         Folder for finished batches; a run that was stopped goes on after the last one. The caller names it after
         everything the result depends on (see `xfrlib.artifacts.fingerprint`).
     share : tuple of int
-        (process, processes): this process computes every processes-th batch and returns those alone. Controls and
-        batches are the same whoever computes them, so that the shares of all together are the table of one process.
+        (process, processes): this process computes every processes-th batch and returns those alone; the shares of all
+        together are the table of one process.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each image, method, draw and fill: `network`, `image` (index), `label`, `predicted`, `correct`,
-        `method`, `draw`, `fill`, `fraction`, and the columns of `deletion_retention`. Empty for a process without
-        a batch.
+        A row for each image, method, draw and fill: `network` (as given), `image` (index), `label`, `predicted`,
+        `correct`, `method`, `draw`, `fill`, `fraction`, and the columns of `deletion_retention`. Empty without a batch.
     """
     import pandas as pd
 

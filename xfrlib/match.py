@@ -1,16 +1,29 @@
 """Why do two pictures match? The similarity of a recogniser's embeddings as an exact sum over places."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from xfrlib.checks import need_none
 from xfrlib.explanation import LaidMaps
 from xfrlib.geometry import Geometry, map_geometry
-from xfrlib.models.recognisers import Recogniser, check_affine
 from xfrlib.prediction import in_evaluation
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
+
+
+@runtime_checkable
+class Recogniser(Protocol):
+    """What a ``torch.nn.Module`` needs for `xfrlib.explain_match`; a `Backbone` with an embedding head has it."""
+
+    size: int  #: pixels of a side of its aligned pictures
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, size, size) RGB in [0, 1] -> last map (B, C, h, w)."""
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> embedding (B, D), not yet of unit length; affine in evaluation mode."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,14 @@ def explain_match(
     .. math:: \cos(e, t) = \frac{1}{|e|} \Big( \sum_u (A_u f_u) \cdot t + a \cdot t \Big)
 
     to a template t of unit length, but for the length of e, which is the same for all templates. A place's term times
-    the number of places is its value in the CAM of t, and the last term is the constant.
+    the number of places is its value in the CAM of t, and the last term is the constant. Raises `ValueError` for a head
+    that is not affine, pictures or templates that do not fit, and values that are not finite.
 
     Parameters
     ----------
     recogniser : Recogniser
-        From `xfrlib.models.recognisers.load_recogniser`, or any module with the same two steps. It runs in evaluation
-        mode; its modes are put back.
+        A backbone of `xfrlib.load_backbone` with an embedding head, or any module with the same two steps. It runs in
+        evaluation mode; its modes are put back.
     probe : Tensor
         (B, 3, size, size) float, RGB in [0, 1], aligned as the recogniser wants it.
     mate : Tensor
@@ -73,11 +87,6 @@ def explain_match(
     divergence : Divergence
         The constants of `xfrlib.scaled_directed_divergence`. `delta` is per unit of similarity: at 1 the exponentials
         hardly bend, and `sdd` orders places much as the mate's map less the mean of the others.
-
-    Raises
-    ------
-    ValueError
-        For a head that is not affine, pictures or templates that do not fit, and values that are not finite.
     """
     _check("probe", probe, recogniser)
     module = cast(nn.Module, recogniser)
@@ -103,10 +112,27 @@ def explain_match(
     return MatchExplanation(cams, log_sdd.exp(), log_sdd, laid, similarities, constants)
 
 
+@torch.no_grad()
+def check_affine(recogniser: Recogniser, feature_map: Tensor) -> None:
+    """`ValueError` unless the head is affine: head(f + g) + head(0) = head(f) + head(g) within rounding.
+
+    f is the first of maps (B, C, h, w) that the recogniser gave; g is its negative, and then noise of its size.
+    """
+    f = feature_map[:1]
+    noise = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f) * f.std()
+    for g in (-f, noise):
+        both, none, of_f, of_g = (recogniser.embed(part) for part in (f + g, 0 * f, f, g))
+        off = float((both + none - of_f - of_g).norm() / max(of_f.norm(), of_g.norm()))
+        if not off <= 1e-3:
+            fault = f"the head of {type(recogniser).__name__} is not affine: on a sum of two maps it is {off:.1%} off"
+            needs = "behind averages, linear layers and normalisation with fixed statistics alone"
+            raise ValueError(f"{fault}. A similarity is a sum over places {needs}.")
+
+
 def _check(name: str, images: Tensor, recogniser: Recogniser) -> None:
     if not isinstance(recogniser, Recogniser):
         needs = "`size`, a call that gives the last map, and `embed` from there to the embedding"
-        raise ValueError(f"{type(recogniser).__name__} is no recogniser: it needs {needs}, as of load_recogniser")
+        raise ValueError(f"{type(recogniser).__name__} is no recogniser: it needs {needs}")
     shape = (3, recogniser.size, recogniser.size)
     if images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise ValueError(f"{name} has the shape {tuple(images.shape)}; expected one or more pictures of {shape}")
@@ -116,9 +142,7 @@ def _unit(name: str, vectors: Tensor) -> Tensor:
     """Vectors (..., D) brought to length 1."""
     lengths = vectors.norm(dim=-1, keepdim=True)
     bad = ~(torch.isfinite(lengths) & (lengths > 0)).flatten()
-    if bad.any():
-        rows = ", ".join(map(str, bad.nonzero().flatten().tolist()[:5]))
-        raise ValueError(f"{name}, row {rows}: the embedding is zero, NaN or infinite and has no direction to compare")
+    need_none(bad, f"{name}, row {{}}: the embedding is zero, NaN or infinite and has no direction to compare")
     return vectors / lengths
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfrlib.checks import need_none
 from xfrlib.geometry import upsampled
 from xfrlib.profile import did_you_mean
 
@@ -34,18 +35,12 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
 
     Exactly round(fraction * H * W) are True in each picture. A threshold at the percentile would remove everything or
     almost nothing where many values are equal; these are taken in reading order (top row first, left to right). A map
-    from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order.
-
-    Raises
-    ------
-    ValueError
-        If `maps` has another shape or a NaN (naming the sample), or `fraction` is out of range.
+    from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order. Raises
+    `ValueError` for another shape, a NaN (naming the sample) and a fraction out of range.
     """
     if maps.ndim != 3:
         raise ValueError(f"expected maps (B, H, W), got {tuple(maps.shape)}")
-    bad = maps.isnan().flatten(1).any(1)
-    if bad.any():
-        raise ValueError(f"sample {int(bad.nonzero()[0])} of the batch has NaN in its map, so its pixels have no order")
+    need_none(maps.isnan().flatten(1).any(1), "sample {} of the batch has NaN in its map, so its pixels have no order")
     count = pixel_count(fraction, (maps.shape[1], maps.shape[2]))
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     ends = maps.flatten(1).gather(1, order[:, [0, max(count - 1, 0), -1]]).unique(dim=0).tolist()

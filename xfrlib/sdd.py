@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.checks import need_finite
+from xfrlib.checks import need_finite, need_none
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.profile import FORMS
 
@@ -59,7 +59,8 @@ def scaled_directed_divergence(
 
     after Verenich et al. (2021) and section 3 of Shadman et al., "Explainable face recognition via improved
     localization" (2025). The paper's copy leaves k, s_min, delta and the joining of the exponentials open: they are
-    `divergence` here, and the book shows what they do.
+    `divergence` here, and the book shows what they do. Raises `ValueError` for an argument that cannot be, NaN or
+    infinite values, and a target map that is zero everywhere, naming the sample.
 
     Parameters
     ----------
@@ -81,17 +82,9 @@ def scaled_directed_divergence(
     -------
     Tensor
         (B, h, w), or (B, H, W) with `size`. Each picture's largest value is 1 (with `log`: 0).
-
-    Raises
-    ------
-    ValueError
-        For fewer than two maps, NaN or infinite values, a target map that is zero everywhere (naming the sample), or
-        an argument out of range.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
-        raise ValueError(
-            f"expected maps (B, K, h, w) with K of at least 2 (a target and a rival), got {tuple(maps.shape)}"
-        )
+        raise ValueError(f"expected maps (B, K, h, w), K at least 2: a target and a rival; got {tuple(maps.shape)}")
     if exponential not in EXPONENTIALS:
         raise ValueError(f"exponential = {exponential!r}: use one of {', '.join(EXPONENTIALS)}")
     if not -maps.shape[1] <= target < maps.shape[1]:
@@ -123,11 +116,7 @@ def scaled_directed_divergence(
 def sdd_scale(maps: Tensor, divergence: Divergence = DEFAULT, *, clamped: bool = True) -> Tensor:
     """The factor s of the target's map: maps (B, K, h, w), the target's first -> (B,), within its bounds or not."""
     sizes = maps.abs().mean(dim=(2, 3))
-    if empty := (sizes[:, 0] == 0).nonzero().flatten().tolist():
-        samples = ", ".join(map(str, empty[:5]))
-        raise ValueError(
-            f"sample {samples} of the batch has a target map that is zero everywhere, so no scale can be computed"
-        )
+    need_none(sizes[:, 0] == 0, "sample {} of the batch has a target map that is zero everywhere: it has no scale")
     s = divergence.scale * sizes[:, 1:].mean(dim=1) / sizes[:, 0]
     return s.clamp(divergence.scale_min, divergence.scale_max) if clamped else s
 

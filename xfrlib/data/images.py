@@ -7,7 +7,6 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
-import imagehash
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -19,12 +18,10 @@ _NEW = {suffix: kind for suffix, kind in Image.registered_extensions().items() i
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", *_NEW)
 )
-TO_CONVERT = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"))
 # Only what faces are stored in: Pillow would hand EPS, whatever the file's suffix, to an outside program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *sorted(set(_NEW.values())))
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 _UPRIGHT = {tag: Image.Transpose[turn] for tag, turn in enumerate(_TURNS, 2)}  # by EXIF's orientation tag
-HASH_SIDE = 16  # of the perceptual hash
 
 
 class FaceImageError(ValueError):
@@ -102,9 +99,3 @@ def _to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:
     if picture.mode == "RGB":
         return picture.copy(), ""
     return picture.convert("RGB"), f"{'grey' if picture.mode in ('1', 'L') else picture.mode}->RGB"
-
-
-def perceptual_hash(picture: Image.Image) -> str:
-    """The 256-bit pHash of a picture, 64 hexadecimal digits; "" for a plain colour, whose hash is rounding noise."""
-    low, high = picture.convert("L").getextrema()
-    return "" if low == high else str(imagehash.phash(picture, hash_size=HASH_SIDE))

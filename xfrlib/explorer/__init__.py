@@ -13,12 +13,12 @@ from torch import nn
 
 from xfrlib.artifacts import build_root
 from xfrlib.cam import PooledFeatures
-from xfrlib.data.faces import FaceDataset
+from xfrlib.data.faces import FaceDataset, open_folder
 from xfrlib.explorer.maps import Calculator, Settings
 from xfrlib.explorer.panel import Explorer
-from xfrlib.explorer.pictures import Pictures, open_folder
+from xfrlib.explorer.pictures import Pictures
 
-__all__ = ["Calculator", "Explorer", "Pictures", "Settings", "explorer", "open_folder"]
+__all__ = ["Calculator", "Explorer", "Pictures", "Settings", "explorer"]
 
 
 def explorer(

