@@ -19,7 +19,7 @@ from xfrlib.prediction import in_evaluation
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    r"""Signed class activation maps of several classes from one feature map, in one contraction.
+    r"""Signed class activation maps of several classes from one feature map: (B, K, h, w), in units of the logit.
 
     .. math:: M_c(x, y) = \sum_k W_{ck} f_k(x, y)
 
@@ -34,11 +34,6 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
         (N, C) float, of the linear layer after the pooling, as given: nothing is centred, rectified or normalised.
     classes : Tensor
         (B, K) integers, 0 to N - 1, the classes wanted for each picture.
-
-    Returns
-    -------
-    Tensor
-        (B, K, h, w) float, in units of the logit.
     """
     axes = (features.ndim, weight.ndim, classes.ndim)
     if axes != (4, 2, 2) or features.shape[1] != weight.shape[1] or len(features) != len(classes):
@@ -76,10 +71,8 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     that of the network, but for a shift of a whole row, as log_softmax makes it. The map is the last one before it
     whose mean over positions is the layer's input; what goes into a pooling comes first. The network runs once on
     `images` (B, 3, H, W), uncompiled and in evaluation mode; its modes are put back even if it fails. Threads take
-    turns. What it computed in half precision is float32 from here on.
-
-    Raises `ValueError` if the network ends in another way, with what was found between map, layer and output; also for
-    what is no batch of pictures, and for a NaN or infinite value, naming the sample.
+    turns. What it computed in half precision is float32 from here on. `ValueError` says what was found where the
+    network ends in another way, and names a sample with a NaN or infinite value.
     """
     need_pictures(images)
     watched = _watched(model, images)

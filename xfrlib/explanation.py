@@ -110,12 +110,10 @@ def explain_features(
     """
     classes = select_classes(pooled.logits, top_k=top_k, target=target, competitors=competitors)
     cams = pooled.maps(classes, centre=centre)
-    geometry = pooled.geometry if registered else Geometry.drawn(cams.shape[2:], size)
-    log_sdd = scaled_directed_divergence(
-        cams, divergence, size=size, geometry=geometry, exponential=exponential, log=True
-    )
+    laid = pooled.geometry if registered else Geometry.drawn(cams.shape[2:], size)
+    log_sdd = scaled_directed_divergence(cams, divergence, size=size, geometry=laid, exponential=exponential, log=True)
     probabilities = pooled.logits.softmax(dim=1).gather(1, classes)
-    return Explanation(cams, log_sdd.exp(), log_sdd, geometry, classes, probabilities, pooled.logits)
+    return Explanation(cams, log_sdd.exp(), log_sdd, laid, classes, probabilities, pooled.logits)
 
 
 def select_classes(

@@ -74,13 +74,7 @@ def cell_geometry(function: Callable[[Tensor], Tensor], images: Tensor) -> Geome
 
     Each layer of kernel k, stride s, padding p centres its output u on place ``s u - p + (k - 1) / 2`` of its input.
     Where the layers do not tell (branches that disagree, transposed axes), the gradient does: `geometry_by_gradient`.
-
-    Parameters
-    ----------
-    function : callable
-        Pictures (B, 3, H, W) -> map (B, C, h, w); in evaluation mode.
-    images : Tensor
-        Pictures of the size asked about; their values play no part.
+    `function`, in evaluation mode, takes pictures (B, 3, H, W) to a map (B, C, h, w); values of `images` play no part.
     """
     picture = torch.zeros_like(images[:1])
     with torch.no_grad(), _Followed(picture) as followed:
@@ -165,9 +159,8 @@ def _after(function: Any, args: Any, source: Tensor, out: Tensor, place: Geometr
 
 def _strided(place: Geometry, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Geometry:
     """One layer more; each of its settings has one number, or one for each axis."""
-    found = [
+    (down, top), (right, left) = (
         (s * stride[axis], o + s * (dilation[axis] * (kernel[axis] - 1) / 2 - padding[axis]))
         for axis, s, o in zip((0, -1), place.stride, place.offset, strict=True)
-    ]
-    (down, top), (right, left) = found
-    return Geometry((float(down), float(right)), (float(top), float(left)))
+    )
+    return Geometry((down, right), (top, left))

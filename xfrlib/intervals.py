@@ -38,15 +38,8 @@ def mean_interval(values: ArrayLike, people: ArrayLike, networks: ArrayLike | No
     closed form. Quantiles are Student's, with Satterthwaite's degrees of freedom, after the transformation that takes
     away the skewness of the people (Hall, "On the removal of skewness by transformation", JRSS B 54, 1992).
 
-    Parameters
-    ----------
-    values, people, networks : array_like
-        (n,) each. Relatives of made faces are one unit: give the family in place of the person.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two people, other lengths, or values that are not finite.
+    Arguments are (n,) each; relatives of made faces are one unit: give the family in place of the person. Raises
+    `ValueError` for fewer than two people, other lengths, or values that are not finite.
     """
     array, added = _added(values, people, networks)
     mean = float(array.mean())

@@ -190,7 +190,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Deletion and retention of every picture by every map and every control.
 
-    Costs at most 2 * fills * (maps + control draws) passes a picture: regions of a picture that are one share them.
+    Costs at most 2 * fills * (maps + control draws) passes a picture: regions of a picture that are one share them. The
+    table has a row for each image, method, draw and fill: `network` (as given), `image` (index), `label`, `predicted`,
+    `correct`, `method`, `draw`, `fill`, `fraction`, and the columns of `deletion_retention`. Empty without a batch.
 
     Parameters
     ----------
@@ -213,12 +215,6 @@ def evaluate(
     share : tuple of int
         (process, processes): this process computes every processes-th batch and returns those alone; the shares of all
         together are the table of one process.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each image, method, draw and fill: `network` (as given), `image` (index), `label`, `predicted`,
-        `correct`, `method`, `draw`, `fill`, `fraction`, and the columns of `deletion_retention`. Empty without a batch.
     """
     import pandas as pd
 

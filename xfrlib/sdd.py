@@ -50,7 +50,7 @@ def scaled_directed_divergence(
     exponential: str = "after",
     log: bool = False,
 ) -> Tensor:
-    r"""Scaled directed divergence of one class against its competitors.
+    r"""Scaled directed divergence of one class against its competitors: (B, h, w), or (B, H, W) with `size`.
 
     .. math::
         D_c = s M_t - M_c, \qquad
@@ -59,8 +59,8 @@ def scaled_directed_divergence(
 
     after Verenich et al. (2021) and section 3 of Shadman et al., "Explainable face recognition via improved
     localization" (2025). The paper's copy leaves k, s_min, delta and the joining of the exponentials open: they are
-    `divergence` here, and the book shows what they do. Raises `ValueError` for an argument that cannot be, NaN or
-    infinite values, and a target map that is zero everywhere, naming the sample.
+    `divergence` here, and the book shows what they do. `ValueError` names a sample with NaN or infinite values or with
+    a target map that is zero everywhere.
 
     Parameters
     ----------
@@ -76,12 +76,8 @@ def scaled_directed_divergence(
         With `size`: taken after the upsampling of the maps, or before it, in their own cells. Where all cells around
         a pixel underflow, their logarithms are upsampled in their place, so that pixels keep an order.
     log : bool
-        Return the logarithm. Rank pixels by it: a sharp map underflows to exact zeros away from its peak.
-
-    Returns
-    -------
-    Tensor
-        (B, h, w), or (B, H, W) with `size`. Each picture's largest value is 1 (with `log`: 0).
+        Return the logarithm, whose largest value is 0 in each picture and not 1. Rank pixels by it: a sharp map
+        underflows to exact zeros away from its peak.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
         raise ValueError(f"expected maps (B, K, h, w), K at least 2: a target and a rival; got {tuple(maps.shape)}")
@@ -90,7 +86,6 @@ def scaled_directed_divergence(
     if not -maps.shape[1] <= target < maps.shape[1]:
         raise ValueError(f"target = {target}: there are {maps.shape[1]} maps")
     need_finite(maps, "its maps")
-
     maps = maps.roll(-target, dims=1)  # the target first, whatever its place was
     before = size is not None and exponential == "before"
     if before:

@@ -25,18 +25,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017). A network that is right on
     every held-out picture would get T = 0 and be sure of everything; as in Platt's scaling the targets are therefore
     not 1 but (n + 1) / (n + 2), the rest spread over all classes (Platt 1999, section 2.2).
-
-    Raises
-    ------
-    ValueError
-        For no pictures or sizes that disagree.
     """
     from scipy.optimize import minimize_scalar
 
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"expected logits (n, N) and labels (n,), n of at least 1, got {tuple(logits.shape)}, {tuple(labels.shape)}"
-        )
+        got = f"{tuple(logits.shape)}, {tuple(labels.shape)}"
+        raise ValueError(f"expected logits (n, N) and labels (n,), n of at least 1, got {got}")
     z, smoothing = logits.cpu().double(), 1 / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
@@ -72,6 +66,8 @@ def should_show(
 ) -> list[Judgement]:
     """Decide for each picture whether its map should be shown, by four passes: does its region beat a centred disc?
 
+    Raises `ValueError` for masks that are empty or of unequal size, and for what `xfrlib.deletion_retention` refuses.
+
     Parameters
     ----------
     masks : Tensor
@@ -80,11 +76,6 @@ def should_show(
         A map is shown if both advantages are above it, in log-odds. One that rounds to 0.0 counts as 0.
     model, images, fill, mean, logits, temperature, pairs
         As `xfrlib.deletion_retention` takes them; the lead of the pairs is what a region takes or leaves.
-
-    Raises
-    ------
-    ValueError
-        For masks that are empty or of unequal size, and for what `xfrlib.deletion_retention` refuses.
     """
     need_judgeable(model, images, masks, fill)
     counts = masks.flatten(1).sum(dim=1)

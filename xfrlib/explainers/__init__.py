@@ -1,7 +1,6 @@
 """All explainers under one signature, so that all are judged on the same networks, pictures and pixel counts.
 
-captum does the work wherever it has the method. The modules here give it the network, the number to explain and the
-random numbers, and take back a map that is neither rectified nor scaled unless that is asked for.
+captum does the work wherever it has the method: it gets the network, the number to explain and the random numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
-from xfrlib.checks import need_finite, need_pictures
+from xfrlib.checks import need_classes, need_finite, need_pictures
 from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
 from xfrlib.geometry import map_geometry
 from xfrlib.models.classifier import FaceClassifier
@@ -36,10 +35,13 @@ def explain_with(
     progress: bool = True,
     **budget: Any,
 ) -> Tensor:
-    """Explain `classes` on `images` by one of `EXPLAINERS`.
+    """Explain `classes` on `images` by one of `EXPLAINERS`: maps (B, H, W), larger where it matters more.
 
-    The network runs in evaluation mode; modes, hooks, gradients and `requires_grad` of its parameters, and torch's
-    random state, are afterwards what they were, even if it fails.
+    A map is signed where the method is, and a logarithm where `EXPLAINERS[name].logarithm` is set: that orders pixels
+    as the published map does and does not underflow. The network runs in evaluation mode; modes, hooks, gradients and
+    `requires_grad` of its parameters, and torch's random state, are afterwards what they were, even if it fails.
+    Raises `ValueError` for an unknown name or setting, for classes or pictures that do not fit, and for a map with NaN
+    or infinite values; `ImportError` names the extra to install if captum is missing.
 
     Parameters
     ----------
@@ -57,19 +59,6 @@ def explain_with(
         The method's own settings, `EXPLAINERS[name].budget`. Several methods take `output`, what is explained:
         "centred_logit" (the target's logit less the mean of all logits, which a common shift of the logits leaves
         alone), "logit", "contrast" (the target's logit less the mean of the rivals'), or "probability".
-
-    Returns
-    -------
-    Tensor
-        (B, H, W) float, larger is more important, signed where the method is. Where `EXPLAINERS[name].logarithm` is
-        set it is a logarithm: it orders pixels as the published map does and does not underflow.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name or setting, shapes or classes that cannot be, or a map with NaN or infinite values.
-    ImportError
-        If captum is needed and not installed: the sentence names the extra.
     """
     if name not in EXPLAINERS:
         raise ValueError(f"unknown explainer {name!r}{did_you_mean(name, list(EXPLAINERS))}")
@@ -110,9 +99,7 @@ def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contr
     if classes.ndim != 2 or len(classes) != len(images) or classes.is_floating_point() or classes.dtype == torch.bool:
         got = f"{classes.dtype} {tuple(classes.shape)}"
         raise ValueError(f"classes must be integers ({len(images)}, K), the target first, got {got}")
-    if ((classes < 0) | (classes >= model.num_classes)).any():
-        got = f"{int(classes.min())} to {int(classes.max())}"
-        raise ValueError(f"classes must lie in 0 to {model.num_classes - 1}, got {got}")
+    need_classes("classes", classes, model.num_classes)
     if contrastive and classes.shape[1] < 2:
         raise ValueError(f"{name} compares the target with rivals: give classes (B, K) with K of at least 2")
     for index, row in enumerate(classes.tolist()):

@@ -1,7 +1,4 @@
-"""A panel for JupyterLab: choose a face and its rivals, move the settings, see the maps and what the masks do.
-
-`pictures` and `maps` hold and compute, without widgets; `panel`, `tiles` and `thumbnails` show; `export` writes.
-"""
+"""A panel for JupyterLab: choose a face and its rivals, move the settings, see the maps and what the masks do."""
 
 from __future__ import annotations
 
@@ -35,6 +32,8 @@ def explorer(
 ) -> Explorer:
     """A panel over the pictures of `dataset`, to end a notebook cell with.
 
+    Raises `ValueError` for a model in training mode, without CAMs, or whose classes are not the people of `dataset`.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -57,12 +56,6 @@ def explorer(
         weights and picture (in the notebooks: ``run.provenance``).
     **settings
         First values of `Settings`.
-
-    Raises
-    ------
-    ValueError
-        If the classes of `model` are not the people of `dataset`, or the model has no class activation maps or is in
-        training mode.
     """
     if isinstance(dataset, str | Path):
         told: Any = next((part.pretrained_cfg for part in model.modules() if hasattr(part, "pretrained_cfg")), {})
