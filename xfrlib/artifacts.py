@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,14 +97,12 @@ def fingerprint(*parts: Any) -> str:
 
 def commit() -> str:
     """The checkout's commit, with "+changes" if tracked files differ from it; "unknown" outside a checkout."""
-    if INSTALLED.is_dir():  # git would name the commit of whatever the current folder belongs to
-        return "unknown"
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
-    try:
-        said = subprocess.check_output(command, cwd=project_root(), stderr=subprocess.DEVNULL, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return said.strip()
+    where: Any = {"cwd": project_root(), "stderr": subprocess.DEVNULL, "text": True, "timeout": 20}
+    if not INSTALLED.is_dir():  # else git would name the commit of whatever the current folder belongs to
+        with suppress(OSError, subprocess.SubprocessError):
+            return subprocess.check_output(command, **where).strip()
+    return "unknown"
 
 
 def default_device() -> torch.device:

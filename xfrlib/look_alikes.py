@@ -18,8 +18,7 @@ def look_alikes(embeddings: Tensor, labels: Sequence[int], target: int) -> list[
     """The people of `labels` but `target`, those most like `target` first: by the cosine of mean embeddings.
 
     Embeddings are (n, C), each of length 1; a negative label is nobody of interest. The mean over people is subtracted
-    first. The rows of the output weight would not do in place of mean embeddings: training turns those of look-alikes
-    away from each other.
+    first. Rows of the output weight would not do instead: training turns those of look-alikes away from each other.
     """
     own = torch.as_tensor(labels)
     people = own[own >= 0].unique()

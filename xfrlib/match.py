@@ -66,9 +66,9 @@ def explain_match(
 
     .. math:: \cos(e, t) = \frac{1}{|e|} \Big( \sum_u (A_u f_u) \cdot t + a \cdot t \Big)
 
-    to a template t of unit length, but for the length of e, which is the same for all templates. A place's term times
-    the number of places is its value in the CAM of t, and the last term is the constant. Raises `ValueError` for a head
-    that is not affine, pictures or templates that do not fit, and values that are not finite.
+    to a template t of unit length, but for the length of e, the same for all templates. A place's term times the number
+    of places is its value in the CAM of t; the last term is the constant. Raises `ValueError` for a
+    head that is not affine.
 
     Parameters
     ----------

@@ -1,9 +1,7 @@
-"""A profile's evaluation from the test pictures to the table, in one process or divided among many.
+"""Evaluate as a profile says, in one process or divided among many; notebook 06 then finds every batch done.
 
 python -m xfrlib.protocol --profile facescrub12
 accelerate launch -m xfrlib.protocol --profile paper
-
-Notebook 06 then finds every batch done.
 """
 
 from __future__ import annotations
@@ -48,8 +46,7 @@ def map_regions(
 ) -> MappedPictures:
     """One pass over a loader of (images (B, 3, H, W) RGB in [0, 1], ...): logits, and the regions of SDD and of CAM.
 
-    Both are there in their place and ``_drawn`` as libraries draw them. SDD is ranked by its logarithm, because a sharp
-    map underflows to exact zeros away from its peak and ties would then decide. `settings` are those of `explain`.
+    Both are there in their place and ``_drawn`` as libraries draw them. `settings` are those of `explain`.
     """
     device, parts = next(model.parameters()).device, list[list[Tensor]]()
     for batch, *_ in tqdm(loader, desc="maps", unit="batch", mininterval=1, disable=not progress):
@@ -157,10 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     if first:
         table = evaluation_table(run, model, test, mapped, progress=False)  # from the finished batches
         write_table(run, table)
-        print(
-            f"{len(table)} rows in {run.output('evaluation.parquet')}, from {state.num_processes} process(es). "
-            f"Next: notebooks/{NOTEBOOK}.ipynb, which reads the finished batches."
-        )
+        print(f"{len(table)} rows in {run.output('evaluation.parquet')}, from {state.num_processes} process(es).")
+        print(f"Next: notebooks/{NOTEBOOK}.ipynb, which reads the finished batches.")
 
 
 if __name__ == "__main__":

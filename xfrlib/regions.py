@@ -62,8 +62,7 @@ class Ellipse(NamedTuple):
 def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Mask:  # noqa: B008 - it cannot change
     """The `count` pixels of a picture of `size` (H, W) that an ellipse of that shape reaches first: bool (H, W).
 
-    An ellipse that the border cuts is larger, so that the number of pixels stays `count`. Raises `ValueError` for an
-    aspect or a count that cannot be.
+    An ellipse that the border cuts is larger, so that the number of pixels stays `count`.
     """
     if not 0 < shape.aspect < float("inf"):
         raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
@@ -73,17 +72,13 @@ def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Ma
     below = y - (size[0] - 1) / 2 - shape.down * size[0]
     beside = x - (size[1] - 1) / 2 - shape.right * size[1]
     distance = below**2 / shape.aspect + beside**2 * shape.aspect
-    mask = np.zeros(distance.size, dtype=bool)
-    mask[distance.ravel().argsort(kind="stable")[:count]] = True
-    return mask.reshape(size)
+    ranks = distance.ravel().argsort(kind="stable").argsort()
+    return (ranks < count).reshape(size)
 
 
 def disc(count: int, size: tuple[int, int]) -> Mask:
     """The `count` pixels nearest to the middle of a picture of `size` (H, W): bool (H, W)."""
     return ellipse(count, size)
-
-
-# --- controls
 
 
 class Draw(NamedTuple):
@@ -118,9 +113,8 @@ def random_map(draw: Draw, grid: tuple[int, int] = (7, 7)) -> Mask:
 
 def scattered(draw: Draw) -> Mask:
     """Single pixels drawn without replacement."""
-    mask = np.zeros(draw.size[0] * draw.size[1], dtype=bool)
-    mask[draw.rng.choice(mask.size, draw.pixels, replace=False)] = True
-    return mask.reshape(draw.size)
+    places = np.arange(draw.size[0] * draw.size[1]).reshape(draw.size)
+    return np.isin(places, draw.rng.choice(places.size, draw.pixels, replace=False))
 
 
 def box(draw: Draw) -> Mask:
@@ -145,8 +139,7 @@ def shifted(draw: Draw) -> Mask:
 
 def same_identity(draw: Draw) -> Mask:
     """The region of another picture of the same identity."""
-    others = np.flatnonzero(draw.labels == draw.labels[draw.picture])
-    others = others[others != draw.picture]
+    others = np.setdiff1d(np.flatnonzero(draw.labels == draw.labels[draw.picture]), draw.picture)
     if not len(others):
         raise ValueError(f"picture {draw.picture} is the only one of its identity: there is no other map of it")
     return draw.own[draw.rng.choice(others)]
@@ -177,7 +170,7 @@ def control_masks(
 ) -> Tensor:
     """Masks of draw number `draw` of one of `CONTROLS`, for the pictures at `indices`: (len(indices), H, W) bool.
 
-    `own` and `labels` are those of `Draw`; `seed`, name, draw and index decide every random number.
+    `own` and `labels` are those of `Draw`.
     """
     if name not in CONTROLS:
         raise ValueError(f"unknown control {name!r}{did_you_mean(name, list(CONTROLS))}")

@@ -39,8 +39,7 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
     Its parameters are the names that a cell has annotated so far in `namespace`, its ``globals()``; any other plain
     value was injected by mistake. `profile` names the profile, `data_root` overrides ``XFR_DATA``, `run_name` is the
     folder below ``runs/`` of a run with other settings. A field of `Profile` replaces the profile's value unless it is
-    None; what else there is belongs to the notebook alone. Raises `ParameterError` for an unknown parameter or an
-    impossible value, naming it.
+    None; what else there is belongs to the notebook alone. Raises `ParameterError`.
     """
     known = list(namespace.get("__annotations__", {}))
     if "_xfrlib_started" not in namespace:  # later, names that the notebook itself made would be taken for parameters
@@ -122,8 +121,7 @@ class NotebookRun:
     def need(self, name: str, made_by: str, network: int = 0) -> Path:
         """The artefact `name` of an earlier notebook: of this run if it has its own, else of the profile.
 
-        Of another `network` than 0 only what is its own. Raises `MissingArtifactError`, which says that the notebook
-        `made_by` has to run first.
+        Raises `MissingArtifactError`, which says that the notebook `made_by` has to run first.
         """
         folders, whose = self._folders, ""
         if network:  # never the artefact of network 0, which the other run falls back to for what all networks share
@@ -132,10 +130,8 @@ class NotebookRun:
         for path in (folder / name for folder in folders):
             if path.exists():
                 return self._touched.setdefault(f"{whose}{name}", path)
-        raise MissingArtifactError(
-            f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first "
-            f"(or everything in order: make book PROFILE={self.profile.name})"
-        )
+        missing = f"{name} of {whose}the profile {self.profile.name!r} is missing: run notebooks/{made_by}.ipynb first"
+        raise MissingArtifactError(f"{missing} (or everything in order: make book PROFILE={self.profile.name})")
 
     def faces_root(self) -> Path:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
@@ -143,17 +139,14 @@ class NotebookRun:
             return self.need("faces", "01_data_preparation") if self.notebook[:2] != "01" else self.output("faces")
         folder = self.data_root / Path(self.profile.folder).expanduser()
         if not folder.is_dir():
-            raise FileNotFoundError(
-                f"there is no folder {folder}: set XFR_DATA (or the parameter data_root) to the folder that holds "
-                f"{self.profile.folder}/<identity>/<picture>"
-            )
+            mend = "set XFR_DATA (or the parameter data_root) to the folder that holds"
+            raise FileNotFoundError(f"there is no folder {folder}: {mend} {self.profile.folder}/<identity>/<picture>")
         return folder
 
     def launch(self, module: str, processes: int | None = None) -> None:
         """Run ``python -m <module>`` with this run's settings in several processes, through ``accelerate launch``.
 
-        `processes` None: one per GPU. With one nothing is launched: the caller works itself. Raises RuntimeError
-        when a process fails; what it printed stands above.
+        `processes` None: one per GPU. With one nothing is launched: the caller works itself.
         """
         processes = processes or max(1, torch.cuda.device_count())
         if processes == 1:
@@ -188,10 +181,7 @@ class NotebookRun:
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:
-        """The run that fine-tunes network `number`, with that added to the seed: the same pictures, the same split.
-
-        ``python -m xfrlib.training --set seed=<seed + number>`` makes it too. Raises `ValueError` if there is no such.
-        """
+        """The run that fine-tunes network `number`, as ``--set seed=<seed + number>`` does: with the same split."""
         if not 0 <= number < self.profile.networks:
             raise ValueError(f"network {number}: the profile has {self.profile.networks}, counted from 0")
         if number == 0:

@@ -16,7 +16,6 @@ MEASURES = {  # column of the table -> how a reader sees it
     "drop_relative": "confidence drop, % of the confidence",
     "prediction_change": "prediction change, %",
 }
-
 MAPS = {"sdd": "SDD", "cam": "CAM", "sdd_drawn": "SDD, as libraries draw it", "cam_drawn": "CAM, as libraries draw it"}
 METHODS = MAPS | {name: control.title for name, control in CONTROLS.items()}
 
@@ -27,9 +26,7 @@ PAPER = {
     ("retention", "drop_points"): (69.43, 82.21),
     ("retention", "prediction_change"): (57.68, 79.93),
 }
-
 SIGN = {"deletion": 1, "retention": -1}  # of a difference that favours the first method
-
 COMPARED = ("better", "worse", "undecided")  # what an interval of a difference says: above zero, below, neither
 AGREEMENT = ("agrees", "differs", "undecided")  # the same, of an ordering that is expected
 

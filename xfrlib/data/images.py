@@ -78,10 +78,9 @@ def decode_image(data: bytes) -> tuple[Image.Image, str, str]:
 
 
 def _orientation(picture: Image.Image) -> int:
-    try:
+    with suppress(Exception):  # a broken EXIF block is no reason to lose good pixels
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block is no reason to lose good pixels
-        return 1
+    return 1
 
 
 def _to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:

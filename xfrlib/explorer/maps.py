@@ -81,10 +81,7 @@ class Remembered(nn.Module):
 
 
 class Calculator:
-    """Maps and answers for the pictures of `pictures`; the network is asked nothing twice.
-
-    `temperature` calibrates the columns of `deletion_retention` that ask for it, and the verdict.
-    """
+    """Maps and answers for the pictures of `pictures`; `temperature` is that of `xfrlib.deletion_retention`."""
 
     def __init__(self, pictures: Pictures, temperature: float = 1.0) -> None:
         self.pictures, self.temperature = pictures, temperature

@@ -111,8 +111,6 @@ class Explorer(widgets.VBox):
             control.observe(lambda change, name=name: self._silence.locked() or act(name, change.new), "value")
         return list(controls.values())
 
-    # --- which picture
-
     def _filter(self, *_: Any) -> None:
         """Offer the pictures that pass the filters, and stay with the one shown if it is among them."""
         with self._report("looking for pictures"):
@@ -146,8 +144,6 @@ class Explorer(widgets.VBox):
                 for control, value in zip(self._filters, ("", OUTCOMES[0], (0, 1), EVERYBODY), strict=True):
                     control.value = value
             self._filter()
-
-    # --- which settings
 
     def _change(self, name: str, value: Any) -> None:
         """Set what the control `name` says, and redraw."""
@@ -183,8 +179,6 @@ class Explorer(widgets.VBox):
             self.chosen.options = tuple(option for option in options if option[1] != target)
             self.target.value = PREDICTED if settings.target is None else settings.target
             self.chosen.value = tuple(rivals)
-
-    # --- what is shown
 
     def _draw(self) -> None:
         """Draw the maps at once, and what the network says of the masks when it has answered."""

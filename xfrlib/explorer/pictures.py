@@ -24,11 +24,7 @@ _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
 
 
 class Pictures:
-    """The pictures of a data set, numbered from 0, and after them those that were added.
-
-    The arguments are those of `xfrlib.explorer.explorer`. With `pooled`, none of the data set's pictures goes through
-    the network again.
-    """
+    """The pictures of a data set, numbered from 0, and after them those that were added; see `explorer`."""
 
     def __init__(self, model: nn.Module, dataset: FaceDataset, pooled: PooledFeatures | None = None) -> None:
         need_evaluation(model)
@@ -45,7 +41,9 @@ class Pictures:
         self._added: list[Tensor] = []
         self._features: dict[int, Tensor] = {}
         self._embeddings: dict[int, Tensor] = {}
-        self.image = lru_cache(maxsize=256)(self._image)
+        known = len(dataset)
+        # A picture by its number: (3, H, W) in [0, 1], on the CPU.
+        self.image = lru_cache(256)(lambda row: dataset[row][0] if row < known else self._added[row - known])
         self.look_alikes = lru_cache(maxsize=None)(self._look_alikes)
         _, height, width = self.image(0).shape
         self.size = (height, width)  # of every picture
@@ -54,18 +52,11 @@ class Pictures:
         else:
             self._keep(range(len(dataset)), pooled)
         if len(self.weight) != len(self.names):
-            raise ValueError(
-                f"the model has {len(self.weight)} classes and the data set names {len(self.names)}: give identities, "
-                "the names of the classes in their order"
-            )
+            counts = f"the model has {len(self.weight)} classes and the data set names {len(self.names)}"
+            raise ValueError(f"{counts}: give identities, the names of the classes in their order")
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def _image(self, row: int) -> Tensor:
-        """Picture `row`, (3, H, W) in [0, 1], on the CPU: called through `image`, which remembers."""
-        known = len(self.dataset)
-        return self.dataset[row][0] if row < known else self._added[row - known]
 
     def pooled(self, row: int) -> PooledFeatures:
         """Features and logits of picture `row` as a batch of one, on the CPU; the network runs if it has not yet."""
@@ -142,8 +133,7 @@ class Pictures:
     def add(self, name: str, data: bytes) -> int:
         """Add the picture in a file's bytes, cut at its centre to the shape of the others; returns its number.
 
-        No face is looked for: what had another size is among `cropped`, since it is not aligned either. Raises
-        `FaceImageError` with a sentence that names the file, if it is no usable picture.
+        No face is looked for: what had another size is among `cropped`. Raises `FaceImageError` naming the file.
         """
         height, width = self.size
         try:
@@ -162,10 +152,7 @@ class Pictures:
         return len(self) - 1
 
     def _look_alikes(self, target: int) -> tuple[int, ...]:
-        """The other people, those most like `target` first: called through `look_alikes`, which remembers.
-
-        What the network has not seen goes through it first. Raises `ValueError` if there is no picture of `target`.
-        """
+        """The other people, those most like `target` first: called through `look_alikes`, which remembers."""
         if target not in self.labels:
             raise ValueError(f"there is no picture of {self.names[target]} here, so its look-alikes are not known")
         self.run_all("looking for look-alikes")

@@ -25,13 +25,10 @@ _TABLE_STYLE = ".xfr-table :is(td, th) {padding: 0 .6em; text-align: right; line
 
 
 def data_url(picture: Array, side: int) -> str:
-    """A picture as `xfrlib.plots.as_pictures` takes it, at most `side` pixels each way, for a page.
-
-    It is a PNG file, written quickly rather than small.
-    """
+    """A picture as `xfrlib.plots.as_pictures` takes it, at most `side` pixels each way, as a PNG file for a page."""
     image, buffer = Image.fromarray((255 * as_pictures(picture)[0] + 0.5).astype(np.uint8)), io.BytesIO()
     image.thumbnail((side, side))
-    image.save(buffer, "png", compress_level=1)
+    image.save(buffer, "png", compress_level=1)  # quickly rather than small
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -51,9 +48,8 @@ class Thumbnails(widgets.HBox):
         self.later.on_click(lambda _: self._turn(self.first + _PAGE))
         square = {"width": f"{_BUTTON}px", "height": f"{_BUTTON}px", "margin": "2px", "padding": "0"}
         self.buttons = [widgets.Button(layout=square) for _ in range(_PAGE)]
-        super().__init__(
-            [self.earlier, *self.buttons, self.later, self.sheet], layout=WRAPPED | {"align_items": "center"}
-        )
+        row = [self.earlier, *self.buttons, self.later, self.sheet]
+        super().__init__(row, layout=WRAPPED | {"align_items": "center"})
         self._mark = f"xfr-{self.model_id}"  # the style sheet must not reach another explorer on the page
         self.add_class(self._mark)
         for place, button in enumerate(self.buttons):

@@ -99,10 +99,7 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
 
 
 def save(folder: Path, pictures: Pictures, shown: Shown, provenance: dict[str, Any]) -> list[Path]:
-    """Write figure (PNG) and numbers (JSON) of what is shown; returns both paths.
-
-    The names of the files follow from picture and settings: to save again replaces them.
-    """
+    """Write figure (PNG) and numbers (JSON) of what is shown, named after picture and settings; returns both paths."""
     row = shown[0][0].row
     numbers = {
         "picture": pictures.paths[row],

@@ -108,8 +108,7 @@ class IRBlock(nn.Module):
 class IResNet(Backbone):
     """IR network (AdaFace, Kim et al. 2022; block of ArcFace, Deng et al. 2019). Keys equal those of AdaFace's release.
 
-    The `stages` are width and number of blocks of each, which halves the map in its first block. The last convolutional
-    map is the output of ``body``; embedding_size None leaves the embedding head out.
+    The `stages` are width and number of blocks of each, which halves the map; embedding_size None leaves the head out.
     """
 
     map_layers = ("input_layer", "body")

@@ -110,15 +110,8 @@ def _fetch(reference: str) -> tuple[Path, str]:
                 # Not here and no network is an error: the file may exist and say BGR, so it must not be passed over.
                 with suppress(errors.RemoteEntryNotFoundError):
                     huggingface_hub.hf_hub_download(repository, file, revision=commit)
-    except Exception as error:  # the hub's own, httpx's and the disk's; all end in the same mend
-        reasons = {
-            errors.GatedRepoError: "its owner wants you to ask for access first",
-            errors.RepositoryNotFoundError: "there is no such public repository",
-            errors.RevisionNotFoundError: f"the repository has no revision {revision!r}",
-            errors.LocalEntryNotFoundError: "the hub was not reached and the file is not in the cache",
-            errors.EntryNotFoundError: "the repository has no such file",
-        }
-        because = next((text for kind, text in reasons.items() if isinstance(error, kind)), str(error).split("\n")[0])
+    except Exception as error:  # the hub's own, which say why, httpx's and the disk's; all end in the same mend
+        because = " ".join(str(error).split()).rstrip(".")
         raise FileNotFoundError(
             f"{file} of {reference!r} cannot be had: {because}. Check the name and the network, or give the folder "
             f"that `hf download {repository} --local-dir FOLDER` makes; with HF_HUB_OFFLINE=1 only the cache is asked."

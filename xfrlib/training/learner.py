@@ -94,10 +94,9 @@ class Learner:
         for number, (size, (images, labels)) in enumerate(zip(steps.sizes, loader, strict=True), start=1):
             sums += self.step(images, labels, size)
             if not sums[0].isfinite():
-                raise FloatingPointError(
-                    f"The loss is {sums[0]} in epoch {epoch}, batch {number}, at learning rate {rate:g}. "
-                    "Lower learning_rate by a factor of 10, or set precision='fp32'; pictures must lie in [0, 1]."
-                )
+                fault = f"The loss is {sums[0]} in epoch {epoch}, batch {number}, at learning rate {rate:g}."
+                mend = "Lower learning_rate by a factor of 10, or set precision='fp32'; pictures must lie in [0, 1]."
+                raise FloatingPointError(f"{fault} {mend}")
             bar.update()
         self.schedule.step()
         for buffer in self.model.buffers():  # BatchNorm's statistics, which each process gathers from its own share

@@ -131,17 +131,15 @@ def _check_data(model: FaceClassifier, sets: dict[str, tuple[Dataset[Any], int]]
     """Sizes, and labels where the data set has a ``table`` of them: finding out later costs an epoch."""
     for name, (dataset, least) in sets.items():
         if (count := len(dataset)) < least:  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
-            raise ValueError(
-                f"{name} has {count or 'no'} picture(s) for all processes together; give at least {least}."
-            )
+            found = f"{name} has {count or 'no'} picture(s) for all processes together"
+            raise ValueError(f"{found}; give at least {least}.")
         labels = set(getattr(dataset, "table", {}).get("label", ()))
         if name == "train" and len(labels) == 1:
             raise ValueError("train holds pictures of a single identity; a classifier needs at least 2.")
         if labels and not 0 <= min(labels) <= max(labels) < model.num_classes:
-            found = (
-                f"{name} has labels from {min(labels)} to {max(labels)}, but the model has {model.num_classes} classes"
-            )
-            raise ValueError(f"{found}. Build FaceClassifier with the number of identities of the data.")
+            found = f"{name} has labels from {min(labels)} to {max(labels)}"
+            mend = "Build FaceClassifier with the number of identities of the data."
+            raise ValueError(f"{found}, but the model has {model.num_classes} classes. {mend}")
 
 
 def _settings(model: FaceClassifier, recipe: Recipe, pictures: list[int], fingerprint: str) -> dict[str, Any]:
