@@ -34,11 +34,7 @@ def load_recogniser(name: str, checkpoint: str | Path | None = None, *, seed: in
     if name not in RECOGNISERS:
         raise ValueError(f"Unknown recogniser {name!r}. Choose one of {', '.join(RECOGNISERS)}.")
     if name in BACKBONES:
-        network = load_backbone(name, checkpoint, seed=seed)
-        if not network.embedding_layers:
-            network.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-            network.embedding_layers = ("pool",)
-        return network.eval()
+        return as_recogniser(load_backbone(name, checkpoint, seed=seed))
     with seeded(seed):
         other = _OTHERS[name]()
     if checkpoint:
@@ -53,3 +49,11 @@ def load_recogniser(name: str, checkpoint: str | Path | None = None, *, seed: in
         load_tensors(other, tensors, source=checkpoint, mend=lambda _: mend)
         other.set_input(origin, checkpoint)
     return other.eval()
+
+
+def as_recogniser(backbone: Backbone) -> Backbone:
+    """The backbone in evaluation mode; where it has no embedding head of its own, the average of its map is one."""
+    if not backbone.embedding_layers:
+        backbone.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        backbone.embedding_layers = ("pool",)
+    return backbone.eval()

@@ -27,6 +27,10 @@ def pictures(count: int, side: int) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
+def centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean(dim=1, keepdim=True)
+
+
 @pytest.fixture(scope="module")
 def tiny() -> IResNet:
     """An IR network with a flattened head, made-up statistics, and pictures of 56x56: (B, 6, 7, 7), (B, 3)."""
@@ -80,7 +84,7 @@ def test_two_places_and_an_offset_by_hand() -> None:
     maps = 4 * torch.tensor([[[[0.5, 0], [0, 1.5]], [[0, 0.25], [0, 0]]]])
     torch.testing.assert_close(found.cams * length, maps)
     assert found.geometry == Geometry((1, 1), (0, 0))
-    torch.testing.assert_close(found.sdd, scaled_directed_divergence(maps / length))
+    torch.testing.assert_close(found.sdd, scaled_directed_divergence(centred(maps / length)))
 
 
 def test_a_place_is_worth_what_the_head_says_of_it_alone(tiny: IResNet) -> None:
@@ -120,9 +124,16 @@ def test_the_divergence_is_that_of_the_maps_laid_where_their_cells_look(tiny: IR
     assert found.geometry == Geometry((8, 8), (0, 0)) and drawn.geometry == Geometry((8, 8), (3.5, 3.5))
     assert torch.equal(found.cams, drawn.cams)
     for one in (found, drawn):
-        again = scaled_directed_divergence(found.cams, sharp, size=(56, 56), geometry=one.geometry, log=True)
+        again = scaled_directed_divergence(centred(found.cams), sharp, size=(56, 56), geometry=one.geometry, log=True)
         assert torch.equal(one.log_sdd, again) and torch.equal(one.sdd, again.exp())
         assert torch.equal(one.upsampled_cams, upsampled(found.cams, (56, 56), one.geometry))
+
+
+def test_against_one_non_mate_the_divergence_is_the_difference_of_the_maps(tiny: IResNet) -> None:
+    """What both maps share, most of each, has no part in it."""
+    found = explain_match(tiny, pictures(2, 56), draw(3), draw(1, 3, seed=1))
+    mate, other = found.upsampled_cams.unbind(dim=1)
+    torch.testing.assert_close(found.log_sdd, mate - other - (mate - other).amax(dim=(1, 2), keepdim=True))
 
 
 def test_without_nonmates_places_are_ordered_as_in_the_map_of_the_mate(tiny: IResNet) -> None:

@@ -107,6 +107,7 @@ def explain_match(
     size = (probe.shape[2], probe.shape[3])
     laid = geometry if registered else Geometry.drawn(cams.shape[2:], size)
     compared = torch.cat([cams, torch.zeros_like(cams)], dim=1) if nonmates is None else cams
+    compared = compared - compared.mean(dim=1, keepdim=True)  # the scale would multiply what all of them share
     log_sdd = scaled_directed_divergence(compared, divergence, size=size, geometry=laid, log=True)
     similarities, constants = torch.einsum("bkd,bd->bk", templates, unit), templates @ offset / lengths
     return MatchExplanation(cams, log_sdd.exp(), log_sdd, laid, similarities, constants)

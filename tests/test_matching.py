@@ -1,0 +1,98 @@
+"""Matching: a gallery asked as a classifier, error rates by hand, and maps of a pair held to what they should be."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_match import draw, pictures
+from torch import Tensor, nn
+
+from recognisers import as_recogniser, load_recogniser
+from studies import matching
+from xfrlib import explain_match
+from xfrlib.models import load_backbone
+
+
+@pytest.fixture(scope="module")
+def gallery() -> matching.Gallery:
+    return matching.Gallery(load_recogniser("slim", "builtin"), F.normalize(draw(6, 160), dim=1)).eval()
+
+
+def test_a_gallery_says_the_similarities_of_explain_match(gallery: matching.Gallery) -> None:
+    probes, templates = pictures(2, 112), gallery.get_buffer("templates")
+    found = explain_match(load_recogniser("slim", "builtin"), probes, templates[0], templates[1:])
+    with torch.no_grad():
+        torch.testing.assert_close(gallery(probes), found.similarities, atol=1e-5, rtol=0)
+
+
+def test_a_backbone_without_a_head_of_its_own_has_the_average_of_its_map() -> None:
+    bare, headed = load_backbone("slim", "builtin"), load_backbone("mobilefacenet")
+    assert as_recogniser(headed).embedding_layers == ("gdc", "fc", "bn")
+    with torch.no_grad():
+        f = bare(pictures(1, 112))
+        torch.testing.assert_close(as_recogniser(bare).embed(f), f.mean((2, 3)))
+
+
+def test_the_mate_comes_first_and_then_who_is_most_similar() -> None:
+    similarities = torch.tensor([[0.9, 0.1, 0.5, 0.7], [0.2, 0.3, 0.8, 0.1]])
+    assert matching.mate_first(similarities, np.array([1, 2]), 2).tolist() == [[1, 0, 3], [2, 1, 0]]
+
+
+def test_error_rates_by_hand() -> None:
+    """Mates .9 .8 .2, non-mates .1 .3 .4 .5 .25 .6: at a threshold of .8 a third is missed and none is let through,
+    at .2 nobody is missed and five of six are let through; .6 lies between."""
+    similarities = torch.tensor([[0.9, 0.1, 0.3], [0.4, 0.8, 0.5], [0.25, 0.6, 0.2]])
+    rates, threshold = matching.error_rates(similarities, np.arange(3), np.arange(3), false=0.5)
+    assert rates.first.value == pytest.approx(2 / 3)
+    assert threshold == pytest.approx(0.35) and rates.missed.value == pytest.approx(1 / 3)
+    assert rates.equal_error.value == pytest.approx((1 / 3 + 0) / 2)
+    sure, _ = matching.error_rates(torch.eye(4) + 0.1, np.arange(4), np.arange(4))
+    assert (sure.first.value, sure.equal_error.value, sure.missed.value) == (1, 0, 0)
+    assert np.isnan(sure.equal_error.low)  # no spread is not certainty
+
+
+class Sums(nn.Module):
+    """Its embedding is the sum of the left and of the right half of the picture's red, on a map of 8 x 8."""
+
+    size = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pool(images[:, :1])
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        return torch.stack([half.sum(dim=(1, 2, 3)) for half in feature_map.split(4, dim=3)], dim=1)
+
+
+def test_every_map_of_a_pair_finds_the_side_that_tells_two_people_apart() -> None:
+    """The mate's template is all left, that of the non-mate all right; the others lie between."""
+    angles = torch.tensor([0.0, 90, 30, 60]).deg2rad()
+    gallery = matching.Gallery(Sums(), torch.stack([angles.cos(), angles.sin()], dim=1)).eval()
+    probes = 0.5 + 0.5 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([[0, 1, 2, 3]]).expand(2, -1)
+    found = matching.match_maps(gallery, probes, classes, batch_size=2, masks=200, seed=0, progress=False)
+    assert list(found) == list(matching.MAPS) and {tuple(one.shape) for one in found.values()} == {(2, 16, 16)}
+    for name in ("difference", "cam", "sdd", "corr_rise"):
+        left, right = (half.mean(dim=(1, 2)) for half in found[name].split(8, dim=2))
+        assert (left > right).all(), name
+    torch.testing.assert_close(found["difference"].mean(dim=(1, 2)), _leads(gallery, probes), atol=0.05, rtol=0)
+
+
+def _leads(gallery: matching.Gallery, probes: Tensor) -> Tensor:
+    with torch.no_grad():
+        similarities = gallery(probes)
+    return similarities[:, 0] - similarities[:, 1]
+
+
+def test_the_gradient_of_the_lead_is_that_of_its_difference_quotient(gallery: matching.Gallery) -> None:
+    """The map is smoothed, so that its sum is that of the absolute gradient but for what the border keeps."""
+    probe, pair = pictures(1, 112), torch.tensor([[0, 1]])
+    exact = probe.clone().requires_grad_()
+    similarities = gallery(exact)
+    (gradient,) = torch.autograd.grad(similarities[0, 0] - similarities[0, 1], exact)
+    found = matching._gradient(gallery, probe, pair)
+    assert found.shape == (1, 112, 112) and bool((found >= 0).all())
+    assert float(found.sum()) == pytest.approx(float(gradient.abs().sum()), rel=0.05)
