@@ -579,6 +579,20 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         assert not sure("quick/sanity", "seeds.between_networks_minus_same_person.sdd_sum", way)
         whole = "labels.whole_network.methods.sdd_sum.permuted_minus_two_strangers"
         assert not sure("quick/sanity", whole, way)
+    # matching: the difference reads the match and the mate's map does not; of four comparisons one is certain
+    for fill in ("blur", "mean face", "grey"):
+        difference, alone, rise = (
+            node("quick/matching", f"agreement.{name}.{fill}") for name in ("difference", "cam", "corr_rise")
+        )
+        assert alone["low"] < 0 < alone["high"] < difference["low"]
+        assert rise["low"] < difference["value"] < rise["high"]
+    question = node("quick/matching", "question")
+    assert question["answer"] == "not shown" and question["verdicts"]["black"]["deletion"] == "better"
+    for fill in fills:
+        for kind in kinds:
+            assert node("quick/matching", f"gain_over_disc.difference.{fill}.{kind}")["value"] > 0
+            assert question["verdicts"][fill][kind] in ("undecided", "better")
+    assert [v for each in question["verdicts"].values() for v in each.values()].count("undecided") == 3
     # constants: none was better than the default; the shortcut
     assert node("quick/sensitivity", "test.best_minus_default.all_fills")["value"] == 0
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}

@@ -26,7 +26,7 @@ from xfrlib.match import explain_match, template
 
 MAPS = {
     "difference": "mate less nearest non-mate",
-    "sdd": "SDD of the mate",
+    "sdd": "SDD against several non-mates",
     "cam": "map of the mate alone",
     "wrong_pair": "two other people's difference",
     "gradient": "input gradient of the difference",
@@ -147,13 +147,20 @@ def _corr_rise(gallery: Gallery, image: Tensor, pair: Tensor, masks: int, seed: 
 @plots.style()
 def match_figure(gallery: Gallery, probes: Tensor, faces: Tensor, classes: Tensor) -> Figure:
     """A row for each probe (n, 3, H, W): a face of its mate and of its nearest non-mate with the similarity to each,
-    the maps of both on one scale, their difference on another, and SDD. `faces` (N, 3, H, W): one of each template."""
-    titles = ["probe", "mate", "nearest\nnon-mate", "map of\nthe mate", "map of the\nnon-mate", "difference", "SDD"]
+    the maps of both on one scale, their difference on its own, and SDD. `faces` (N, 3, H, W): one of each template."""
+    titles = [
+        "probe",
+        "mate",
+        "nearest\nnon-mate",
+        "map of\nthe mate",
+        "map of the\nnon-mate",
+        "difference,\nown scale",
+        "SDD",
+    ]
     templates = gallery.get_buffer("templates")[classes]
     found = explain_match(gallery.recogniser, probes, templates[:, 0], templates[:, 1:])  # type: ignore[arg-type]
     mates, others = found.upsampled_cams[:, 0], found.upsampled_cams[:, 1]
-    apart = mates - others
-    high, small = (float(maps.abs().max()) for maps in (torch.stack([mates, others]), apart))
+    high = float(torch.stack([mates, others]).abs().max())
     size = (plots.WIDTH, len(probes) * plots.WIDTH / len(titles) + 1.5)
     figure, axes = plots.picture_grid(len(probes), len(titles), size)
     for i, row in enumerate(axes):
@@ -164,9 +171,8 @@ def match_figure(gallery: Gallery, probes: Tensor, faces: Tensor, classes: Tenso
         signed: dict[str, Any] = {"image": probes[i], "cmap": plots.DIVERGING}
         for axis, values, head in zip(row[3:5], (mates[i], others[i]), heads[3:5], strict=True):
             cams = plots.overlay(axis, values=values, limits=(-high, high), title=head, **signed)
-        difference = plots.overlay(row[5], values=apart[i], limits=(-small, small), title=heads[5], **signed)
+        plots.overlay(row[5], values=mates[i] - others[i], title=heads[5], **signed)
         heat = plots.overlay(row[6], probes[i], found.sdd[i], limits=(0, 1), title=heads[6])
     plots.colour_bar(figure, cams, axes[:, :5], "map of a match (similarity)")
-    plots.colour_bar(figure, difference, axes[:, 5:6], "difference", width=0.9)
     plots.colour_bar(figure, heat, axes[:, 6:], "SDD (relative)", width=0.9)
     return figure
