@@ -593,6 +593,15 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
             assert node("quick/matching", f"gain_over_disc.difference.{fill}.{kind}")["value"] > 0
             assert question["verdicts"][fill][kind] in ("undecided", "better")
     assert [v for each in question["verdicts"].values() for v in each.values()].count("undecided") == 3
+    # photographs: the random map and, in deletion, another picture; nothing else of the five questions is certain
+    asked = node("facescrub12/other_explainers", "sdd_sum_minus")
+    for fill in fills:
+        for kind in kinds:
+            verdicts = {name: asked[fill][name][kind]["verdict"] for name in asked[fill]}
+            wanted = {"random_map": "better", "same_identity": "better" if kind == "deletion" else "undecided"}
+            wanted |= dict.fromkeys(("disc", "cam", "finercam"), "undecided")
+            assert {name: said for name, said in verdicts.items() if said} == wanted
+    assert sure("facescrub12/other_explainers", "gain.blur.sdd_sum.minus_sdd_sum_drawn.retention", 1)
     # constants: none was better than the default; the shortcut
     assert node("quick/sensitivity", "test.best_minus_default.all_fills")["value"] == 0
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
