@@ -602,6 +602,15 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
             wanted |= dict.fromkeys(("disc", "cam", "finercam"), "undecided")
             assert {name: said for name, said in verdicts.items() if said} == wanted
     assert sure("facescrub12/other_explainers", "gain.blur.sdd_sum.minus_sdd_sum_drawn.retention", 1)
+    truth = "facescrub12/cell_truth"
+    for fill in ("blur", "mean face", "grey"):
+        for other in ("prior", "cam", "wrong_rival", "other_picture"):
+            assert sure(truth, f"minus.difference_minus_{other}.{fill}", 1), other
+    for name, least, most in (("all_resolutions", "mean face", "blur"), ("difference", "blur", "grey")):
+        explained = {fill: each["value"] for fill, each in node(truth, f"explained.{name}").items()}
+        assert (min(explained, key=explained.get), max(explained, key=explained.get)) == (least, most)
+    ceilings = [node(f"{run}/cell_truth", "ceiling.blur, mean face") for run in ("facescrub12", "quick")]
+    assert ceilings[0]["low"] > ceilings[1]["high"]
     # constants: none was better than the default; the shortcut
     assert node("quick/sensitivity", "test.best_minus_default.all_fills")["value"] == 0
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
