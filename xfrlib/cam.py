@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xfrlib.checks import need_logits, need_pictures
+from xfrlib.checks import answer, need_finite, need_logits, need_pictures, need_tensor, need_whole
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
@@ -40,6 +40,12 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     Tensor
         (B, K, h, w) float, in units of the logit.
     """
+    need_tensor("features", features, "(B, C, h, w)")
+    need_tensor("weight", weight, "(N, C)")
+    need_tensor("classes", classes, "(B, K)")
+    need_whole("classes", classes)
+    if features.dtype != weight.dtype or not weight.is_floating_point():
+        raise ValueError(f"features and weight must be floats of one kind, got {features.dtype} and {weight.dtype}")
     if features.ndim != 4 or weight.ndim != 2 or classes.ndim != 2:
         raise ValueError(
             "expected features (B, C, h, w), weight (N, C), classes (B, K); got "
@@ -54,7 +60,9 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
         raise ValueError(
             f"classes must lie in 0 to {weight.shape[0] - 1}, got {int(classes.min())} to {int(classes.max())}"
         )
-    return torch.einsum("bkc,bchw->bkhw", weight[classes], features)
+    maps = torch.einsum("bkc,bchw->bkhw", weight[classes.long()], features)
+    need_finite(maps, "its maps: features and weight must be finite, and half precision must not overflow")
+    return maps
 
 
 def centred(weight: Tensor) -> Tensor:
@@ -157,7 +165,7 @@ def _watched(model: nn.Module, images: Tensor) -> _Watch:
     # If nothing was compiled yet, the compiler need not be loaded to keep it away.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with TURN, eager, in_evaluation(model), _Watch() as watch:
-        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, model(images)
+        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, answer(model, images)
     return watch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ def need_tensor(name: str, values: Any, shape: str) -> None:
     if not isinstance(values, Tensor):
         mends = [f"; {_MENDS[kind.__name__]} makes one" for kind in type(values).__mro__ if kind.__name__ in _MENDS]
         raise ValueError(f"{name} must be a tensor {shape}, got {type(values).__name__}{''.join(mends)}")
+    if values.is_complex():
+        raise ValueError(f"{name} must be real numbers {shape}, got {values.dtype}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be compared with limits: no text, no list, no NaN, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+
+
+def need_whole(name: str, values: Tensor) -> None:
+    """Refuse, by a `ValueError`, a tensor of anything but whole numbers."""
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, got {values.dtype}")
 
 
 def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
@@ -69,6 +83,17 @@ def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor
     need_evaluation(model)
 
 
+def answer(model: Any, images: Tensor) -> Any:
+    """``model(images)``; where torch refuses the pictures, a `ValueError` that says of which kind they are."""
+    try:
+        return model(images)
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise
+        refused = f"{type(model).__name__} does not take images {tuple(images.shape)} of {images.dtype}"
+        raise ValueError(f"{refused}: {str(error).splitlines()[0]}") from error
+
+
 def need_logits(logits: Any, images: Tensor) -> None:
     """Refuse, by a `ValueError`, answers of a network that are no finite numbers (B, N), a row for each picture."""
     if not isinstance(logits, Tensor):
@@ -79,7 +104,11 @@ def need_logits(logits: Any, images: Tensor) -> None:
 
 
 def need_odds(logits: Tensor) -> None:
-    """Refuse, by a `ValueError`, rows (B, N) that are probabilities already: their differences are no log-odds."""
+    """Refuse, by a `ValueError`, rows (B, N) that have no log-odds: those of one class, and probabilities."""
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} are of fewer than two classes: there is no rival to lead before"
+        )
     sums = logits.float().sum(dim=1)
     rounding = max(1e-4, 2 * torch.finfo(logits.dtype).eps)
     if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=rounding):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,7 @@ def select_classes(
         logits.argmax(dim=1) if target is None else _per_sample("target", target, (count,), n_classes, logits.device)
     )
     if competitors is None:
-        if not 2 <= top_k <= n_classes:
+        if not isinstance(top_k, numbers.Integral) or not 2 <= top_k <= n_classes:
             raise ValueError(f"top_k = {top_k}: must be between 2 and the number of classes, {n_classes}")
         others = logits.scatter(1, first[:, None], -torch.inf).topk(top_k - 1, dim=1).indices
     else:
@@ -151,7 +152,7 @@ def select_classes(
 def _indices(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{name} must be class indices, got {value!r}: a name's index is its place among the classes"
         ) from error

@@ -13,7 +13,16 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.checks import need_judgeable, need_logits, need_odds
+from xfrlib.checks import (
+    answer,
+    is_number,
+    need_finite,
+    need_judgeable,
+    need_logits,
+    need_odds,
+    need_tensor,
+    need_whole,
+)
 from xfrlib.prediction import as_floats, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
@@ -30,7 +39,7 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     Gaussian of a tenth of its width; a tensor is the pictures themselves, or a colour (3, 1, 1).
     """
     if isinstance(fill, Tensor):
-        return as_floats(fill).to(images).expand_as(images)
+        return _finite_colours("fill", fill, "(3, 1, 1) or as the images", images)
     if fill == "black":
         return torch.zeros_like(images)
     if fill == "grey":
@@ -38,10 +47,24 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     if fill == "mean":
         if mean is None:
             raise ValueError('fill = "mean" needs the mean colour of the training pictures: give mean (3,)')
-        return mean.to(images).view(1, 3, 1, 1).expand_as(images)
+        need_tensor("mean", mean, "(3,)")
+        return _finite_colours("mean", mean[..., None, None], "(3,)", images)
     if fill == "blur":
         return blurred(images, images.shape[-1] / 10)
     raise ValueError(f"fill = {fill!r}: use one of {', '.join(FILLS)}")
+
+
+def _finite_colours(name: str, colours: Tensor, shape: str, images: Tensor) -> Tensor:
+    """Colours of the name given, for each pixel of `images`; `ValueError` if they do not fit or are not finite."""
+    need_tensor(name, colours, shape)
+    try:
+        fitting = as_floats(colours).to(images).expand_as(images)
+    except RuntimeError:
+        raise ValueError(
+            f"{name} must be {shape}, which fits {tuple(images.shape)}, got {tuple(colours.shape)}"
+        ) from None
+    need_finite(fitting, name)
+    return fitting
 
 
 def blurred(images: Tensor, sigma: float, *, reach: float = 2) -> Tensor:
@@ -126,18 +149,22 @@ def deletion_retention(
     import pandas as pd
 
     need_judgeable(model, images, masks, fill)
-    logits = model(images) if logits is None else logits
+    if not (is_number(temperature) and 1e-6 <= temperature <= 1e6):  # beyond, log-odds overflow or vanish
+        raise ValueError(f"temperature = {temperature!r}: must be a positive number, from 1e-6 to 1e6")
+    logits = answer(model, images) if logits is None else logits
     need_logits(logits, images)
     need_odds(logits)
     logits = logits.cpu()  # in float64 from here on, which not every device has
     predicted = logits.argmax(dim=1)
-    pairs = logits.topk(2, dim=1).indices if pairs is None else pairs.to(logits.device)
+    pairs = logits.topk(2, dim=1).indices if pairs is None else _fitting_pairs(pairs, logits)
     odds = _contrasts(logits, pairs) / temperature
     before = _answer(logits, predicted, temperature)
     columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
     columns["removed"] = masks.float().mean(dim=(1, 2))
     for kind, removed in (("deletion", masks), ("retention", ~masks)):
-        changed = model(perturbed(images, removed, fill, mean=mean)).cpu()
+        changed = answer(model, perturbed(images, removed, fill, mean=mean)).cpu()
+        if changed.shape != logits.shape:
+            raise ValueError(f"logits must be those of the model, {tuple(changed.shape)}, got {tuple(logits.shape)}")
         after = _answer(changed, predicted, temperature)
         falls = odds - _contrasts(changed, pairs) / temperature
         drop = 100 * (before["probability"] - after["probability"])
@@ -153,6 +180,18 @@ def deletion_retention(
             **{f"{kind}_lead_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _fitting_pairs(pairs: Tensor, logits: Tensor) -> Tensor:
+    """The pairs as indices of `logits` (B, N), or a `ValueError`."""
+    need_tensor("pairs", pairs, "(B, K)")
+    need_whole("pairs", pairs)
+    rows, classes = logits.shape
+    if pairs.ndim != 2 or len(pairs) != rows or pairs.shape[1] < 2:
+        raise ValueError(f"pairs must be ({rows}, K), K at least 2, got {tuple(pairs.shape)}")
+    if int(pairs.min()) < 0 or int(pairs.max()) >= classes:
+        raise ValueError(f"pairs must lie in 0 to {classes - 1}, got {int(pairs.min())} to {int(pairs.max())}")
+    return pairs.to(logits.device).long()
 
 
 def _contrasts(logits: Tensor, pairs: Tensor) -> Tensor:
