@@ -143,8 +143,9 @@ BACKBONES["slim"] = lambda: IResNet("slim", {4: 1}, embedding_size=None)
 BACKBONES["ir_18"] = lambda: IResNet("ir_18", {4: 1, 6: 1}, embedding_size=3)
 TENSORS = {key: value.clone() for key, value in load_backbone("slim", seed=1).state_dict().items()}
 METADATA = [
-    {}, {"channel_order": "BGR"}, {"channel_order": "XYZ"}, {"mean": "abc"}, {"mean": "nan"}, {"std": "0"}, {"std": "-1"},
-    {"xfrlib": "{"}, {"xfrlib": "[1]"}, {"xfrlib": '{"mean": 7}'}, {"xfrlib": '{"std": null}'}, {"format": "pt"},
+    {}, {"channel_order": "BGR"}, {"channel_order": "XYZ"}, {"mean": "abc"}, {"mean": "nan"}, {"std": "0"},
+    {"std": "-1"}, {"xfrlib": "{"}, {"xfrlib": "[1]"}, {"xfrlib": '{"mean": 7}'}, {"xfrlib": '{"std": null}'},
+    {"format": "pt"},
 ]  # fmt: skip
 CONFIGURATIONS = [
     None, b"color_space: RGB", b"color_space: BGR", b"color_space: HSV", b"color_space: 3", b"a: [", b"\xff\xfe", b"",
@@ -158,8 +159,9 @@ def spoil(draw: Draw, tensors: dict[str, Any]) -> dict[str, Any]:
     key = draw(st.sampled_from(sorted(tensors)))
     how, value = draw(st.sampled_from(["missing", "more", "shape", "kind", "complex", "text", "number"])), tensors[key]
     changes: dict[str, dict[Any, Any]] = {
-        "more": {"other.weight": torch.ones(2)}, "shape": {key: torch.ones(*value.shape, 2)}, "kind": {key: value.half()},
-        "complex": {key: value.to(torch.complex64)}, "text": {key: "abc"}, "number": {3: value},
+        "more": {"other.weight": torch.ones(2)}, "shape": {key: torch.ones(*value.shape, 2)},
+        "kind": {key: value.half()}, "complex": {key: value.to(torch.complex64)}, "text": {key: "abc"},
+        "number": {3: value},
     }  # fmt: skip
     rest = {name: one for name, one in tensors.items() if not (how == "missing" and name == key)}
     return rest | changes.get(how, {})

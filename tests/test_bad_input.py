@@ -86,7 +86,7 @@ def test_a_profile_that_is_no_yaml_is_named(text: bytes, said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"run_name": 2024}, "run_name = 2024: must be text, which papermill -r leaves"),
+        ({"run_name": 2024}, "run_name = 2024: must be text, which papermill -r gives"),
         ({"data_root": "~nobody/x"}, "data_root = '~nobody/x': "),
         ({"data_root": "a\0b"}, "no path holds a zero byte"),
     ],
