@@ -265,6 +265,7 @@ def main() -> None:
     first = PROCESSES.Process()  # waits until the server has imported all, which is no part of a work's time
     first.start()
     first.join()
+    provenance = {"commit": artifacts.commit(), "seed": SEED} | artifacts.environment()  # before a file has changed
     for name in given.only or WORKS:
         work, suffer = WORKS[name]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
@@ -274,7 +275,6 @@ def main() -> None:
         bad += [f"{name}, {other}" for other in place.others]
         unnamed = [fault for fault, counts in found.items() if not counts.get("says_why", True)]
         bad += [f"{name}, {fault}: the error does not name the fault" for fault in unnamed]
-        provenance = {"commit": artifacts.commit(), "seed": SEED} | artifacts.environment()
         known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
         artifacts.write_json(given.out, known | {name: {**found, "provenance": provenance}})
     sys.exit("\n".join(bad) or 0)
