@@ -104,7 +104,9 @@ def notebook(folder: Path) -> None:
     cells += map(nbformat.v4.new_code_cell, sources)
     given = {"kernel_name": "python3", "cwd": artifacts.project_root(), "progress_bar": False, "log_output": False}
     source = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-    papermill.execute_notebook(source, folder / "executed.ipynb", {"folder": str(folder)}, **given)
+    quiet = ["--log-level=CRITICAL"]  # the kernel notes its transport and its end
+    out = folder / "executed.ipynb"
+    papermill.execute_notebook(source, out, {"folder": str(folder)}, **given, extra_arguments=quiet)
 
 
 def outcome(folder: Path) -> dict[str, str]:
