@@ -39,7 +39,7 @@ NUMBERS = st.one_of(
     st.floats(-3, 3),
 )
 WORDS = st.one_of(
-    st.sampled_from(["", "~", "~nobody/x", "..", "a/b", "a\0b", "nan", "1e400", "[1", "null"]), st.text(max_size=9)
+    st.sampled_from(["", "~", "~no such user/x", "..", "a/b", "a\0b", "nan", "1e400", "[1", "null"]), st.text(max_size=9)
 )
 ANYTHING: st.SearchStrategy[Any] = st.one_of(
     NUMBERS, WORDS, st.none(), st.booleans(), st.lists(st.one_of(NUMBERS, WORDS), max_size=4),

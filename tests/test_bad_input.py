@@ -87,7 +87,7 @@ def test_a_profile_that_is_no_yaml_is_named(text: bytes, said: str, tmp_path: Pa
     ("given", "said"),
     [
         ({"run_name": 2024}, "run_name = 2024: must be text, which papermill -r gives"),
-        ({"data_root": "~nobody/x"}, "data_root = '~nobody/x': "),
+        ({"data_root": "~no such user/x"}, "data_root = '~no such user/x': "),
         ({"data_root": "a\0b"}, "no path holds a zero byte"),
     ],
 )
