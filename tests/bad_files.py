@@ -299,7 +299,7 @@ def parameters(draw: Draw) -> Case:
             holds(not taken or same(value, getattr(run.profile, name)), f"another {name}")
         if "folder" in given:
             run.faces_root()
-        if given.get("checkpoint", "builtin") != "builtin":
+        if given.get("checkpoint") not in (None, "builtin"):
             run.backbone()
         holds(run.folder.is_relative_to(folder.resolve() / run.profile.name), "folder")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from parameters import start
@@ -55,6 +56,7 @@ def test_what_is_no_map_or_number_is_named(call: Callable[[], Any], said: str) -
         ({"pairs": torch.zeros(5, 1).long()}, r"pairs must be \(5, K\), K at least 2"),
         ({"fill": torch.rand(4, 1, 1)}, r"fill must be \(3, 1, 1\) or as the images"),
         ({"fill": torch.full((3, 1, 1), torch.nan)}, "NaN or infinite value in fill"),
+        ({"fill": np.ones((3, 1, 1))}, r"fill must be a tensor \(3, 1, 1\) or a name, got ndarray"),
         ({"fill": "mean", "mean": torch.rand(2)}, r"mean must be \(3,\)"),
         ({"images": torch.rand(5, 3, 16, 16).double()}, "Net does not take images .5, 3, 16, 16. of torch.float64"),
     ],

@@ -73,6 +73,8 @@ def need_evaluation(model: nn.Module) -> None:
 
 def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor) -> None:
     """Refuse, by a `ValueError`, what `xfrlib.deletion_retention` cannot measure; the network is not run."""
+    if not isinstance(fill, str):
+        need_tensor("fill", fill, "(3, 1, 1) or a name")
     # Black and grey are defined in [0, 1] alone, and nobody knows in which values a mean was taken.
     unit = f"fill = {fill!r} needs" if isinstance(fill, str) and fill != "blur" else ""
     need_pictures(images, unit=unit, otherwise=", or give fill as a tensor of the images' own values, (3, 1, 1)")
