@@ -115,3 +115,27 @@ def need_odds(logits: Tensor) -> None:
     rounding = max(1e-4, 2 * torch.finfo(logits.dtype).eps)
     if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=rounding):
         raise ValueError("the model's rows are probabilities already: let it return its logits, before the softmax")
+
+
+def need_pairs(pairs: Any, logits: Tensor) -> Tensor:
+    """Pairs (B, K) as indices of `logits` (B, N), or a `ValueError` that says what they are instead."""
+    need_tensor("pairs", pairs, "(B, K)")
+    need_whole("pairs", pairs)
+    rows, classes = logits.shape
+    if pairs.ndim != 2 or len(pairs) != rows or pairs.shape[1] < 2:
+        raise ValueError(f"pairs must be ({rows}, K), K at least 2, got {tuple(pairs.shape)}")
+    if int(pairs.min()) < 0 or int(pairs.max()) >= classes:
+        raise ValueError(f"pairs must lie in 0 to {classes - 1}, got {int(pairs.min())} to {int(pairs.max())}")
+    return pairs.to(logits.device).long()
+
+
+def fitting_colours(name: str, colours: Any, shape: str, images: Tensor) -> Tensor:
+    """A colour for each pixel of `images`, from one (3,) or what broadcasts; `ValueError` if not, or not finite."""
+    need_tensor(name, colours, shape)
+    try:
+        each = colours[:, None, None] if colours.ndim == 1 else colours
+        fitting = each.to(images).expand_as(images)
+    except RuntimeError as error:
+        raise ValueError(f"{name} must be {shape}, {tuple(images.shape)}, got {tuple(colours.shape)}") from error
+    need_finite(fitting, name)
+    return fitting

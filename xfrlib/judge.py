@@ -13,16 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.checks import (
-    answer,
-    is_number,
-    need_finite,
-    need_judgeable,
-    need_logits,
-    need_odds,
-    need_tensor,
-    need_whole,
-)
+from xfrlib.checks import answer, fitting_colours, is_number, need_judgeable, need_logits, need_odds, need_pairs
 from xfrlib.prediction import as_floats, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
@@ -39,7 +30,7 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     Gaussian of a tenth of its width; a tensor is the pictures themselves, or a colour (3, 1, 1).
     """
     if isinstance(fill, Tensor):
-        return _finite_colours("fill", fill, "(3, 1, 1) or as the images", images)
+        return fitting_colours("fill", as_floats(fill), "(3, 1, 1) or as the images", images)
     if fill == "black":
         return torch.zeros_like(images)
     if fill == "grey":
@@ -47,24 +38,10 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     if fill == "mean":
         if mean is None:
             raise ValueError('fill = "mean" needs the mean colour of the training pictures: give mean (3,)')
-        need_tensor("mean", mean, "(3,)")
-        return _finite_colours("mean", mean[..., None, None], "(3,)", images)
+        return fitting_colours("mean", mean, "(3,)", images)
     if fill == "blur":
         return blurred(images, images.shape[-1] / 10)
     raise ValueError(f"fill = {fill!r}: use one of {', '.join(FILLS)}")
-
-
-def _finite_colours(name: str, colours: Tensor, shape: str, images: Tensor) -> Tensor:
-    """Colours of the name given, for each pixel of `images`; `ValueError` if they do not fit or are not finite."""
-    need_tensor(name, colours, shape)
-    try:
-        fitting = as_floats(colours).to(images).expand_as(images)
-    except RuntimeError:
-        raise ValueError(
-            f"{name} must be {shape}, which fits {tuple(images.shape)}, got {tuple(colours.shape)}"
-        ) from None
-    need_finite(fitting, name)
-    return fitting
 
 
 def blurred(images: Tensor, sigma: float, *, reach: float = 2) -> Tensor:
@@ -156,7 +133,7 @@ def deletion_retention(
     need_odds(logits)
     logits = logits.cpu()  # in float64 from here on, which not every device has
     predicted = logits.argmax(dim=1)
-    pairs = logits.topk(2, dim=1).indices if pairs is None else _fitting_pairs(pairs, logits)
+    pairs = logits.topk(2, dim=1).indices if pairs is None else need_pairs(pairs, logits)
     odds = _contrasts(logits, pairs) / temperature
     before = _answer(logits, predicted, temperature)
     columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
@@ -180,18 +157,6 @@ def deletion_retention(
             **{f"{kind}_lead_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-
-
-def _fitting_pairs(pairs: Tensor, logits: Tensor) -> Tensor:
-    """The pairs as indices of `logits` (B, N), or a `ValueError`."""
-    need_tensor("pairs", pairs, "(B, K)")
-    need_whole("pairs", pairs)
-    rows, classes = logits.shape
-    if pairs.ndim != 2 or len(pairs) != rows or pairs.shape[1] < 2:
-        raise ValueError(f"pairs must be ({rows}, K), K at least 2, got {tuple(pairs.shape)}")
-    if int(pairs.min()) < 0 or int(pairs.max()) >= classes:
-        raise ValueError(f"pairs must lie in 0 to {classes - 1}, got {int(pairs.min())} to {int(pairs.max())}")
-    return pairs.to(logits.device).long()
 
 
 def _contrasts(logits: Tensor, pairs: Tensor) -> Tensor:
