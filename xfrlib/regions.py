@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfrlib.checks import need_none
+from xfrlib.checks import is_number, need_none, need_tensor
 from xfrlib.geometry import upsampled
 from xfrlib.profile import did_you_mean
 
@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 
 def pixel_count(fraction: float, size: tuple[int, int]) -> int:
     """Number of pixels in `fraction` of a picture of `size` (H, W): round(fraction * H * W)."""
-    if not 0 < fraction < 1:
+    if not (is_number(fraction) and 0 < fraction < 1):
         raise ValueError(f"fraction = {fraction!r}: must lie between 0 and 1, both excluded")
     return round(fraction * size[0] * size[1])
 
@@ -38,7 +38,8 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order. Raises
     `ValueError` for another shape, a NaN (naming the sample) and a fraction out of range.
     """
-    if maps.ndim != 3:
+    need_tensor("maps", maps, "(B, H, W)")
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise ValueError(f"expected maps (B, H, W), got {tuple(maps.shape)}")
     need_none(maps.isnan().flatten(1).any(1), "sample {} of the batch has NaN in its map, so its pixels have no order")
     count = pixel_count(fraction, (maps.shape[1], maps.shape[2]))

@@ -22,7 +22,7 @@ from xfrlib.artifacts import MissingArtifactError, SentenceError
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier, load_classifier
-from xfrlib.profile import Profile, data_root, did_you_mean, load_profile
+from xfrlib.profile import Profile, data_root, did_you_mean, expanded, load_profile
 from xfrlib.sdd import Divergence
 
 _NO_NAME, _LONGEST = r'[<>:"/\\|?*\0]', 120  # what no system's folder may hold, and bytes that leave room for more
@@ -48,6 +48,11 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
             if isinstance(value, _INJECTED) and not private and name not in known:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
+    for name in ("profile", "data_root", "run_name"):
+        if not isinstance(namespace[name], str | Path):
+            raise ParameterError(
+                f"{name} = {namespace[name]!r}: must be text, which papermill -r gives as it is written"
+            )
     changes = {f.name: namespace[f.name] for f in fields(Profile) if f.name in known and namespace[f.name] is not None}
     try:
         return NotebookRun(notebook, namespace["profile"], changes, namespace["data_root"], namespace["run_name"])
@@ -137,7 +142,7 @@ class NotebookRun:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
         if self.profile.dataset == "synthetic":
             return self.need("faces", "01_data_preparation") if self.notebook[:2] != "01" else self.output("faces")
-        folder = self.data_root / Path(self.profile.folder).expanduser()
+        folder = self.data_root / expanded("folder", self.profile.folder)
         if not folder.is_dir():
             mend = "set XFR_DATA (or the parameter data_root) to the folder that holds"
             raise FileNotFoundError(f"there is no folder {folder}: {mend} {self.profile.folder}/<identity>/<picture>")
@@ -177,7 +182,7 @@ class NotebookRun:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""
         given = self.profile.checkpoint
         named = given in ("", "builtin") or given.startswith("hub:")
-        place = given if named else self.data_root / Path(given).expanduser()
+        place = given if named else self.data_root / expanded("checkpoint", given)
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:
