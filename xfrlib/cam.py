@@ -44,8 +44,7 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     if axes != (4, 2, 2) or features.shape[1] != weight.shape[1] or len(features) != len(classes):
         shapes = ", ".join(str(tuple(given.shape)) for given in (features, weight, classes))
         raise ValueError(f"expected features (B, C, h, w), weight (N, C), classes (B, K); got {shapes}")
-    wanted = weight[need_classes("classes", classes, len(weight))]
-    maps = torch.einsum("bkc,bchw->bkhw", wanted, features)
+    maps = torch.einsum("bkc,bchw->bkhw", weight[need_classes("classes", classes, len(weight))], features)
     need_finite(maps, "its maps: features and weight must be finite, and half precision must not overflow")
     return maps
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
 from xfrlib.checks import answer, fitting_colours, is_number, need_judgeable, need_logits, need_odds, need_pairs
-from xfrlib.prediction import as_floats, margin
+from xfrlib.prediction import as_floats, log_odds, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
 
@@ -128,7 +128,7 @@ def deletion_retention(
     logits = logits.cpu()  # in float64 from here on, which not every device has
     predicted = logits.argmax(dim=1)
     pairs = logits.topk(2, dim=1).indices if pairs is None else need_pairs(pairs, logits)
-    odds = _contrasts(logits, pairs) / temperature
+    odds = log_odds(logits, pairs) / temperature
     before = _answer(logits, predicted, temperature)
     columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
     columns["removed"] = masks.float().mean(dim=(1, 2))
@@ -137,7 +137,7 @@ def deletion_retention(
         if changed.shape != logits.shape:
             raise ValueError(f"logits must be those of the model, {tuple(changed.shape)}, got {tuple(logits.shape)}")
         after = _answer(changed, predicted, temperature)
-        falls = odds - _contrasts(changed, pairs) / temperature
+        falls = odds - log_odds(changed, pairs) / temperature
         drop = 100 * (before["probability"] - after["probability"])
         columns |= {
             f"{kind}_probability": after["probability"],
@@ -151,12 +151,6 @@ def deletion_retention(
             **{f"{kind}_lead_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-
-
-def _contrasts(logits: Tensor, pairs: Tensor) -> Tensor:
-    """z_t - z_c of each rival c: logits (B, N), pairs (B, K), the target first -> (B, K - 1) float64."""
-    found = logits.double().gather(1, pairs)
-    return found[:, :1] - found[:, 1:]
 
 
 def _answer(logits: Tensor, classes: Tensor, temperature: float) -> dict[str, Tensor]:

@@ -52,34 +52,11 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     return mask.scatter_(1, order[:, :count], True).view(maps.shape)
 
 
-class Ellipse(NamedTuple):
-    """An upright ellipse; its middle lies `down` and `right` of the picture's, in shares of the sides."""
-
-    aspect: float = 1.0  #: its height over its width
-    down: float = 0.0
-    right: float = 0.0
-
-
-def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Mask:  # noqa: B008 - it cannot change
-    """The `count` pixels of a picture of `size` (H, W) that an ellipse of that shape reaches first: bool (H, W).
-
-    An ellipse that the border cuts is larger, so that the number of pixels stays `count`.
-    """
-    if not 0 < shape.aspect < float("inf"):
-        raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
-    if not 0 <= count <= size[0] * size[1]:
-        raise ValueError(f"count = {count!r}: a picture of {size[0]} x {size[1]} has {size[0] * size[1]} pixels")
-    y, x = np.ogrid[: size[0], : size[1]]
-    below = y - (size[0] - 1) / 2 - shape.down * size[0]
-    beside = x - (size[1] - 1) / 2 - shape.right * size[1]
-    distance = below**2 / shape.aspect + beside**2 * shape.aspect
-    ranks = distance.ravel().argsort(kind="stable").argsort()
-    return (ranks < count).reshape(size)
-
-
 def disc(count: int, size: tuple[int, int]) -> Mask:
     """The `count` pixels nearest to the middle of a picture of `size` (H, W): bool (H, W)."""
-    return ellipse(count, size)
+    y, x = np.ogrid[: size[0], : size[1]]
+    distance = (y - (size[0] - 1) / 2) ** 2 + (x - (size[1] - 1) / 2) ** 2
+    return (distance.ravel().argsort(kind="stable").argsort() < count).reshape(size)
 
 
 class Draw(NamedTuple):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from xfrlib import artifacts
@@ -49,10 +45,8 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
     for name in ("profile", "data_root", "run_name"):
-        if not isinstance(namespace[name], str | Path):
-            raise ParameterError(
-                f"{name} = {namespace[name]!r}: must be text, which papermill -r gives as it is written"
-            )
+        if not isinstance(given := namespace[name], str | Path):
+            raise ParameterError(f"{name} = {given!r}: must be text, which papermill -r gives as it is written")
     changes = {f.name: namespace[f.name] for f in fields(Profile) if f.name in known and namespace[f.name] is not None}
     try:
         return NotebookRun(notebook, namespace["profile"], changes, namespace["data_root"], namespace["run_name"])
@@ -148,23 +142,10 @@ class NotebookRun:
             raise FileNotFoundError(f"there is no folder {folder}: {mend} {self.profile.folder}/<identity>/<picture>")
         return folder
 
-    def launch(self, module: str, processes: int | None = None) -> None:
-        """Run ``python -m <module>`` with this run's settings in several processes, through ``accelerate launch``.
-
-        `processes` None: one per GPU. With one nothing is launched: the caller works itself.
-        """
-        processes = processes or max(1, torch.cuda.device_count())
-        if processes == 1:
-            return
-        # --multi_gpu chooses the launcher that starts processes, also where they then compute on a CPU
-        options = "--multi_gpu --num_machines=1 --main_process_port=0 --mixed_precision=no --dynamo_backend=no"
-        launcher = ["accelerate.commands.launch", f"--num_processes={processes}", *options.split(), "-m", module]
-        run = [f"--profile={self._profile_given}", f"--run-name={self._name_given}", f"--data-root={self.data_root}"]
-        settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
-        on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
-        command = [sys.executable, "-m", *launcher, *run, *settings]
-        if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
-            raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
+    def arguments(self) -> list[str]:
+        """What makes a command this run, as `command_line_run` reads it."""
+        given = [f"--profile={self._profile_given}", f"--run-name={self._name_given}", f"--data-root={self.data_root}"]
+        return given + [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
 
     def dataset(self, split: str) -> FaceDataset:
         """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""

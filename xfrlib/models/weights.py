@@ -30,11 +30,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             said = metadata.pop(_METADATA, "{}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata | json.loads(said)  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Copy it or convert it again.") from error
-    try:
-        return tensors, metadata | json.loads(said)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: its metadata {_METADATA!r} are no JSON object: {said!r}. Save it anew.") from error
 
