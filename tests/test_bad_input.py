@@ -1,4 +1,4 @@
-"""What ``bad_input.py`` found is mended: one sentence each; and its own judgement of a sentence can fail."""
+"""What ``bad_input.py`` found is mended: one sentence each."""
 
 import json
 from collections.abc import Callable
