@@ -26,11 +26,11 @@ FOUND     := $(or $(XFR_BUILD),_build)/dependencies.mk
 # The pages of the site, and the packages, whose docstrings are on some of them.
 PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results xfrlib facedata madefaces recognisers -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help book pdf test test-faults lint lab bench publishable clean FORCE
+.PHONY: help book pdf test test-faults test-bad-input lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
 	@echo "Profiles (PROFILE=$(PROFILE)): $(basename $(notdir $(wildcard profiles/*.yaml)))"
 
 book: $(OUT)/html/index.html  ## run what has changed and build the site
@@ -42,6 +42,9 @@ test: $(READY)  ## the tests
 
 test-faults: $(READY)  ## runs that are killed, or whose disk is full: do reruns end as they should?
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(PY) tests/faults.py $(FAULTS)
+
+test-bad-input: $(READY)  ## thousands of spoilt files, parameters and tensors: a right result or one clear error?
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(PY) tests/bad_input.py $(INPUTS)
 
 lint: $(READY)  ## ruff, mypy, and notebooks without outputs
 	$(PY) -m ruff check .
@@ -75,7 +78,7 @@ $(READY): pyproject.toml constraints.txt
 
 # --- the notebooks: each depends on the modules that it uses and on the notebooks whose artefacts it reads, which are found
 
-ifneq ($(filter-out help test test-faults lint lab bench publishable clean,$(MAKECMDGOALS)),)
+ifneq ($(filter-out help test test-faults test-bad-input lint lab bench publishable clean,$(MAKECMDGOALS)),)
 -include $(FOUND)
 endif
 # Folders as well, which are newer when a file of theirs has gone.

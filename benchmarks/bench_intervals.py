@@ -22,10 +22,10 @@ from scipy import stats
 from tqdm import tqdm
 
 from xfrlib import artifacts
-from xfrlib.intervals import mean_interval, share_interval
+from xfrlib.intervals import mean_interval
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))  # Holm's correction is the chapters'
-from studies.jackknife import holm
+sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))  # what is imported from there is the chapters'
+from studies.jackknife import holm, share_interval
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 PEOPLE: dict[str, tuple[Draw, float]] = {  # how people differ, and their true mean

@@ -1,10 +1,11 @@
-"""What becomes of a run that is killed, whose disk is full or read-only, or that shares its folder with another.
+"""What becomes of a run that is killed, loses a worker, has a full or read-only disk, or shares its folder.
 
 make test-faults
 
-Three works, each of a second or two: preparation (pictures aligned, read, divided, listed), training (with its
-checkpoint) and evaluation (with its finished batches). Each fault is followed by a rerun in the same folder, which must
-end with the files of an undisturbed run. The counts go to ``results/faults.json``. It is not among the tests of pytest.
+Works of a few seconds: preparation (pictures aligned, read, divided, listed), training (with its checkpoint),
+evaluation (with its finished batches), and a notebook that papermill runs. Each fault is followed by a rerun in the
+same folder, which must end with the files of an undisturbed run. The counts go to ``results/faults.json``, each with
+its provenance. It is not among the tests of pytest.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import torch
 from PIL import Image
 from prepared import prepare_manifest
@@ -41,7 +44,9 @@ SEED, PICTURES = 7, 24
 # Processes come from a server that has imported all this and run nothing, so that no thread is lost in a fork.
 PROCESSES = multiprocessing.get_context("forkserver")
 SPARE = 32 * 1024  # bytes that a full disk has left: less than any of the works writes
-Work = Callable[[Path], None]
+READS = 100  # pictures that a worker of the training reads, or a few more
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+Work = Callable[..., None]
 
 
 def photographs(folder: Path) -> None:
@@ -61,13 +66,13 @@ def preparation(folder: Path) -> None:
     write_manifest(prepare_manifest(folder / "out"), folder / "manifest.csv")
 
 
-def training(folder: Path) -> None:
+def training(folder: Path, **how: Any) -> None:
     """A fine-tuning of a few epochs, with checkpoint, log and the weights at its end."""
-    train(folder, epochs=8)
+    train(folder, epochs=8, **how)
 
 
-def evaluation(folder: Path) -> None:
-    """Deletion and retention by a map and the controls, batch by batch, and the table of all."""
+def evaluation(folder: Path, share: tuple[int, int] = (0, 1)) -> None:
+    """Deletion and retention by a map and the controls, batch by batch, and the table of all; or a share of these."""
     torch.set_num_threads(1)
     pictures, model = Coloured(PICTURES), tiny().eval()
     regions = {"sdd": np.random.default_rng(0).permuted(np.arange(256) < 51, axis=None).reshape(1, 16, 16)}
@@ -76,25 +81,47 @@ def evaluation(folder: Path) -> None:
         logits = model(pictures.images)
     table = judge.evaluate(
         model, pictures.images.clamp(0, 1), pictures.labels.numpy(), regions, logits=logits, batch_size=4,
-        fills=("black", "grey"), shards=folder / "shards", progress=False,
+        fills=("black", "grey"), shards=folder / "shards", share=share, progress=False,
     )  # fmt: skip
-    with artifacts.write_atomic(folder / "table.csv") as part:
-        table.to_csv(part, index=False)
+    if share == (0, 1):
+        with artifacts.write_atomic(folder / "table.csv") as part:
+            table.to_csv(part, index=False)
+
+
+STEPS = """
+for number in range(30):
+    path = Path(folder) / f"{number}.json"
+    if not path.exists():
+        time.sleep(0.02)
+        write_json(path, {"squares": [place**2 for place in range(100 * number)]})
+"""
+
+
+def notebook(folder: Path) -> None:
+    """Artefacts one after the other, by a notebook that papermill runs, in a kernel that outlives it for a moment."""
+    sources = ["import time\nfrom pathlib import Path\n\nfrom xfrlib.artifacts import write_json", STEPS.strip()]
+    cells = [nbformat.v4.new_code_cell('folder = ""', metadata={"tags": ["parameters"]})]
+    cells += map(nbformat.v4.new_code_cell, sources)
+    given = {"kernel_name": "python3", "cwd": artifacts.project_root(), "progress_bar": False, "log_output": False}
+    source = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    quiet = ["--log-level=CRITICAL"]  # the kernel notes its transport and its end
+    out = folder / "executed.ipynb"
+    papermill.execute_notebook(source, out, {"folder": str(folder)}, **given, extra_arguments=quiet)
 
 
 def outcome(folder: Path) -> dict[str, str]:
     """Hashes of what a run leaves, without files that hold times and without parts of files, which nothing reads."""
-    found = {}
+    found, timed = {}, ("checkpoint.pt", "log.csv", "executed.ipynb")
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith(".") and path.name not in ("checkpoint.pt", "log.csv"):
+        if path.is_file() and not path.name.startswith(".") and path.name not in timed:
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
-def in_a_process(work: Work, folder: Path, note: Path) -> None:
+def in_a_process(work: Work, folder: Path, note: Path, how: dict[str, Any]) -> None:
     """The work; of an error the note has the sentence, and the exit code is 1."""
     try:
-        work(folder)
+        work(folder, **how)
     except BaseException as error:
         note.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         os._exit(1)
@@ -116,10 +143,10 @@ class Place:
         photographs(folder)
         return folder
 
-    def start(self, folder: Path) -> BaseProcess:
+    def start(self, folder: Path, **how: Any) -> BaseProcess:
         """The work in a process of its own, which has torch loaded already."""
         self.note.unlink(missing_ok=True)
-        process = PROCESSES.Process(target=in_a_process, args=(self.work, folder, self.note))
+        process = PROCESSES.Process(target=in_a_process, args=(self.work, folder, self.note, how))
         process.start()
         return process
 
@@ -151,6 +178,33 @@ class Place:
             if self.ended(child) == -signal.SIGKILL:  # else it was done before
                 kills += 1
                 same += self.is_mended(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # a kernel may still write into it
+        return {"kills": kills, "same": same}
+
+    def a_worker_dies(self, moments: int) -> dict[str, Any]:
+        """A process that reads pictures for the training is killed: it stops and says so, and is run again."""
+        draw, stopped, same, said = random.Random(SEED), 0, 0, list[str]()
+        for _ in range(moments):
+            folder = self.fresh("worker")
+            stopped += self.ended(self.start(folder, num_workers=1, deadly=draw.randint(1, READS))) == 1
+            said.append(self.said())
+            same += self.is_mended(folder)
+            shutil.rmtree(folder)
+        says_why = all("a process that reads pictures has died" in one for one in said)
+        return {"kills": moments, "stopped": stopped, "says_why": says_why, "said": said[-1], "same": same}
+
+    def one_of_two_dies(self, moments: int) -> dict[str, Any]:
+        """Of two processes that share the evaluation one is killed; the other goes on, and a run takes up the rest."""
+        draw, kills, same = random.Random(SEED), 0, 0
+        while kills < moments:
+            folder = self.fresh("shared")
+            children = [self.start(folder, share=(number, 2)) for number in range(2)]
+            time.sleep(draw.uniform(0, self.seconds))
+            children[1].kill()
+            codes = [self.ended(child) for child in children]
+            if codes[1] == -signal.SIGKILL:
+                kills += 1
+                same += codes[0] == 0 and self.is_mended(folder)
             shutil.rmtree(folder)
         return {"kills": kills, "same": same}
 
@@ -181,28 +235,50 @@ class Place:
         return {"ended_well": codes.count(0), "said": self.said() if any(codes) else "", "same": self.is_mended(folder)}
 
 
+def every_fault(place: Place, moments: int) -> dict[str, Any]:
+    """What any work may suffer."""
+    return {
+        "killed": place.killed(moments),
+        "disk_full": place.on_a_disk("size={size}", "No space left on device"),
+        "read_only": place.on_a_disk("ro", "Read-only file system"),
+        "twice_at_once": place.twice_at_once(),
+    }
+
+
+WORKS: dict[str, tuple[Work, Callable[[Place, int], dict[str, Any]]]] = {
+    "preparation": (preparation, every_fault),
+    "training": (training, every_fault),
+    "evaluation": (evaluation, every_fault),
+    "training_with_a_worker": (training, lambda place, moments: {"worker_dies": place.a_worker_dies(moments)}),
+    "evaluation_by_two": (evaluation, lambda place, moments: {"one_dies": place.one_of_two_dies(moments)}),
+    # It writes as all others do, and a kernel takes seconds to start.
+    "notebook": (notebook, lambda place, moments: {"killed": place.killed(moments)}),
+}
+
+
 def main() -> None:
-    """Run every fault, print the counts and write them to a file of results."""
+    """Run every fault, print the counts and write them to a file of results, which keeps those of other works."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=20, help="kills of each work (default: 20)")
+    parser.add_argument("--only", choices=WORKS, action="append", help="one work alone; may be given again")
     parser.add_argument("--out", type=Path, default=artifacts.project_root() / "results" / "faults.json")
-    given, found, bad = parser.parse_args(), dict[str, Any](), list[str]()
+    given, bad = parser.parse_args(), list[str]()
     PROCESSES.set_forkserver_preload(["faults"])
-    for work in (preparation, training, evaluation):
-        with tempfile.TemporaryDirectory() as root:
+    first = PROCESSES.Process()  # waits until the server has imported all, which is no part of a work's time
+    first.start()
+    first.join()
+    provenance = {"commit": artifacts.commit(), "seed": SEED} | artifacts.environment()  # before a file has changed
+    for name in given.only or WORKS:
+        work, suffer = WORKS[name]
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
             place = Place(work, Path(root))
-            found[work.__name__] = {
-                "killed": place.killed(given.moments),
-                "disk_full": place.on_a_disk("size={size}", "No space left on device"),
-                "read_only": place.on_a_disk("ro", "Read-only file system"),
-                "twice_at_once": place.twice_at_once(),
-            }
-        print(json.dumps({work.__name__: found[work.__name__]}, indent=1), flush=True)
-        bad += [f"{work.__name__}, {other}" for other in place.others]
-        unnamed = [name for name, fault in found[work.__name__].items() if not fault.get("says_why", True)]
-        bad += [f"{work.__name__}, {name}: the error does not name the fault" for name in unnamed]
-    provenance = {"commit": artifacts.commit(), "seed": SEED} | artifacts.environment()
-    artifacts.write_json(given.out, {**found, "provenance": provenance})
+            found = suffer(place, given.moments)
+        print(json.dumps({name: found}, indent=1), flush=True)
+        bad += [f"{name}, {other}" for other in place.others]
+        unnamed = [fault for fault, counts in found.items() if not counts.get("says_why", True)]
+        bad += [f"{name}, {fault}: the error does not name the fault" for fault in unnamed]
+        known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+        artifacts.write_json(given.out, known | {name: {**found, "provenance": provenance}})
     sys.exit("\n".join(bad) or 0)
 
 

@@ -15,6 +15,7 @@ from prepared import prepare_manifest
 from safetensors.torch import load_file
 from tiny_training import train
 
+from studies.processes import launch
 from xfrlib.training.recipe import Recipe, Steps
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1",
@@ -119,7 +120,7 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         run.write_json("calibration.json", {"temperature": [2.0]})
 
         patch.setenv("OMP_NUM_THREADS", "1")
-        run.launch("xfrlib.protocol", 2)  # as a notebook does
+        launch(run, "xfrlib.protocol", 2)  # as a notebook does
         assert "from 2 process(es)" in capfd.readouterr().out
         table = build / "made/evaluation.parquet"
         shared = pd.read_parquet(table)
@@ -166,10 +167,10 @@ def test_a_notebook_launches_its_own_settings_and_hears_of_a_failure(monkeypatch
     monkeypatch.setattr(subprocess, "run", fail)
     changes = {"epochs": 3, "backbone_learning_rate": 0.0005, "fills": ["grey"], "augmentation": "none"}
     run = NotebookRun("02_fine_tuning", "facescrub12", changes, "somewhere", "gentle")
-    run.launch("xfrlib.training", 1)
+    launch(run, "xfrlib.training", 1)
     assert not given, "one process needs no launcher"
     with pytest.raises(RuntimeError, match="xfrlib.training stopped with code 1 in one of 3 processes"):
-        run.launch("xfrlib.training", 3)
+        launch(run, "xfrlib.training", 3)
     (command,) = given
     module = command.index("-m", 3)
     assert command[module + 1] == "xfrlib.training" and "--num_processes=3" in command[:module]

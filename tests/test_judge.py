@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from studies.sensitivity import balance
 from xfrlib import FaceClassifier, deletion_retention
 from xfrlib.judge import evaluate, perturbed
-from xfrlib.tables import balance
 
 Fills = Mapping[str, "str | Tensor"]
 PEOPLE = np.array([0, 0, 1, 1, 2])

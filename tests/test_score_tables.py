@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from studies import score_tables
+from studies.jackknife import share_interval
 from studies.score_tables import by_verdict, known_mean, mean_score
-from xfrlib.intervals import Interval, mean_interval, share_interval
+from xfrlib.intervals import Interval, mean_interval
 
 KINDS, SCORES, TITLES = {"family": "look-alikes"}, {"auc": "AUC"}, {"sdd": "SDD", "cam": "CAM"}
 FOUND = {("family", "sdd", "auc"): Interval(0.9, 0.8, 1.0), ("family", "cam", "auc"): Interval(0.8, 0.7, 0.9)}

@@ -11,11 +11,12 @@ from scipy import stats
 import results
 from studies.explainers_compared import area_under
 from studies.full_evaluation import change_tests, summarise
-from studies.jackknife import holm
+from studies.jackknife import holm, share_interval
+from studies.paper import AGREEMENT, MEASURES
 from studies.report import markdown, plain
-from xfrlib.intervals import Estimate, Interval, mean_interval, share_interval
+from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.profile import project_root
-from xfrlib.tables import AGREEMENT, MEASURES, SIGN, in_text, per_image, verdict
+from xfrlib.tables import SIGN, in_text, per_image, verdict
 
 
 def test_one_value_a_person_is_a_t_interval_where_nothing_is_skewed():

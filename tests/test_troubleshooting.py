@@ -26,6 +26,7 @@ import results
 import xfrlib
 from facedata import detect
 from facedata.scan import scan_faces
+from studies.processes import launch
 from xfrlib import profile
 from xfrlib.explainers.job import captum_module
 from xfrlib.models import FaceClassifier, load_backbone
@@ -230,7 +231,7 @@ def failing_process(place: Place) -> Any:
     import subprocess
 
     place.patch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
-    return place.run().launch("xfrlib.training", 2)
+    return launch(place.run(), "xfrlib.training", 2)
 
 
 def no_chapter(place: Place) -> Any:

@@ -26,14 +26,14 @@ class Coloured(Dataset[Row]):
     """Noisy pictures of 16 x 16 whose brightest channel is the label; mirrored at random when ``flip``."""
 
     def __init__(
-        self, count: int, *, seed: int = 0, noise: float = 0.5, flip: bool = False, seconds: float = 0
+        self, count: int, *, seed: int = 0, noise: float = 0.5, flip: bool = False, seconds: float = 0, deadly: int = 0
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.labels = torch.arange(count) % 3
         self.images = noise * torch.rand(count, 3, 16, 16, generator=generator)
         self.images += 0.5 * nn.functional.one_hot(self.labels, 3)[:, :, None, None]
         self.images /= max(1, 0.5 + noise)  # in [0, 1]
-        self.flip, self.seconds = flip, seconds
+        self.flip, self.seconds, self.deadly = flip, seconds, deadly
         self.read = 0
 
     @property
@@ -45,6 +45,8 @@ class Coloured(Dataset[Row]):
 
     def __getitem__(self, index: int) -> Row:
         self.read += 1
+        if self.read == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
         image = self.images[index]
         if self.flip and torch.rand(()) < 0.5:
@@ -58,11 +60,13 @@ def tiny(seed: int = 0) -> FaceClassifier:
     return FaceClassifier(backbone, 3, seed=seed)
 
 
-def train(folder: Path, *, seconds: float = 0, kill_while_saving: int = 0, **settings: Any) -> FineTuning:
+def train(
+    folder: Path, *, seconds: float = 0, kill_while_saving: int = 0, deadly: int = 0, **settings: Any
+) -> FineTuning:
     """Train in ``folder`` and leave ``weights.safetensors`` and ``history.json`` there.
 
     seconds: that reading one picture takes. kill_while_saving: number of the checkpoint that is written by half only,
-    because the process is killed; 0 for none.
+    because the process is killed; 0 for none. deadly: likewise of the picture whose reading kills who reads it.
     """
     torch.set_num_threads(1)
     saves = 0
@@ -78,7 +82,7 @@ def train(folder: Path, *, seconds: float = 0, kill_while_saving: int = 0, **set
 
     torch.save = half_save
     model = tiny()
-    data, held_out = Coloured(14, flip=True, noise=0.9, seconds=seconds), Coloured(7, seed=1, noise=0.9)
+    data, held_out = Coloured(14, flip=True, noise=0.9, seconds=seconds, deadly=deadly), Coloured(7, seed=1, noise=0.9)
     recipe = {"epochs": 6, "batch_size": 4, "lr_step": 2, "precision": "fp32", "augmentation": "flip"} | settings
     tuning = fine_tune(
         model, data, held_out, device="cpu", checkpoint=folder / "checkpoint.pt", log=folder / "log.csv",

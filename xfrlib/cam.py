@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xfrlib.checks import need_classes, need_logits, need_pictures
+from xfrlib.checks import answer, need_classes, need_finite, need_logits, need_pictures, need_tensor
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
@@ -35,12 +35,18 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     classes : Tensor
         (B, K) integers, 0 to N - 1, the classes wanted for each picture.
     """
+    need_tensor("features", features, "(B, C, h, w)")
+    need_tensor("weight", weight, "(N, C)")
+    need_tensor("classes", classes, "(B, K)")
+    if features.dtype != weight.dtype or not weight.is_floating_point():
+        raise ValueError(f"features and weight must be floats of one kind, got {features.dtype} and {weight.dtype}")
     axes = (features.ndim, weight.ndim, classes.ndim)
     if axes != (4, 2, 2) or features.shape[1] != weight.shape[1] or len(features) != len(classes):
         shapes = ", ".join(str(tuple(given.shape)) for given in (features, weight, classes))
         raise ValueError(f"expected features (B, C, h, w), weight (N, C), classes (B, K); got {shapes}")
-    need_classes("classes", classes, len(weight))
-    return torch.einsum("bkc,bchw->bkhw", weight[classes], features)
+    maps = torch.einsum("bkc,bchw->bkhw", weight[need_classes("classes", classes, len(weight))], features)
+    need_finite(maps, "its maps: features and weight must be finite, and half precision must not overflow")
+    return maps
 
 
 def centred(weight: Tensor) -> Tensor:
@@ -136,7 +142,7 @@ def _watched(model: nn.Module, images: Tensor) -> _Watch:
     # If nothing was compiled yet, the compiler need not be loaded to keep it away.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with TURN, eager, in_evaluation(model), _Watch() as watch:
-        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, model(images)
+        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, answer(model, images)
     return watch
 
 

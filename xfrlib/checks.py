@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import torch
@@ -23,10 +24,14 @@ def need_finite(values: Tensor, where: str) -> None:
     need_none(~finite, f"sample {{}} of the batch has a NaN or infinite value in {where}")
 
 
-def need_classes(name: str, classes: Tensor, count: int) -> None:
-    """Refuse, by a `ValueError`, indices that are not among 0 to `count` - 1."""
+def need_classes(name: str, classes: Tensor, count: int) -> Tensor:
+    """`classes` as int64, or a `ValueError` unless they are whole numbers from 0 to `count` - 1."""
+    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+        raise ValueError(f"{name} must be class indices, got {classes.dtype}")
+    classes = classes.long()
     if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < count:
         raise ValueError(f"{name} must lie in 0 to {count - 1}, got {int(classes.min())} to {int(classes.max())}")
+    return classes
 
 
 def need_tensor(name: str, values: Any, shape: str) -> None:
@@ -34,6 +39,13 @@ def need_tensor(name: str, values: Any, shape: str) -> None:
     if not isinstance(values, Tensor):
         mends = [f"; {_MENDS[kind.__name__]} makes one" for kind in type(values).__mro__ if kind.__name__ in _MENDS]
         raise ValueError(f"{name} must be a tensor {shape}, got {type(values).__name__}{''.join(mends)}")
+    if values.is_complex():
+        raise ValueError(f"{name} must be real numbers {shape}, got {values.dtype}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be compared with limits: no text, no list, no NaN, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
 
 
 def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
@@ -69,6 +81,8 @@ def need_evaluation(model: nn.Module) -> None:
 
 def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor) -> None:
     """Refuse, by a `ValueError`, what `xfrlib.deletion_retention` cannot measure; the network is not run."""
+    if not isinstance(fill, str):
+        need_tensor("fill", fill, "(3, 1, 1) or a name")
     # Black and grey are defined in [0, 1] alone, and nobody knows in which values a mean was taken.
     unit = f"fill = {fill!r} needs" if isinstance(fill, str) and fill != "blur" else ""
     need_pictures(images, unit=unit, otherwise=", or give fill as a tensor of the images' own values, (3, 1, 1)")
@@ -77,6 +91,17 @@ def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor
     if masks.dtype != torch.bool or masks.shape != wanted:
         raise ValueError(f"masks must be bool {wanted}, got {masks.dtype} {tuple(masks.shape)}")
     need_evaluation(model)
+
+
+def answer(model: Any, images: Tensor) -> Any:
+    """``model(images)``; where torch refuses the pictures, a `ValueError` that says of which kind they are."""
+    try:
+        return model(images)
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise
+        refused = f"{type(model).__name__} does not take images {tuple(images.shape)} of {images.dtype}"
+        raise ValueError(f"{refused}: {str(error).splitlines()[0]}") from error
 
 
 def need_logits(logits: Any, images: Tensor) -> None:
@@ -89,8 +114,30 @@ def need_logits(logits: Any, images: Tensor) -> None:
 
 
 def need_odds(logits: Tensor) -> None:
-    """Refuse, by a `ValueError`, rows (B, N) that are probabilities already: their differences are no log-odds."""
+    """Refuse, by a `ValueError`, rows (B, N) that have no log-odds: those of one class, and probabilities."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits {tuple(logits.shape)} are of fewer than two classes: nobody is a rival")
     sums = logits.float().sum(dim=1)
     rounding = max(1e-4, 2 * torch.finfo(logits.dtype).eps)
     if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=rounding):
         raise ValueError("the model's rows are probabilities already: let it return its logits, before the softmax")
+
+
+def need_pairs(pairs: Any, logits: Tensor) -> Tensor:
+    """Pairs (B, K) as indices of `logits` (B, N), or a `ValueError` that says what they are instead."""
+    need_tensor("pairs", pairs, "(B, K)")
+    if pairs.ndim != 2 or len(pairs) != len(logits) or pairs.shape[1] < 2:
+        raise ValueError(f"pairs must be ({len(logits)}, K), K at least 2, got {tuple(pairs.shape)}")
+    return need_classes("pairs", pairs, logits.shape[1]).to(logits.device)
+
+
+def fitting_colours(name: str, colours: Any, shape: str, images: Tensor) -> Tensor:
+    """A colour for each pixel of `images`, from one (3,) or what broadcasts; `ValueError` if not, or not finite."""
+    need_tensor(name, colours, shape)
+    try:
+        each = colours[:, None, None] if colours.ndim == 1 else colours
+        fitting = each.to(images).expand_as(images)
+    except RuntimeError as error:
+        raise ValueError(f"{name} must be {shape}, {tuple(images.shape)}, got {tuple(colours.shape)}") from error
+    need_finite(fitting, name)
+    return fitting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ def select_classes(
         raise ValueError(f"the classifier has {n_classes} class: an explanation against rivals needs at least two")
     first = logits.argmax(dim=1) if target is None else _per_sample("target", target, (count,), logits)
     if competitors is None:
-        if not 2 <= top_k <= n_classes:
+        if not isinstance(top_k, numbers.Integral) or not 2 <= top_k <= n_classes:
             raise ValueError(f"top_k = {top_k}: must be between 2 and the number of classes, {n_classes}")
         others = logits.scatter(1, first[:, None], -torch.inf).topk(top_k - 1, dim=1).indices
     else:
@@ -140,17 +141,13 @@ def select_classes(
 
 def _indices(name: str, value: Any) -> Tensor:
     try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be class indices, got {value!r}: give a name's place among them") from error
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be class indices, got {tensor.dtype}")
-    return tensor.long()
 
 
 def _per_sample(name: str, value: Any, shape: tuple[int, ...], logits: Tensor) -> Tensor:
-    tensor = _indices(name, value).to(logits.device)
-    need_classes(name, tensor, logits.shape[1])
+    tensor = need_classes(name, _indices(name, value).to(logits.device), logits.shape[1])
     try:
         return tensor.broadcast_to(shape)
     except RuntimeError as error:

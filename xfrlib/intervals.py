@@ -41,7 +41,7 @@ def mean_interval(values: ArrayLike, people: ArrayLike, networks: ArrayLike | No
     Arguments are (n,) each; relatives of made faces are one unit: give the family in place of the person. Raises
     `ValueError` for fewer than two people, other lengths, or values that are not finite.
     """
-    array, added = _added(values, people, networks)
+    array, added = additions(values, people, networks)
     mean = float(array.mean())
     parts = [len(a) / (len(a) - 1) * float((a**2).sum()) for a in added]
     deviation, df = satterthwaite(parts, [len(a) - 1 for a in added])
@@ -57,23 +57,7 @@ def mean_interval(values: ArrayLike, people: ArrayLike, networks: ArrayLike | No
     return Estimate(mean, low, high, float(2 * stats.t.sf(abs(straight), df)))
 
 
-def share_interval(hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None) -> Interval:
-    """A share, the mean of `hits` (n,) of zeros and ones, with an interval that also holds at 0 and at 1.
-
-    Wilson's, for as many independent trials as have the variance of `mean_interval`; where all or none hit, as many as
-    there are people. Arguments and errors as there.
-    """
-    array, added = _added(hits, people, networks)
-    share = float(array.mean())
-    variance = sum(len(a) / (len(a) - 1) * float((a**2).sum()) for a in added)
-    trials = min(len(array), share * (1 - share) / variance) if variance > 1e-12 else len(added[0])
-    z = float(stats.norm.ppf(0.975)) ** 2 / trials
-    half = np.sqrt(z * share * (1 - share) + z**2 / 4)
-    low, high = ((share + z / 2 + side * half) / (1 + z) for side in (-1, 1))
-    return Interval(share, float(max(low, 0)), float(min(high, 1)))
-
-
-def _added(
+def additions(
     values: ArrayLike, people: ArrayLike, networks: ArrayLike | None
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
     """The values, and what each person, and each network where there are several, adds to their mean."""

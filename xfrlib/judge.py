@@ -13,8 +13,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.checks import need_judgeable, need_logits, need_odds
-from xfrlib.prediction import as_floats, margin
+from xfrlib.checks import answer, fitting_colours, is_number, need_judgeable, need_logits, need_odds, need_pairs
+from xfrlib.prediction import as_floats, log_odds, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
 
@@ -30,7 +30,7 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     Gaussian of a tenth of its width; a tensor is the pictures themselves, or a colour (3, 1, 1).
     """
     if isinstance(fill, Tensor):
-        return as_floats(fill).to(images).expand_as(images)
+        return fitting_colours("fill", as_floats(fill), "(3, 1, 1) or as the images", images)
     if fill == "black":
         return torch.zeros_like(images)
     if fill == "grey":
@@ -38,7 +38,7 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
     if fill == "mean":
         if mean is None:
             raise ValueError('fill = "mean" needs the mean colour of the training pictures: give mean (3,)')
-        return mean.to(images).view(1, 3, 1, 1).expand_as(images)
+        return fitting_colours("mean", mean, "(3,)", images)
     if fill == "blur":
         return blurred(images, images.shape[-1] / 10)
     raise ValueError(f"fill = {fill!r}: use one of {', '.join(FILLS)}")
@@ -120,20 +120,24 @@ def deletion_retention(
     import pandas as pd
 
     need_judgeable(model, images, masks, fill)
-    logits = model(images) if logits is None else logits
+    if not (is_number(temperature) and 1e-6 <= temperature <= 1e6):  # beyond, log-odds overflow or vanish
+        raise ValueError(f"temperature = {temperature!r}: must be a positive number, from 1e-6 to 1e6")
+    logits = answer(model, images) if logits is None else logits
     need_logits(logits, images)
     need_odds(logits)
     logits = logits.cpu()  # in float64 from here on, which not every device has
     predicted = logits.argmax(dim=1)
-    pairs = logits.topk(2, dim=1).indices if pairs is None else pairs.to(logits.device)
-    odds = _contrasts(logits, pairs) / temperature
+    pairs = logits.topk(2, dim=1).indices if pairs is None else need_pairs(pairs, logits)
+    odds = log_odds(logits, pairs) / temperature
     before = _answer(logits, predicted, temperature)
     columns = {"predicted": predicted, "probability": before["probability"], "margin": before["margin"]}
     columns["removed"] = masks.float().mean(dim=(1, 2))
     for kind, removed in (("deletion", masks), ("retention", ~masks)):
-        changed = model(perturbed(images, removed, fill, mean=mean)).cpu()
+        changed = answer(model, perturbed(images, removed, fill, mean=mean)).cpu()
+        if changed.shape != logits.shape:
+            raise ValueError(f"logits must be those of the model, {tuple(changed.shape)}, got {tuple(logits.shape)}")
         after = _answer(changed, predicted, temperature)
-        falls = odds - _contrasts(changed, pairs) / temperature
+        falls = odds - log_odds(changed, pairs) / temperature
         drop = 100 * (before["probability"] - after["probability"])
         columns |= {
             f"{kind}_probability": after["probability"],
@@ -147,12 +151,6 @@ def deletion_retention(
             **{f"{kind}_lead_drop_{i}": fall for i, fall in enumerate(falls.T, start=1)},
         }
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-
-
-def _contrasts(logits: Tensor, pairs: Tensor) -> Tensor:
-    """z_t - z_c of each rival c: logits (B, N), pairs (B, K), the target first -> (B, K - 1) float64."""
-    found = logits.double().gather(1, pairs)
-    return found[:, :1] - found[:, 1:]
 
 
 def _answer(logits: Tensor, classes: Tensor, temperature: float) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from xfrlib.checks import need_none
+from xfrlib.checks import answer, need_none, need_tensor
 from xfrlib.explanation import LaidMaps
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
@@ -91,7 +91,7 @@ def explain_match(
     _check("probe", probe, recogniser)
     module = cast(nn.Module, recogniser)
     with in_evaluation(module):
-        features = recogniser(probe)
+        features = answer(recogniser, probe)
         embeddings, offset = recogniser.embed(features), recogniser.embed(torch.zeros_like(features[:1]))[0]
         unit = _unit("probe", embeddings)
         check_affine(recogniser, features)
@@ -135,6 +135,7 @@ def _check(name: str, images: Tensor, recogniser: Recogniser) -> None:
         needs = "`size`, a call that gives the last map, and `embed` from there to the embedding"
         raise ValueError(f"{type(recogniser).__name__} is no recogniser: it needs {needs}")
     shape = (3, recogniser.size, recogniser.size)
+    need_tensor(name, images, f"of pictures of {shape}")
     if images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise ValueError(f"{name} has the shape {tuple(images.shape)}; expected one or more pictures of {shape}")
 
@@ -149,9 +150,10 @@ def _unit(name: str, vectors: Tensor) -> Tensor:
 
 def _fitting(name: str, given: Tensor, unit: Tensor) -> Tensor:
     """The templates given, for all probes or for each, as (B, k, D) of unit length; `unit` (B, D) are the probes'."""
-    rows, (count, width) = given[..., None, :] if name == "mate" else given, unit.shape
+    need_tensor(name, given, "of templates")
+    rows, (count, width) = given[..., None, :] if name == "mate" and given.ndim else given, unit.shape
     each = rows.ndim == 3 and len(rows) == count
-    if not (each or rows.ndim == 2) or rows.shape[-1] != width or not rows.shape[-2]:
+    if not (each or rows.ndim == 2) or not rows.is_floating_point() or rows.shape[-1] != width or not rows.shape[-2]:
         wanted = f"templates of {width} numbers, for all probes or for each of {count}"
         raise ValueError(f"{name} has the shape {tuple(given.shape)}; expected {wanted}")
     return _unit(name, rows.to(unit)).expand(count, -1, -1)

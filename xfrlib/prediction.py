@@ -61,6 +61,6 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, pairs: Tensor) -> Tensor:
-    """log(p_t / p_c), the difference of two logits: (n, N), integers t and c (n, 2) -> (n,) float64."""
-    two = logits.double().gather(1, pairs)
-    return two[:, 0] - two[:, 1]
+    """log(p_t / p_c) of each rival c, z_t - z_c: (n, N), integers (n, K), the target t first -> (n, K - 1) float64."""
+    found = logits.double().gather(1, pairs)
+    return found[:, :1] - found[:, 1:]

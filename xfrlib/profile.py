@@ -28,7 +28,17 @@ def project_root() -> Path:
 
 def data_root(override: str | Path = "") -> Path:
     """Where data sets and weights lie: `override`, else the environment variable ``XFR_DATA``, else ``data/``."""
-    return Path(override or os.environ.get("XFR_DATA") or project_root() / "data").expanduser().resolve()
+    return expanded("data_root", override or os.environ.get("XFR_DATA") or project_root() / "data").resolve()
+
+
+def expanded(name: str, given: str | Path) -> Path:
+    """The path that the setting `name` gives, "~" made a user's folder; a `ValueError` names what is no path."""
+    if "\0" in str(given):
+        raise ValueError(f"{name} = {str(given)!r}: no path holds a zero byte")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # there is no such user
+        raise ValueError(f"{name} = {str(given)!r}: {error}") from error
 
 
 # A limit: what holds for every value that a field can have, and the mend of others.
@@ -140,11 +150,14 @@ def load_profile(name_or_path: str | Path) -> Profile:
     Raises `FileNotFoundError` naming the profiles there are, and `ValueError` naming the field at fault.
     """
     name, folder = str(name_or_path), INSTALLED if INSTALLED.is_dir() else project_root() / "profiles"
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = expanded("profile", name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise FileNotFoundError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: is no YAML in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a profile is a mapping of field names to values")
     values = {"name": path.stem, "title": values.get("name", path.stem), **values}
@@ -156,7 +169,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 def _refuse_unknown(values: dict[str, Any], what: str) -> None:
     known = [field.name for field in dataclasses.fields(Profile)]
-    for name in (name for name in values if name not in known):
+    for name in map(str, (name for name in values if name not in known)):
         raise ValueError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfrlib.checks import need_none
+from xfrlib.checks import is_number, need_none, need_tensor
 from xfrlib.geometry import upsampled
 from xfrlib.profile import did_you_mean
 
@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 
 def pixel_count(fraction: float, size: tuple[int, int]) -> int:
     """Number of pixels in `fraction` of a picture of `size` (H, W): round(fraction * H * W)."""
-    if not 0 < fraction < 1:
+    if not (is_number(fraction) and 0 < fraction < 1):
         raise ValueError(f"fraction = {fraction!r}: must lie between 0 and 1, both excluded")
     return round(fraction * size[0] * size[1])
 
@@ -38,7 +38,8 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     from 0 to 1 that ends inside the fraction warns: exact zeros of an SDD map that underflowed have no order. Raises
     `ValueError` for another shape, a NaN (naming the sample) and a fraction out of range.
     """
-    if maps.ndim != 3:
+    need_tensor("maps", maps, "(B, H, W)")
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise ValueError(f"expected maps (B, H, W), got {tuple(maps.shape)}")
     need_none(maps.isnan().flatten(1).any(1), "sample {} of the batch has NaN in its map, so its pixels have no order")
     count = pixel_count(fraction, (maps.shape[1], maps.shape[2]))
@@ -51,34 +52,11 @@ def top_fraction_mask(maps: Tensor, fraction: float = 0.2) -> Tensor:
     return mask.scatter_(1, order[:, :count], True).view(maps.shape)
 
 
-class Ellipse(NamedTuple):
-    """An upright ellipse; its middle lies `down` and `right` of the picture's, in shares of the sides."""
-
-    aspect: float = 1.0  #: its height over its width
-    down: float = 0.0
-    right: float = 0.0
-
-
-def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Mask:  # noqa: B008 - it cannot change
-    """The `count` pixels of a picture of `size` (H, W) that an ellipse of that shape reaches first: bool (H, W).
-
-    An ellipse that the border cuts is larger, so that the number of pixels stays `count`.
-    """
-    if not 0 < shape.aspect < float("inf"):
-        raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
-    if not 0 <= count <= size[0] * size[1]:
-        raise ValueError(f"count = {count!r}: a picture of {size[0]} x {size[1]} has {size[0] * size[1]} pixels")
-    y, x = np.ogrid[: size[0], : size[1]]
-    below = y - (size[0] - 1) / 2 - shape.down * size[0]
-    beside = x - (size[1] - 1) / 2 - shape.right * size[1]
-    distance = below**2 / shape.aspect + beside**2 * shape.aspect
-    ranks = distance.ravel().argsort(kind="stable").argsort()
-    return (ranks < count).reshape(size)
-
-
 def disc(count: int, size: tuple[int, int]) -> Mask:
     """The `count` pixels nearest to the middle of a picture of `size` (H, W): bool (H, W)."""
-    return ellipse(count, size)
+    y, x = np.ogrid[: size[0], : size[1]]
+    distance = (y - (size[0] - 1) / 2) ** 2 + (x - (size[1] - 1) / 2) ** 2
+    return (distance.ravel().argsort(kind="stable").argsort() < count).reshape(size)
 
 
 class Draw(NamedTuple):

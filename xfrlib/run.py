@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from xfrlib import artifacts
@@ -22,7 +18,7 @@ from xfrlib.artifacts import MissingArtifactError, SentenceError
 from xfrlib.data.faces import FaceDataset, data_hash, read_manifest
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier, load_classifier
-from xfrlib.profile import Profile, data_root, did_you_mean, load_profile
+from xfrlib.profile import Profile, data_root, did_you_mean, expanded, load_profile
 from xfrlib.sdd import Divergence
 
 _NO_NAME, _LONGEST = r'[<>:"/\\|?*\0]', 120  # what no system's folder may hold, and bytes that leave room for more
@@ -48,6 +44,9 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
             if isinstance(value, _INJECTED) and not private and name not in known:
                 raise ParameterError(f"unknown parameter {name!r} of {notebook}{did_you_mean(name, known)}")
     namespace["_xfrlib_started"] = True
+    for name in ("profile", "data_root", "run_name"):
+        if not isinstance(given := namespace[name], str | Path):
+            raise ParameterError(f"{name} = {given!r}: must be text, which papermill -r gives as it is written")
     changes = {f.name: namespace[f.name] for f in fields(Profile) if f.name in known and namespace[f.name] is not None}
     try:
         return NotebookRun(notebook, namespace["profile"], changes, namespace["data_root"], namespace["run_name"])
@@ -137,29 +136,16 @@ class NotebookRun:
         """Folder of identities that this profile uses. Raises `FileNotFoundError` with the mend if it is missing."""
         if self.profile.dataset == "synthetic":
             return self.need("faces", "01_data_preparation") if self.notebook[:2] != "01" else self.output("faces")
-        folder = self.data_root / Path(self.profile.folder).expanduser()
+        folder = self.data_root / expanded("folder", self.profile.folder)
         if not folder.is_dir():
             mend = "set XFR_DATA (or the parameter data_root) to the folder that holds"
             raise FileNotFoundError(f"there is no folder {folder}: {mend} {self.profile.folder}/<identity>/<picture>")
         return folder
 
-    def launch(self, module: str, processes: int | None = None) -> None:
-        """Run ``python -m <module>`` with this run's settings in several processes, through ``accelerate launch``.
-
-        `processes` None: one per GPU. With one nothing is launched: the caller works itself.
-        """
-        processes = processes or max(1, torch.cuda.device_count())
-        if processes == 1:
-            return
-        # --multi_gpu chooses the launcher that starts processes, also where they then compute on a CPU
-        options = "--multi_gpu --num_machines=1 --main_process_port=0 --mixed_precision=no --dynamo_backend=no"
-        launcher = ["accelerate.commands.launch", f"--num_processes={processes}", *options.split(), "-m", module]
-        run = [f"--profile={self._profile_given}", f"--run-name={self._name_given}", f"--data-root={self.data_root}"]
-        settings = [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
-        on_cpu = {"ACCELERATE_USE_CPU": "true"} if self.device.type == "cpu" else {}
-        command = [sys.executable, "-m", *launcher, *run, *settings]
-        if code := subprocess.run(command, env=os.environ | on_cpu).returncode:
-            raise RuntimeError(f"{module} stopped with code {code} in one of {processes} processes; see above.")
+    def arguments(self) -> list[str]:
+        """What makes a command this run, as `command_line_run` reads it."""
+        given = [f"--profile={self._profile_given}", f"--run-name={self._name_given}", f"--data-root={self.data_root}"]
+        return given + [f"--set={key}={json.dumps(value)}" for key, value in self._changes.items()]
 
     def dataset(self, split: str) -> FaceDataset:
         """The pictures of ``"train"``, ``"validation"`` or ``"test"``."""
@@ -177,7 +163,7 @@ class NotebookRun:
         """The backbone that the profile names, with the weights of its checkpoint, on the CPU."""
         given = self.profile.checkpoint
         named = given in ("", "builtin") or given.startswith("hub:")
-        place = given if named else self.data_root / Path(given).expanduser()
+        place = given if named else self.data_root / expanded("checkpoint", given)
         return load_backbone(self.profile.backbone, place, seed=self.profile.seed)
 
     def network(self, number: int) -> NotebookRun:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xfrlib.checks import need_finite, need_none
+from xfrlib.checks import is_number, need_finite, need_none
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.profile import FORMS
 
@@ -31,9 +31,9 @@ class Divergence:
         if self.form not in FORMS:
             raise ValueError(f"form = {self.form!r}: use one of {', '.join(FORMS)}")
         for name in ("delta", "scale", "scale_min"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not (is_number(getattr(self, name)) and 0 < getattr(self, name) < float("inf")):
                 raise ValueError(f"{name} = {getattr(self, name)!r}: must be a positive number")
-        if not self.scale_min <= self.scale_max:
+        if not (is_number(self.scale_max) and self.scale_min <= self.scale_max):
             raise ValueError(f"scale_max = {self.scale_max!r}: must not be below scale_min = {self.scale_min!r}")
 
 

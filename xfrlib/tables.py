@@ -1,4 +1,4 @@
-"""From the per-image table to what a reader sees: names of methods and measures, the paper's numbers, summaries."""
+"""From the per-image table to what a reader sees: names of methods, means over draws, verdicts, numbers as text."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ import pandas as pd
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.regions import CONTROLS
 
-MEASURES = {  # column of the table -> how a reader sees it
-    "drop_points": "confidence drop, points",
-    "drop_relative": "confidence drop, % of the confidence",
-    "prediction_change": "prediction change, %",
-}
 MAPS = {"sdd": "SDD", "cam": "CAM", "sdd_drawn": "SDD, as libraries draw it", "cam_drawn": "CAM, as libraries draw it"}
 METHODS = MAPS | {name: control.title for name, control in CONTROLS.items()}
-
-# Shadman et al. (2025), tables 1 and 2, in percent: SDD CAM, random CAM. It does not give the relative drop.
-PAPER = {
-    ("deletion", "drop_points"): (62.33, 42.50),
-    ("deletion", "prediction_change"): (51.36, 29.73),
-    ("retention", "drop_points"): (69.43, 82.21),
-    ("retention", "prediction_change"): (57.68, 79.93),
-}
 SIGN = {"deletion": 1, "retention": -1}  # of a difference that favours the first method
 COMPARED = ("better", "worse", "undecided")  # what an interval of a difference says: above zero, below, neither
-AGREEMENT = ("agrees", "differs", "undecided")  # the same, of an ordering that is expected
 
 
 def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence[str] = "image") -> pd.DataFrame:
@@ -40,11 +26,6 @@ def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence
     if rows.empty:
         raise ValueError(f"the table has no fill {fill!r}; it has {', '.join(sorted(table['fill'].unique()))}")
     return rows.pivot_table(index=by, columns="method", values=column, aggfunc="mean", sort=False)
-
-
-def balance(table: pd.DataFrame) -> pd.Series[float]:
-    """The fall of the lead when a region is deleted less that when it alone is left: higher is better."""
-    return table["deletion_lead_drop"] - table["retention_lead_drop"]
 
 
 def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *, sign: int = 1) -> str:

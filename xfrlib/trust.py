@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xfrlib.checks import need_judgeable
+from xfrlib.checks import answer, is_number, need_judgeable
 from xfrlib.judge import deletion_retention
 from xfrlib.regions import disc
 
@@ -78,12 +78,14 @@ def should_show(
         As `xfrlib.deletion_retention` takes them; the lead of the pairs is what a region takes or leaves.
     """
     need_judgeable(model, images, masks, fill)
+    if not is_number(threshold):
+        raise ValueError(f"threshold = {threshold!r}: must be a number, in log-odds")
     counts = masks.flatten(1).sum(dim=1)
     if int(counts.min()) == 0 or int(counts.min()) != int(counts.max()):
         raise ValueError("masks must be (B, H, W) with the same number of pixels in each, at least 1")
     centre = torch.from_numpy(disc(int(counts[0]), (masks.shape[1], masks.shape[2]))).to(masks.device)
     with torch.no_grad():
-        logits = model(images) if logits is None else logits
+        logits = answer(model, images) if logits is None else logits
     how: Any = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature, "pairs": pairs}
     own, reference = (deletion_retention(model, images, one, **how) for one in (masks, centre.expand_as(masks)))
     deletion, retention = advantages(own, reference)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,7 +38,11 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from xfrlib.intervals import Interval
-from xfrlib.tables import AGREEMENT, MEASURES, METHODS, PAPER, SIGN, in_text, verdict
+from xfrlib.profile import project_root
+from xfrlib.tables import METHODS, SIGN, in_text, verdict
+
+sys.path.append(str(project_root() / "notebooks"))  # the paper's numbers are the chapters'
+from studies.paper import AGREEMENT, MEASURES, PAPER
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ by are spent, and it is judged with other fills and other networks."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,33 @@ from xfrlib.geometry import Geometry, map_geometry, upsampled
 from xfrlib.intervals import Interval, mean_interval
 from xfrlib.judge import evaluate
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.regions import Ellipse, top_fraction_mask
+from xfrlib.regions import Mask, top_fraction_mask
 from xfrlib.tables import SIGN
+
+
+class Ellipse(NamedTuple):
+    """An upright ellipse; its middle lies `down` and `right` of the picture's, in shares of the sides."""
+
+    aspect: float = 1.0  #: its height over its width
+    down: float = 0.0
+    right: float = 0.0
+
+
+def ellipse(count: int, size: tuple[int, int], shape: Ellipse = Ellipse()) -> Mask:  # noqa: B008 - it cannot change
+    """The `count` pixels of a picture of `size` (H, W) that an ellipse of that shape reaches first: bool (H, W).
+
+    An ellipse that the border cuts is larger, so that the number of pixels stays `count`.
+    """
+    if not 0 < shape.aspect < float("inf"):
+        raise ValueError(f"aspect = {shape.aspect!r}: must be a positive number, the height over the width")
+    if not 0 <= count <= size[0] * size[1]:
+        raise ValueError(f"count = {count!r}: a picture of {size[0]} x {size[1]} has {size[0] * size[1]} pixels")
+    y, x = np.ogrid[: size[0], : size[1]]
+    below = y - (size[0] - 1) / 2 - shape.down * size[0]
+    beside = x - (size[1] - 1) / 2 - shape.right * size[1]
+    distance = below**2 / shape.aspect + beside**2 * shape.aspect
+    ranks = distance.ravel().argsort(kind="stable").argsort()
+    return (ranks < count).reshape(size)
 
 
 def lead_drops(model: nn.Module, images: Tensor, regions: Iterable[Tensor], *, pairs: Tensor, **options: Any) -> Tensor:

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from studies.jackknife import corrected
+from studies.jackknife import corrected, share_interval
+from studies.paper import MEASURES
 from studies.report import plain
 from xfrlib.artifacts import write_json
-from xfrlib.intervals import Interval, mean_interval, share_interval
-from xfrlib.tables import MEASURES, SIGN, per_image
+from xfrlib.intervals import Interval, mean_interval
+from xfrlib.tables import SIGN, per_image
 
 Tree = dict[str, Any]  # {method or pair: {fill: {"deletion" or "retention": {...}}}}
 

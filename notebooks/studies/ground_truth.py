@@ -117,7 +117,7 @@ def part_importance(
     before = all_logits(model, torch.from_numpy(shown).permute(0, 3, 1, 2), batch_size)
     if before.shape[1] != len(people):
         raise ValueError(f"the model has {before.shape[1]} classes but there are {len(people)} people: give one each")
-    odds = log_odds(before[pictures], classes)
+    odds = log_odds(before[pictures], classes)[:, 0]
     after = odds[:, None].repeat(1, len(parts))
     exchanges = differs.nonzero().tolist()
     starts = tqdm(
@@ -135,7 +135,7 @@ def part_importance(
         ]
         images, found = render(swapped, [seeds[i] for i in pictures[cases].tolist()])
         logits = all_logits(model, torch.from_numpy(images).permute(0, 3, 1, 2), batch_size)
-        after[cases, columns] = log_odds(logits, classes[cases])
+        after[cases, columns] = log_odds(logits, classes[cases])[:, 0]
         own[cases, columns] |= torch.from_numpy(found) == labels[columns, None, None]
 
     index = np.repeat(np.arange(len(classes)), len(parts))

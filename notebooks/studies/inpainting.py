@@ -43,6 +43,6 @@ def one_round(
     """
     results = {name: play(values, probe, twin) for name, values in maps.items()}
     pasted = {name: picture for name, (picture, _, _) in results.items()}
-    odds = log_odds(all_logits(model, torch.stack(list(pasted.values()))), pair.expand(len(pasted), 2))
+    odds = log_odds(all_logits(model, torch.stack(list(pasted.values()))), pair.expand(len(pasted), 2))[:, 0]
     rows = [{"method": name, "found": found, "area": area} for name, (_, found, area) in results.items()]
     return pd.DataFrame(rows).assign(turned=(odds < 0).numpy()), pasted

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from xfrlib.intervals import Estimate, Interval, satterthwaite
+from xfrlib.intervals import Estimate, Interval, additions, satterthwaite
 from xfrlib.tables import in_text
 
 Statistic = Callable[[NDArray[np.bool_]], float]  # of the rows that are kept, (n,) bool; NaN where they give none
@@ -69,6 +69,22 @@ def jackknife(
         return Estimate(value, np.nan, np.nan, np.nan)
     half = float(stats.t.ppf((1 + confidence) / 2, df)) * deviation
     return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
+
+
+def share_interval(hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None) -> Interval:
+    """A share, the mean of `hits` (n,) of zeros and ones, with an interval that also holds at 0 and at 1.
+
+    Wilson's, for as many independent trials as have the variance of `xfrlib.intervals.mean_interval`; where all or none
+    hit, as many as there are people. Arguments and errors as there.
+    """
+    array, added = additions(hits, people, networks)
+    share = float(array.mean())
+    variance = sum(len(a) / (len(a) - 1) * float((a**2).sum()) for a in added)
+    trials = min(len(array), share * (1 - share) / variance) if variance > 1e-12 else len(added[0])
+    z = float(stats.norm.ppf(0.975)) ** 2 / trials
+    half = np.sqrt(z * share * (1 - share) + z**2 / 4)
+    low, high = ((share + z / 2 + side * half) / (1 + z) for side in (-1, 1))
+    return Interval(share, float(max(low, 0)), float(min(high, 1)))
 
 
 def mean_of(values: ArrayLike, members: ArrayLike | None = None) -> Statistic:

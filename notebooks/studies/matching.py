@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from studies.jackknife import jackknife
+from studies.jackknife import jackknife, share_interval
 from xfrlib import plots
 from xfrlib.data.faces import FaceDataset
 from xfrlib.explainers.rise import rise_masks
-from xfrlib.intervals import Estimate, Interval, share_interval
+from xfrlib.intervals import Estimate, Interval
 from xfrlib.judge import blurred, fill_picture
 from xfrlib.match import explain_match, template
 

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from studies.abstention import LOST, WON, least_area, risk_area
-from studies.jackknife import corrected, difference_of, over_units, share
-from xfrlib.intervals import Estimate, Interval, share_interval
+from studies.jackknife import corrected, difference_of, over_units, share, share_interval
+from xfrlib.intervals import Estimate, Interval
 from xfrlib.tables import in_text
 
 Worth = dict[str, Estimate]

@@ -19,7 +19,12 @@ from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.prediction import as_floats
 from xfrlib.profile import did_you_mean
 from xfrlib.sdd import Divergence, scaled_directed_divergence
-from xfrlib.tables import balance, verdict
+from xfrlib.tables import verdict
+
+
+def balance(table: pd.DataFrame) -> pd.Series[float]:
+    """The fall of the lead when a region is deleted less that when it alone is left: higher is better."""
+    return table["deletion_lead_drop"] - table["retention_lead_drop"]
 
 
 @torch.no_grad()
@@ -121,7 +126,7 @@ def one_pass(
 def by_setting(tables: Sequence[pd.DataFrame], families: NDArray[np.int64]) -> pd.DataFrame:
     """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with criterion and family of each row.
 
-    The criterion is `xfrlib.tables.balance`, in log-odds of the lead over the `pairs` that the tables were made with.
+    The criterion is `balance`, in log-odds of the lead over the `pairs` that the tables were made with.
     """
     table = pd.concat(tables, ignore_index=True).drop(columns="draw").rename(columns={"method": "setting"})
     return table.assign(criterion=balance(table), family=families[table["label"]])

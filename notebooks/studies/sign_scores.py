@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.jackknife import corrected, share
-from xfrlib.intervals import Estimate, mean_interval, share_interval
+from studies.jackknife import corrected, share, share_interval
+from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.tables import in_text
 
 SCORES = ("energy", "top_5", "top_10", "top_20", "pointing")

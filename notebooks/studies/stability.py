@@ -9,8 +9,9 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
+from studies.jackknife import share_interval
 from xfrlib.geometry import Geometry, read_at, upsampled
-from xfrlib.intervals import Estimate, Interval, mean_interval, share_interval
+from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.prediction import margin
 from xfrlib.tables import in_text, verdict
 

@@ -208,7 +208,7 @@ def odds_moved(
     """
 
     def odds(images: Tensor) -> Tensor:
-        return log_odds(all_logits(model, images, batch_size, progress=progress), made.classes) / temperature
+        return log_odds(all_logits(model, images, batch_size, progress=progress), made.classes)[:, 0] / temperature
 
     before = odds(made.images)
     rise, control = ((odds(images) - before).numpy() for images in (made.transplanted, made.control))

@@ -96,13 +96,12 @@ def _checked(name: str, model: nn.Module, images: Tensor, classes: Tensor, contr
         raise ValueError(f"expected a xfrlib.FaceClassifier, whose last map is averaged, got {type(model).__name__}")
     need_pictures(images, unit=f"{name} takes")
     classes = classes[:, None] if classes.ndim == 1 else classes
-    if classes.ndim != 2 or len(classes) != len(images) or classes.is_floating_point() or classes.dtype == torch.bool:
-        got = f"{classes.dtype} {tuple(classes.shape)}"
-        raise ValueError(f"classes must be integers ({len(images)}, K), the target first, got {got}")
-    need_classes("classes", classes, model.num_classes)
+    if classes.ndim != 2 or len(classes) != len(images):
+        raise ValueError(f"classes must be ({len(images)}, K), the target first, got {tuple(classes.shape)}")
+    classes = need_classes("classes", classes, model.num_classes)
     if contrastive and classes.shape[1] < 2:
         raise ValueError(f"{name} compares the target with rivals: give classes (B, K) with K of at least 2")
     for index, row in enumerate(classes.tolist()):
         if len(set(row)) < len(row):
             raise ValueError(f"classes of sample {index}: {row} must be distinct")
-    return classes.long()
+    return classes

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         said: dict[str, Any] = {key: metadata[key] for key in _INPUT if key in metadata}
         try:
             numbers = {key: float(said[key]) for key in ("mean", "std") if key in said}
-        except ValueError:
+        except (ValueError, TypeError):
             numbers = {"mean": math.nan}
         known = said.get("channel_order", "RGB") in CHANNEL_ORDERS and all(map(math.isfinite, numbers.values()))
         if not known or numbers.get("std", 1) <= 0:

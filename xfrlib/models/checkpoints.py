@@ -16,6 +16,7 @@ from torch import Tensor
 from xfrlib.artifacts import file_sha256
 from xfrlib.models.backbones import BACKBONES, CHANNEL_ORDERS, Backbone
 from xfrlib.models.weights import load_tensors, mismatch, read_safetensors, seeded
+from xfrlib.profile import expanded
 
 PREFIXES = ("model.net.", "model.", "net.")  # a longer one before the shorter one it begins with
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # torch's own: many GPUs, and torch.compile
@@ -80,7 +81,7 @@ def _find(name: str, checkpoint: str | Path) -> tuple[Path, str]:
         if not path.is_file():
             raise FileNotFoundError(f"Backbone {name!r} has no built-in weights. Give the path of a file.")
         return path, "builtin"
-    path = Path(checkpoint).expanduser()
+    path = expanded("checkpoint", checkpoint)
     if not path.is_dir():
         return path, path.name
     for file in FOLDER_FILES:

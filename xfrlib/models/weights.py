@@ -29,10 +29,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            metadata |= json.loads(metadata.pop(_METADATA, "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+            said = metadata.pop(_METADATA, "{}")
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata | json.loads(said)  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Copy it or convert it again.") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: its metadata {_METADATA!r} are no JSON object: {said!r}. Save it anew.") from error
 
 
 def mismatch(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:

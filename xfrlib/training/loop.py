@@ -110,7 +110,13 @@ def fine_tune(
             started = perf_counter()
             steps.begin(epoch)
             torch.manual_seed(epoch)  # for what a network itself may draw
-            row = learner.train_epoch(loader, steps, epoch, bar) | learner.validate(held_out)
+            try:
+                row = learner.train_epoch(loader, steps, epoch, bar) | learner.validate(held_out)
+            except (RuntimeError, ConnectionError) as error:  # the loss of a worker is told by either, as it happens
+                if not (num_workers and (isinstance(error, ConnectionError) or "DataLoader worker" in str(error))):
+                    raise
+                mend = "num_workers = 0 does without, and a run that has a checkpoint goes on after its last epoch"
+                raise ChildProcessError(f"a process that reads pictures has died ({error}): {mend}") from error
             row |= {"seconds": round(perf_counter() - started, 3)}
             learner.close_epoch({"epoch": epoch} | row)
             bar.set_postfix_str(f"epoch {epoch}: validation accuracy {row['validation_accuracy']:.1%}")
