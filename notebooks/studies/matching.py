@@ -57,7 +57,7 @@ def enrol(recogniser: nn.Module, dataset: FaceDataset, pictures: int) -> Tensor:
 
 def mate_first(similarities: Tensor, labels: NDArray[np.int64], count: int) -> Tensor:
     """Each probe's mate, then the `count` non-mates most similar to it: (n, N), (n,) -> integers (n, count + 1)."""
-    mates = torch.from_numpy(np.asarray(labels))[:, None]
+    mates = torch.tensor(labels)[:, None]
     others = similarities.scatter(1, mates, -torch.inf).topk(count, dim=1).indices
     return torch.cat([mates, others], dim=1)
 
