@@ -586,6 +586,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         )
         assert alone["low"] < 0 < alone["high"] < difference["low"]
         assert rise["low"] < difference["value"] < rise["high"]
+    there = {name: node("facescrub12/matching", f"agreement.{name}.mean face") for name in ("difference", "prior")}
+    assert there["difference"]["value"] < there["prior"]["value"]
+    answers = node("facescrub12/matching", "question.verdicts").values()
+    assert {said for fill in answers for said in fill.values()} == {"undecided"}
     question = node("quick/matching", "question")
     assert question["answer"] == "not shown" and question["verdicts"]["black"]["deletion"] == "better"
     for fill in fills:
