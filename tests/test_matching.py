@@ -40,12 +40,12 @@ def test_the_mate_comes_first_and_then_who_is_most_similar() -> None:
 
 def test_error_rates_by_hand() -> None:
     """Mates .9 .8 .2, non-mates .1 .3 .4 .5 .25 .6: at a threshold of .8 a third is missed and none is let through,
-    at .2 nobody is missed and five of six are let through; .6 lies between."""
+    at .5 a third is missed and a third let through: the equal error rate."""
     similarities = torch.tensor([[0.9, 0.1, 0.3], [0.4, 0.8, 0.5], [0.25, 0.6, 0.2]])
     rates, threshold = matching.error_rates(similarities, np.arange(3), np.arange(3), false=0.5)
     assert rates.first.value == pytest.approx(2 / 3)
     assert threshold == pytest.approx(0.35) and rates.missed.value == pytest.approx(1 / 3)
-    assert rates.equal_error.value == pytest.approx((1 / 3 + 0) / 2)
+    assert rates.equal_error.value == pytest.approx(1 / 3)
     sure, _ = matching.error_rates(torch.eye(4) + 0.1, np.arange(4), np.arange(4))
     assert (sure.first.value, sure.equal_error.value, sure.missed.value) == (1, 0, 0)
     assert np.isnan(sure.equal_error.low)  # no spread is not certainty

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -79,12 +80,11 @@ def error_rates(
     others = np.where(np.arange(found.shape[1]) == np.asarray(labels)[:, None], np.nan, found)
 
     def equal_error(kept: NDArray[np.bool_]) -> float:
-        non = others[kept]
-        thresholds = np.sort(own[kept])
-        missed = np.arange(len(thresholds)) / len(thresholds)
-        taken = 1 - np.searchsorted(np.sort(non[np.isfinite(non)]), thresholds) / np.isfinite(non).sum()
-        best = int(np.abs(missed - taken).argmin())
-        return float(missed[best] + taken[best]) / 2
+        non = others[kept][np.isfinite(others[kept])]
+        mates = np.repeat([1, 0], [kept.sum(), len(non)])
+        taken, found_again, _ = roc_curve(mates, np.concatenate([own[kept], non]), drop_intermediate=False)
+        best = int(np.abs(1 - found_again - taken).argmin())
+        return float(1 - found_again[best] + taken[best]) / 2
 
     def missed(kept: NDArray[np.bool_]) -> float:
         return float((own[kept] < np.nanquantile(others[kept], 1 - false)).mean())
