@@ -120,6 +120,7 @@ def outcome(folder: Path) -> dict[str, str]:
 
 def in_a_process(work: Work, folder: Path, note: Path, how: dict[str, Any]) -> None:
     """The work; of an error the note has the sentence, and the exit code is 1."""
+    multiprocessing.set_start_method(None, force=True)  # workers of its own start as in a program started by hand
     try:
         work(folder, **how)
     except BaseException as error:

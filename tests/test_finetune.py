@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from xfrlib.models import FaceClassifier
 from xfrlib.prediction import accuracy, predict
 from xfrlib.training import FineTuning, Recipe, fine_tune, training_precision
+from xfrlib.training.learner import Learner
 from xfrlib.training.recipe import Augmented, Steps
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "lr_step": 2, "precision": "fp32", "progress": False}
@@ -378,6 +379,33 @@ def test_workers_change_nothing() -> None:
         settings = QUICK | {"augmentation": "photometric", "epochs": 2}
         runs.append(fine_tune(model, Coloured(12, flip=True), Coloured(3), **settings, num_workers=workers))
     assert_same_run(models, runs)
+
+
+LOSSES = (ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker (pid 7) is killed by signal"))
+
+
+@pytest.mark.parametrize("error", LOSSES, ids=lambda error: type(error).__name__)
+def test_the_loss_of_a_worker_is_told_however_torch_notices_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Learner, "validate", lost)
+    with pytest.raises(ChildProcessError, match="a process that reads pictures has died .*num_workers = 0 does"):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK, num_workers=1)
+    with pytest.raises(type(error)):  # without workers none can have died
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError, EOFError])
+def test_an_error_within_a_worker_is_not_told_as_its_loss(kind: type[Exception]) -> None:
+    class Unreadable(Coloured):
+        def __getitem__(self, index: int) -> Row:
+            raise kind("no such picture")
+
+    with pytest.raises(kind, match="no such picture"):
+        fine_tune(tiny(), Unreadable(8), Coloured(3), **QUICK, num_workers=1)
 
 
 def test_tensorboard_shows_the_history_once_also_after_a_stop(tmp_path: Path) -> None:

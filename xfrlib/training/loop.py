@@ -91,40 +91,41 @@ def fine_tune(
             with write_atomic(log) as part:
                 pd.DataFrame(learner.history).to_csv(part, index=False)
 
-    gpu = accelerator.device.type == "cuda"
+    gpu, validated = accelerator.device.type == "cuda", range(process, sizes[1], processes)
     workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": gpu, "persistent_workers": num_workers > 0}
     steps = Steps(len(pictures), chosen, process, processes)
     loader = DataLoader(pictures, batch_sampler=steps, **workers)
-    own = Subset(validation, range(process, sizes[1], processes))
-    held_out = DataLoader(own, max(chosen.batch_size // processes, 1), **workers)
+    held_out = DataLoader(Subset(validation, validated), max(chosen.batch_size // processes, 1), **workers)
     if tensorboard is not None and done < epochs:  # purge_step hides what a killed run wrote of an epoch now done again
         accelerator.init_trackers(tensorboard.name, init_kwargs={"tensorboard": {"purge_step": done + 1}})
     # smoothing=0: the mean rate since the start, validation included, so that the time left is that of the run.
     shown: dict[str, Any] = {"unit": "batch", "smoothing": 0, "mininterval": 1, "disable": hidden}
-    batches = len(steps.sizes)
-    with (
-        tqdm(None, "fine-tuning", epochs * batches, initial=done * batches, **shown) as bar,
-        torch.random.fork_rng(devices=[accelerator.device] if gpu else []),
-    ):
-        for epoch in range(done + 1, epochs + 1):
-            started = perf_counter()
-            steps.begin(epoch)
-            torch.manual_seed(epoch)  # for what a network itself may draw
-            try:
+    try:
+        with (
+            tqdm(None, "fine-tuning", epochs * len(steps.sizes), initial=done * len(steps.sizes), **shown) as bar,
+            torch.random.fork_rng(devices=[accelerator.device] if gpu else []),
+        ):
+            for epoch in range(done + 1, epochs + 1):
+                started = perf_counter()
+                steps.begin(epoch)
+                torch.manual_seed(epoch)  # for what a network itself may draw
                 row = learner.train_epoch(loader, steps, epoch, bar) | learner.validate(held_out)
-            except (RuntimeError, ConnectionError) as error:  # the loss of a worker is told by either, as it happens
-                if not (num_workers and (isinstance(error, ConnectionError) or "DataLoader worker" in str(error))):
-                    raise
-                mend = "num_workers = 0 does without, and a run that has a checkpoint goes on after its last epoch"
-                raise ChildProcessError(f"a process that reads pictures has died ({error}): {mend}") from error
-            row |= {"seconds": round(perf_counter() - started, 3)}
-            learner.close_epoch({"epoch": epoch} | row)
-            bar.set_postfix_str(f"epoch {epoch}: validation accuracy {row['validation_accuracy']:.1%}")
-            if main and checkpoint is not None:
-                learner.save(checkpoint, settings)
-            write_log()
-            accelerator.log(row, step=epoch)
-            accelerator.wait_for_everyone()
+                row |= {"seconds": round(perf_counter() - started, 3)}
+                learner.close_epoch({"epoch": epoch} | row)
+                bar.set_postfix_str(f"epoch {epoch}: validation accuracy {row['validation_accuracy']:.1%}")
+                if main and checkpoint is not None:
+                    learner.save(checkpoint, settings)
+                write_log()
+                accelerator.log(row, step=epoch)
+                accelerator.wait_for_everyone()
+    # Torch tells the loss of a worker by any of these, at any moment; an error inside of one is "Caught ...".
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        told = str(error) or type(error).__name__
+        other = isinstance(error, RuntimeError) or told.startswith("Caught ")
+        if not num_workers or (other and "DataLoader worker (pid" not in told):
+            raise
+        mend = "num_workers = 0 does without, and a run that has a checkpoint goes on after its last epoch"
+        raise ChildProcessError(f"a process that reads pictures has died ({told}): {mend}") from error
     write_log()  # it is there even if nothing was left to train
     for tracker in accelerator.trackers:
         tracker.finish()
