@@ -6,6 +6,15 @@ PYTHON  ?= python3
 # Address of a package index with CPU-only builds of torch; empty: the default torch.
 TORCH_INDEX ?=
 
+# Chapters that do not need each other run side by side, with a share of the processors each; a GPU they would have to
+# share. The first two, for which all others wait, have all processors. JOBS=1: one after the other.
+JOBS    ?= $(if $(wildcard /dev/nvidia0),1,2)
+SHARE   := $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1 \) / $(JOBS))
+ALONE   := 01_data_preparation 02_fine_tuning
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(JOBS)
+endif
+
 # The folders of real pictures and of what is built, made absolute, because notebooks run in a folder of their own.
 ifneq ($(strip $(XFR_DATA)),)
 override XFR_DATA := $(or $(shell cd "$(XFR_DATA)" 2>/dev/null && pwd),$(XFR_DATA))
@@ -38,7 +47,7 @@ book: $(OUT)/html/index.html  ## run what has changed and build the site
 pdf: $(OUT)/book.pdf  ## the site as one PDF, printed by Chromium
 
 test: $(READY)  ## the tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)} $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test-faults: $(READY)  ## runs that are killed, or whose disk is full: do reruns end as they should?
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(PY) tests/faults.py $(FAULTS)
@@ -87,7 +96,7 @@ $(FOUND): $(shell find xfrlib facedata madefaces recognisers notebooks tools/dep
 	@$(or $(wildcard $(PY)),$(PYTHON)) tools/dependencies.py > $@
 
 $(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
-	@$(PY) tools/make_book.py run $(PROFILE) $*
+	@$(if $(filter $*,$(ALONE)),,OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)}) $(PY) tools/make_book.py run $(PROFILE) $*
 
 # A profile of real pictures may take hours: what it needs is checked first.
 ifneq ($(shell grep -s '^dataset: *folder' profiles/$(PROFILE).yaml),)
@@ -123,10 +132,9 @@ $(OUT)/gallery/%.json $(OUT)/gallery/%.png $(OUT)/gallery/%.ipynb: $(GALLERY) | 
 
 # --- the site
 
-# Who is in the gallery is known only after the first notebook, and a make of its own asks for their pages: two at a time,
-# since a page is the start of a kernel and imports for the most part.
+# Who is in the gallery is known only after the first notebook, and a make of its own asks for their pages.
 $(OUT)/html/index.html: $(EXECUTED) $(CHOSEN) $(PAGES) profiles/$(PROFILE).yaml | $(READY)
-	@$(if $(PEOPLE),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2))} $(MAKE) --silent --no-print-directory -j2 $(foreach page,$(PEOPLE),$(addprefix $(OUT)/gallery/$(page),.json .png .ipynb)))
+	@$(if $(PEOPLE),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)} $(MAKE) --silent --no-print-directory $(foreach page,$(PEOPLE),$(addprefix $(OUT)/gallery/$(page),.json .png .ipynb)))
 	@$(PY) tools/make_book.py site $(PROFILE)
 
 $(OUT)/book.pdf: $(OUT)/html/index.html tools/make_pdf.py | $(READY)

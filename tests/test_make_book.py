@@ -78,3 +78,13 @@ def test_the_line_names_a_target_of_make_that_installs_and_a_way_without() -> No
     makefile, readme = ((make_book.ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "README.md"))
     assert "`make lab`" in make_book.TO_RUN and "\nlab: $(READY)" in makefile
     assert "README.md" in make_book.TO_RUN and "Without make" in readme
+
+
+def test_lines_of_progress_have_the_name_of_their_chapter(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = make_book.Named("07_maps")
+    for part in ("RISE:   0%", "\rRISE:  50%", "\rRISE: 100%", "\n", "", "a warning\nof two", " lines\n\n"):
+        assert shown.write(part) == len(part)
+    said = capsys.readouterr().err
+    assert said == (
+        "07_maps: RISE:   0%\r07_maps: RISE:  50%\r07_maps: RISE: 100%\n07_maps: a warning\n07_maps: of two lines\n\n"
+    )

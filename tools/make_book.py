@@ -47,6 +47,10 @@ DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure br
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
+# A thread that waits for another spins, and beside busy processes it keeps the processor that the other needs. After
+# so many rounds it sleeps: benchmarks/bench_shared_machine.py measures what that gives.
+WAIT_BRIEFLY = {"GOMP_SPINCOUNT": 1000}
+KERNEL_ENVIRONMENT = KEEP_MEMORY | WAIT_BRIEFLY
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
 TO_RUN = (
@@ -69,6 +73,25 @@ def all_notebooks(root: Path = ROOT) -> list[Path]:
 def build_root() -> Path:
     """As ``xfrlib.artifacts.build_root``, which this does not import: torch would be loaded beside every notebook."""
     return Path(os.environ.get("XFR_BUILD") or ROOT / "_build").expanduser().resolve()
+
+
+class Named(io.TextIOBase):
+    """Standard error with a name before each line: chapters that run side by side show their progress on one screen."""
+
+    def __init__(self, name: str) -> None:
+        # A line that replaces another one may be the shorter.
+        self.name, self.at_start, self.clear = name, True, "\x1b[K" if sys.stderr.isatty() else ""
+
+    def write(self, text: str) -> int:
+        """The text, as a file takes it."""
+        start = r"(^|[\r\n])(?=[^\r\n])" if self.at_start else r"([\r\n])(?=[^\r\n])"
+        sys.stderr.write(re.sub(start, rf"\g<1>{self.clear}{self.name}: ", text))
+        self.at_start = text.endswith(("\r", "\n")) if text else self.at_start
+        return len(text)
+
+    def flush(self) -> None:
+        """What was written is shown."""
+        sys.stderr.flush()
 
 
 def run(profile: str, notebook: str) -> None:
@@ -124,7 +147,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
             kernel_name="python3",
             cwd=source.parent,  # as in JupyterLab
             progress_bar=False,
-            stderr_file=sys.stderr,  # the notebook's own progress bars
+            stderr_file=Named(source.stem),  # the notebook's own progress bars
             extra_arguments=[
                 "--log-level=CRITICAL",  # of the kernel, which notes its transport and its end
                 f"--IPKernelApp.exec_lines={DARK_FIGURES}",
@@ -301,7 +324,7 @@ def main() -> None:
     args = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
-    for name, value in KEEP_MEMORY.items():
+    for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, str(value))
     try:
         if args.command == "run":
