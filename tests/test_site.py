@@ -561,24 +561,14 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         assert not sure("quick/cell_truth", f"minus.difference_minus_difference_drawn.{fill}", 1)
         best = {name: each[fill]["value"] for name, each in node("quick/cell_truth", "agreement").items()}
         assert max(best, key=best.get) == "all_resolutions"
-    for name, least, most in (("all_resolutions", "blur", "mean face"), ("difference", "blur", "grey")):
-        explained = {fill: each["value"] for fill, each in node("quick/cell_truth", f"explained.{name}").items()}
-        assert (min(explained, key=explained.get), max(explained, key=explained.get)) == (least, most)
-    # single maps: no free rule, the self-test over all thresholds, no group
+    # single maps: no free rule, the self-test over all thresholds
     failure = results.load_results(ROOT, "quick/failure")
     assert not failure["rules_that_stand"] and failure["rules_that_stand_by_area"] == ["self_test"]
-    assert not failure["groups_that_differ"]
-    for pair in failure["agreement"].values():
-        assert pair["same"] > pair["chance"]
-    # the random weights convict guided backpropagation and not SDD; steps and seeds tell nothing apart
+    assert failure["rules"]["blur"]["self_test"]["beat"]["value"] > failure["all_maps"]["blur"]["beat"]
+    # the random weights convict guided backpropagation and not SDD; a step tells nothing apart
     assert node("quick/sanity", "parameters.sdd_sum.passes")
     assert not node("quick/sanity", "parameters.guided_backpropagation.passes")
     assert not sure("quick/sanity", "translation.minus_disc_at_half_a_cell.sdd_sum", 1)
-    assert node("quick/sanity", "labels.whole_network.by_heart.permuted_labels") > 0.95
-    for way in (-1, 1):
-        assert not sure("quick/sanity", "seeds.between_networks_minus_same_person.sdd_sum", way)
-        whole = "labels.whole_network.methods.sdd_sum.permuted_minus_two_strangers"
-        assert not sure("quick/sanity", whole, way)
     # matching: the difference reads the match and the mate's map does not; of four comparisons one is certain
     for fill in ("blur", "mean face", "grey"):
         difference, alone, rise = (
@@ -610,15 +600,9 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
             assert sure(truth, f"minus.difference_minus_{other}.{fill}", 1), other
-    for name, least, most in (("all_resolutions", "mean face", "blur"), ("difference", "blur", "grey")):
-        explained = {fill: each["value"] for fill, each in node(truth, f"explained.{name}").items()}
-        assert (min(explained, key=explained.get), max(explained, key=explained.get)) == (least, most)
-    ceilings = [node(f"{run}/cell_truth", "ceiling.blur, mean face") for run in ("facescrub12", "quick")]
-    assert ceilings[0]["low"] > ceilings[1]["high"]
-    # constants: none was better than the default; the shortcut
-    assert node("quick/sensitivity", "test.best_minus_default.all_fills")["value"] == 0
+    plain = [node(f"{run}/cell_truth", "agreement.difference.mean face") for run in ("facescrub12", "quick")]
+    assert plain[0]["low"] > plain[1]["value"]
+    # the shortcut
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
     more = ("sdd_sum", "sdd_product", "finercam", "guided_backpropagation", "integrated_gradients")
     assert min(sign[name] for name in more) > 0.5 > max(sign[name] for name in ("cam", "sdd_local_softmax", "saliency"))
-    assert sure("quick/shortcut", "sdd_minus.top_20.cam", 1)
-    assert node("quick/shortcut", "sdd_minus.top_20.cam.p_corrected") > 0.05
