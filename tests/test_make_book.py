@@ -1,5 +1,6 @@
 """What the site offers for download: notebooks that run again what their pages show, and say what it takes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,26 @@ def test_lines_of_progress_have_the_name_of_their_chapter(capsys: pytest.Capture
     assert said == (
         "07_maps: RISE:   0%\r07_maps: RISE:  50%\r07_maps: RISE: 100%\n07_maps: a warning\n07_maps: of two lines\n\n"
     )
+
+
+def test_a_run_says_how_many_notebooks_are_to_come_and_about_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
+    monkeypatch.setattr(make_book, "seconds_file", lambda profile: tmp_path / f"{profile}.json")
+    names = [path.stem for path in make_book.sources()]
+    made = tmp_path / "quick" / "notebooks"
+    made.mkdir(parents=True)
+    for number, name in enumerate(names):
+        stamps = ({"busy": "2026-01-01T00:00:30Z", "idle": f"2026-01-01T00:0{number % 3 + 1}:30.5Z"}, {})
+        cells = [nbformat.v4.new_code_cell("x", metadata={"execution": one}) for one in stamps]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), made / f"{name}.ipynb")
+    make_book.write_times("quick")
+    known = json.loads((tmp_path / "quick.json").read_text())
+    assert [known["notebooks"][name] for name in names[:4]] == [60, 120, 180, 60]  # whole seconds
+    for name in names[2:]:
+        (made / f"{name}.ipynb").unlink()
+    left = sum(known["notebooks"][name] for name in names[2:]) / 2 / 60
+    said = make_book.to_come("quick", names[3])
+    assert said == f"; {len(names) - 3} more are to be made, all in about {left:.0f} min on {known['device']}"
+    assert make_book.to_come("other", names[0]) == f"; {len(names) - 1} more are to be made"

@@ -7,6 +7,7 @@ python tools/make_book.py gallery quick                a page for each of some p
 python tools/make_book.py gallery quick family00_a     one of them, once they are chosen
 python tools/make_book.py site quick                   the site, from the executed copies
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
+python tools/make_book.py times quick                  how long each notebook took, to results/quick/seconds.json
 
 With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
 Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
@@ -18,6 +19,7 @@ import argparse
 import ast
 import io
 import itertools
+import json
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +104,38 @@ def run(profile: str, notebook: str) -> None:
     """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
     start = time.monotonic()
-    print(f"{notebook}: runs with the profile {profile}", flush=True)
+    print(f"{notebook}: runs with the profile {profile}{to_come(profile, notebook)}", flush=True)
     write_page(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
     print(f"{notebook}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def seconds_file(profile: str) -> Path:
+    """How long each notebook of a profile took, by its name, on the machine that the file names."""
+    return ROOT / "results" / profile / "seconds.json"
+
+
+def to_come(profile: str, notebook: str) -> str:
+    """How many notebooks are not made yet beside this one, and about how long they take, where that was measured."""
+    out = build_root() / profile / "notebooks"
+    names = [path.stem for path in sources() if path.stem == notebook or not (out / path.name).is_file()]
+    if not seconds_file(profile).is_file():
+        return f"; {len(names) - 1} more are to be made"
+    known = json.loads(seconds_file(profile).read_text(encoding="utf-8"))
+    left = sum(known["notebooks"].get(name, 0) for name in names) / known["side_by_side"] / 60
+    return f"; {len(names) - 1} more are to be made, all in about {max(left, 1):.0f} min on {known['device']}"
+
+
+def write_times(profile: str, side_by_side: int = 2) -> None:
+    """Read from the executed copies how long each notebook took, and keep it for those who run them next."""
+    found = {}
+    for source in sources():
+        cells = nbformat.read(build_root() / profile / "notebooks" / source.name, as_version=4).cells
+        stamps = [stamp for cell in cells for stamp in cell.metadata.get("execution", {}).values()]
+        first, last = (datetime.fromisoformat(pick(stamps)) for pick in (min, max))
+        found[source.stem] = round((last - first).total_seconds())
+    device = f"{os.cpu_count()} processors"
+    values = {"device": device, "side_by_side": side_by_side, "notebooks": found}
+    seconds_file(profile).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def write_page(source: Path, parameters: dict[str, Any], target: Path, title: str = "") -> None:
@@ -317,7 +349,7 @@ def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("preflight", "run", "gallery", "site", "publishable"):
+    for name in ("preflight", "run", "gallery", "site", "publishable", "times"):
         commands.add_parser(name).add_argument("profile")
     commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
@@ -336,6 +368,8 @@ def main() -> None:
             make_gallery(args.profile, args.page)
         elif args.command == "site":
             build_site(args.profile)
+        elif args.command == "times":
+            write_times(args.profile)
         else:
             require_publishable(args.profile)
     except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
