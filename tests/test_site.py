@@ -509,6 +509,9 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     assert said("disc") == {(fill, kind): "better" if fill == "blur" else "undecided" for fill, kind in every}
     assert said("same_identity") == {(f, k): "better" if f == "black" else "undecided" for f, k in every}
     assert {*said("cam").values(), *said("finercam").values()} == {"undecided"}
+    for fill, kind in every:  # index.md
+        between = f"sdd_sum_minus.{fill}.cam.{kind}"
+        assert not sure(source, between, 1) and not sure(source, between, -1)
     asked = [row for by in node(source, "sdd_sum_minus").values() for kind in by.values() for row in kind.values()]
     assert sum(bool(row["verdict"]) for row in asked) == 20
     # the place, the gradient maps, the overlap, the game
