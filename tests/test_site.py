@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 import json
 import os
 import re
@@ -487,6 +488,21 @@ def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:
     assert max(levels) - min(levels) > 2 * max(apart)
     assert len({results.lookup(run, "data_hash") for run in runs}) == 1, "one division of the pictures"
     assert {judged(s, "random_map", kind) for s in seeds for kind in results.SIGN} == {"agrees"}
+
+
+@pytest.mark.parametrize("folder", ["results/quick", "_build/quick"])
+def test_what_two_chapters_measure_has_one_value(folder: str) -> None:
+    """SDD's region against the disc is in the table of chapter 7, in that of chapter 10 and in the plot of both."""
+    files = [ROOT / folder / f"{name}.json" for name in ("other_explainers", "better_map")]
+    if not all(path.is_file() for path in files):
+        pytest.skip(f"{folder} is not made")
+    seventh, tenth = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+    for fill, (kind, sign) in itertools.product(("black", "blur"), results.SIGN.items()):
+        gain = results.measured(results.lookup(tenth, f"minus_disc_by_fill.sdd.{fill}.{kind}"))
+        asked = results.measured(results.lookup(seventh, f"sdd_sum_minus.{fill}.disc.{kind}"))
+        assert gain and asked
+        ends = (asked.low, asked.high) if sign > 0 else (-asked.high, -asked.low)
+        assert tuple(gain) == pytest.approx((sign * asked.value, *ends))
 
 
 def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
