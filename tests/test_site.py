@@ -505,9 +505,12 @@ def test_what_two_chapters_measure_has_one_value(folder: str) -> None:
         assert tuple(gain) == pytest.approx((sign * asked.value, *ends))
 
 
-def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
+@pytest.mark.parametrize("quick", ["quick", "quick_elsewhere"])
+def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) -> None:
+    """On both kinds of processor on which the networks of made faces were trained."""
+
     def node(source: str, path: str) -> Any:
-        return results.lookup(results.load_results(ROOT, source), path)
+        return results.lookup(results.load_results(ROOT, source.replace("quick/", f"{quick}/")), path)
 
     def sure(source: str, path: str, sign: int) -> bool:
         found = node(source, path)
@@ -555,9 +558,6 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         prior = sure("quick/better_map", gain.format("prior", fill, kind), 1)
         assert prior == ((fill, kind) != ("black", "retention"))
     assert all(sure("quick/better_map", f"sdd_minus_by_fill.prior.{fill}.balance", 1) for fill in fills)
-    assert node("quick/better_map", "winner.name").startswith("person's prior")
-    assert all(sure("quick/better_map", gain.format("better", "blur", kind), 1) for kind in kinds)
-    assert sure("quick/better_map", gain.format("better", "black", "retention"), -1)
     for name in node("quick/better_map", "minus_disc_by_fill"):
         assert not all(sure("quick/better_map", gain.format(name, *one), 1) for one in every), name
     # ground truth: above CAM for look-alikes, below it for strangers; as well without the picture
@@ -580,9 +580,9 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
         assert not sure("quick/cell_truth", f"minus.difference_minus_difference_drawn.{fill}", 1)
         best = {name: each[fill]["value"] for name, each in node("quick/cell_truth", "agreement").items()}
         assert max(best, key=best.get) == "all_resolutions"
-    # single maps: no free rule, the self-test over all thresholds
-    failure = results.load_results(ROOT, "quick/failure")
-    assert not failure["rules_that_stand"] and failure["rules_that_stand_by_area"] == ["self_test"]
+    # single maps: no rule stands at its threshold
+    failure = results.load_results(ROOT, f"{quick}/failure")
+    assert not failure["rules_that_stand"]
     assert failure["rules"]["blur"]["self_test"]["beat"]["value"] > failure["all_maps"]["blur"]["beat"]
     # the random weights convict guided backpropagation and not SDD; a step tells nothing apart
     assert node("quick/sanity", "parameters.sdd_sum.passes")
@@ -625,3 +625,19 @@ def test_the_words_of_the_findings_hold_for_the_committed_results() -> None:
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
     more = ("sdd_sum", "sdd_product", "finercam", "guided_backpropagation", "integrated_gradients")
     assert min(sign[name] for name in more) > 0.5 > max(sign[name] for name in ("cam", "sdd_local_softmax", "saliency"))
+
+
+def test_what_depends_on_the_machine_is_called_so() -> None:
+    here, there = ("quick", "quick_elsewhere")
+    read = {
+        (run, name): results.load_results(ROOT, f"{run}/{name}")
+        for run in (here, there)
+        for name in ("better_map", "failure", "other_explainers")
+    }
+    for path, *same in (("winner.name", "better_map"), ("rules_that_stand_by_area", "failure")):
+        assert results.lookup(read[here, *same], path) != results.lookup(read[there, *same], path), path
+    asked = [read[run, "other_explainers"]["sdd_sum_minus"] for run in (here, there)]
+    for fill, others in asked[0].items():
+        for other, by_kind in others.items():
+            for kind, found in by_kind.items():
+                assert found.get("verdict") == asked[1][fill][other][kind].get("verdict")
