@@ -1,6 +1,7 @@
 """The prose keeps its rules, the glossary is linked, every reference is cited, and the tables carry numbers."""
 
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -247,8 +248,13 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
         rows = results.claim_rows([results.load_results(ROOT, source)], "black")[1:]
         return {row[2].partition(":")[0] for row in rows}
 
-    # reproduction.md: "on photographs all four agree"; what validation pictures choose wins nothing certain
+    # reproduction.md, chapter 6: "on photographs all four agree"; what validation pictures choose wins nothing certain
     assert judged("facescrub12") == judged("lfw") == {"agrees"}
+    # chapter 6: under black not better for certain than CAM's region, nor than a disc in the middle
+    for run, other in itertools.product(("facescrub12", "lfw"), ("cam", "disc")):
+        found = results.load_results(ROOT, run)["differences"][f"sdd_minus_{other}"]["black"]
+        for measure in ("drop_points", "prediction_change"):
+            assert not (found["deletion"][measure]["low"] > 0 or found["retention"][measure]["high"] < 0)
     for run in ("quick", "facescrub12"):
         found = results.load_results(ROOT, f"{run}/sensitivity")["test"]["best_minus_default"]["all_fills"]
         assert not (found["low"] or 0) > 0  # None where the default is the best
