@@ -77,4 +77,4 @@ def test_an_aim_is_reached_by_the_interval_or_by_the_mean_alone() -> None:
     assert ends[0] == "is reached" and ends[3] == "is not reached"
     assert "is met by the mean" in ends[1] and "is missed by the mean" in ends[2]
     alone = score_tables.aim(Interval(0.9, np.nan, np.nan))
-    assert alone == "is met by the mean, and the interval does not decide: it is not shown to be reached"
+    assert alone == "is met by the mean, but the interval leaves it open"

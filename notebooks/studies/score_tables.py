@@ -128,7 +128,7 @@ def aim(found: Interval | Estimate, goal: float = _AIM) -> str:
     if found.high < goal:
         return "is not reached"
     by_mean = "met" if found.value >= goal else "missed"
-    return f"is {by_mean} by the mean, and the interval does not decide: it is not shown to be reached"
+    return f"is {by_mean} by the mean, but the interval leaves it open"
 
 
 def reaching(
