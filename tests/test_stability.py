@@ -11,7 +11,7 @@ from xfrlib.intervals import Estimate
     [
         (
             Estimate(0.1, 0.05, 0.15, 0.01),
-            "paired, is 0.10 [0.05, 0.15]. So part of the loss is the sampling of the grid.",
+            "paired, is 0.10 [0.05, 0.15]. So part of the loss comes from the sampling of the grid.",
         ),
         (Estimate(0.1, -0.05, 0.25, 0.2), "So the two are not told apart. The grid alone would cost 0.10 of the 0.40"),
         (Estimate(-0.1, -0.15, -0.05, 0.01), "So the maps are even less alike there. The grid alone would cost 0.10"),

@@ -255,14 +255,14 @@ def whole_findings(
     """
     sdd, cam = ({k: f"{t['overlap'].mean():.2f}" for k, t in check[name].items()} for name in ("sdd_sum", "cam"))
     too_little = (
-        "That is less than the 95 % which the study asks for: this check is not yet what it should be, and needs other "
+        "That is less than the 95 % which the study asks for. So this check does not count yet: it needs other "
         "values of `label_epochs` and `label_rate`. "
     )
     return (
         f"After {epochs} epochs the network with true labels knows {percent(knows['true labels'])} of {pictures} "
         f"pictures by heart, the one with permuted labels {percent(knows['permuted labels'])}. "
-        f"{too_little if knows['permuted labels'] < 0.95 else ''}**What to notice.** After permuted labels SDD's top "
-        f"region overlaps with that after true labels by {sdd['permuted labels']}, CAM's by {cam['permuted labels']}; "
-        f"another training on true labels reaches {sdd['true labels again']} and {cam['true labels again']}, two "
+        f"{too_little if knows['permuted labels'] < 0.95 else ''}**What to notice.** SDD's regions after permuted and "
+        f"after true labels overlap by {sdd['permuted labels']}, CAM's by {cam['permuted labels']}. "
+        f"Another training on true labels reaches {sdd['true labels again']} and {cam['true labels again']}, two "
         f"strangers' maps {sdd['two strangers']} and {cam['two strangers']}."
     )

@@ -156,7 +156,7 @@ def conclusion(best: str, gain: Mapping[str, Estimate]) -> str:
     `gain` has by fill the criterion of the setting less the default's. Fills are not averaged: they may disagree.
     """
     if best == "default":
-        return "The validation pictures chose the default, so that there is nothing to change."
+        return "The validation pictures chose the default, so nothing changes."
     said = {fill: verdict(found) for fill, found in gain.items()}
     if set(said.values()) == {"better"}:
         return (

@@ -145,24 +145,24 @@ def moved_findings(
     overlap = {key: found["overlap"] for key, found in at.items()}
     sdd, grid, disc = overlap["sdd_sum", half], overlap["the grid alone", half].value, overlap["disc", half].value
     rest = (
-        f"The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is lost at half a cell. The rest is "
-        "what the network does with a face in another place, or the padding; this check does not tell them apart."
+        f"The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is lost at half a cell. The rest may "
+        "come from the network, which sees the face in another place, or from the padding; this check cannot tell."
     )
     fits_again = verdict(
         again,
         (
-            "So part of the loss is the sampling of the grid.",
+            "So part of the loss comes from the sampling of the grid.",
             f"So the maps are even less alike there. {rest}",
             f"So the two are not told apart. {rest}",
         ),
     )
     said = {name: verdict(against_disc[name], TOLD_APART) for name in ("sdd_sum", "cam")}
     return (
-        f"A step of {half} pixels, half a cell, leaves SDD's top region an overlap of {in_text(sdd)} with itself, "
-        f"CAM's {in_text(overlap['cam', half])}, where the grid alone would leave {grid:.2f}, and a disc that does not "
-        f"follow the face {disc:.2f}. Against that disc SDD's overlap is {said['sdd_sum']}, CAM's {said['cam']}. A "
-        f"step of one pixel costs SDD {1 - overlap['sdd_sum', 1].value:.2f}. At a whole cell ({stride} pixels), where "
-        f"the grid fits again, SDD has {in_text(overlap['sdd_sum', stride])}, the disc "
+        f"After a step of {half} pixels, half a cell, SDD's region overlaps with itself by {in_text(sdd)}, "
+        f"CAM's by {in_text(overlap['cam', half])}. The grid alone would leave {grid:.2f}, and a disc that does not "
+        f"follow the face {disc:.2f}. Against that disc, SDD's overlap is {said['sdd_sum']}, CAM's {said['cam']}. A "
+        f"step of one pixel costs SDD {1 - overlap['sdd_sum', 1].value:.2f}. At a whole cell ({stride} pixels) "
+        f"the grid fits again. There SDD has {in_text(overlap['sdd_sum', stride])}, the disc "
         f"{overlap['disc', stride].value:.2f}. SDD's overlap there less that at half a cell, paired, is "
         f"{in_text(again)}. {fits_again} The decision itself, at {half} pixels: the calibrated margin changes by "
         f"{in_text(decision[half]['log_odds'], 1)}, the probability by {in_text(decision[half]['points'], 1)} points, "
@@ -197,15 +197,15 @@ def seed_findings(seeds: Seeds, between: Estimate, titles: Mapping[str, str]) ->
     best = max((name for name, other in overlap if other == BETWEEN), key=lambda name: overlap[name, BETWEEN].value)
     words = (
         "So the picture says more about the map than the seed does.",
-        "So a second training changes the map of a picture more than a second picture of the person does: the map is "
+        "So a second training changes the map of a picture more than a second picture of the person does. The map is "
         "as much about this network as about this face.",
-        "Which of the two changes the map more cannot be told here.",
+        "These data cannot tell which of the two changes the map more.",
     )
     return (
-        f"Two networks of one recipe agree about SDD's top region to {in_text(overlap['sdd_sum', BETWEEN])}, about "
-        f"CAM's to {in_text(overlap['cam', BETWEEN])}; most about that of {titles[best]} "
+        f"On two networks of one recipe, SDD's regions overlap by {in_text(overlap['sdd_sum', BETWEEN])}, "
+        f"CAM's by {in_text(overlap['cam', BETWEEN])}. The overlap is largest for {titles[best]} "
         f"({in_text(overlap[best, BETWEEN])}). Within one network, SDD's regions on two pictures of the same "
-        f"person overlap by {in_text(overlap['sdd_sum', 'same person'])}, on two persons by "
+        f"person overlap by {in_text(overlap['sdd_sum', 'same person'])}, on two people by "
         f"{in_text(overlap['sdd_sum', 'another person'])}. SDD's overlap between networks less that between two "
         f"pictures of the person, paired, is {in_text(between)}, for these networks. {verdict(between, words)}"
     )
