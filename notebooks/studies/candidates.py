@@ -253,7 +253,7 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
         else f"**{chosen.title} has no one verdict**: the judging fills disagree in sign, and a mean would hide it.",
         f"Fill by fill, {over}, it {own.by_fill(measured)}.",
         f"Taken one by one, it is above the disc in both measures on {len(found.won)} of {networks} networks.",
-        f"One of these {networks} networks also chose; on the other {networks - 1} alone it "
+        f"The first of these {networks} networks also chose. On the other {networks - 1} alone it "
         f"{found.unseen.by_fill(measured)}."
         if found.unseen
         else "There is one network, which also chose: of others nothing is known.",
@@ -302,8 +302,8 @@ def own_prior(chosen: Candidate) -> str | None:
 def _what_the_map_adds(found: Verdict, chosen: Candidate, beside_prior: str) -> str:
     if chosen == PERSON:
         return (
-            "It reads no map: whatever it has above the common prior, it has from knowing *who* it is, and a map of "
-            "the picture added nothing on the validation pictures."
+            "It reads no map. What it has above the common prior comes from knowing *who* is predicted. On the "
+            "validation pictures a map of the picture added nothing."
         )
     blind = own_prior(chosen)
     if blind is None:
@@ -341,4 +341,4 @@ def _without_a_prior(found: Verdict) -> str:
         for fill in fills
     }
     each = [f"under {fill} {', '.join(titles) or 'no map'}" for fill, titles in above.items()]
-    return f"Without a prior, above the disc in both measures for certain: {'; '.join(each)}."
+    return f"Of the maps without a prior, these are above the disc in both measures for certain: {'; '.join(each)}."

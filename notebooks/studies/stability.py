@@ -145,8 +145,8 @@ def moved_findings(
     overlap = {key: found["overlap"] for key, found in at.items()}
     sdd, grid, disc = overlap["sdd_sum", half], overlap["the grid alone", half].value, overlap["disc", half].value
     rest = (
-        f"The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is lost at half a cell. The rest may "
-        "come from the network, which sees the face in another place, or from the padding; this check cannot tell."
+        f"The grid alone would cost {1 - grid:.2f} of the {1 - sdd.value:.2f} that is lost at half a cell. The rest "
+        "may come from the network, which sees the face in another place, or from the padding; this check cannot tell."
     )
     fits_again = verdict(
         again,
