@@ -109,7 +109,7 @@ def actors(identities: Sequence[str], folder: Path) -> tuple[NDArray[np.bool_] |
     listed = facescrub_list_of(identities, folder)
     if len(set(listed.values())) != 2:
         return None, (
-            "FaceScrub's two lists (actors, actresses) cannot be had for these people, so that nothing is said of men "
+            "FaceScrub's two lists (actors, actresses) cannot be had for these people, so nothing is said of men "
             "and women."
         )
     count, missing = Counter(listed.values()), len(identities) - len(listed)

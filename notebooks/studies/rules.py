@@ -121,8 +121,8 @@ def shown_all(rows: pd.DataFrame) -> str:
     """What showing every map is worth under the fill of `rows`, in a sentence."""
     beats = (rows["verdict"] == WON).to_numpy()
     return (
-        f"Showing all: {100 * beats.mean():.0f} % of the maps beat the disc, area {1 - beats.mean():.2f}, as for "
-        f"abstaining at random; a perfect rule has an area of {least_area(~beats):.2f}."
+        f"If all maps are shown, {100 * beats.mean():.0f} % of them beat the disc, and the area is "
+        f"{1 - beats.mean():.2f}, as for abstaining at random. A perfect rule has an area of {least_area(~beats):.2f}."
     )
 
 
@@ -154,7 +154,7 @@ def findings(
     ]
     self_test = "; ".join(
         f"under {fill} it shows {one['coverage'].value:.0%} of the maps, and of these {one['beat'].value:.0%} beat the "
-        f"disc, where of all maps {shares[fill][WON].value:.0%} do, and {one['lose'].value:.0%} lose both (of all "
+        f"disc (of all maps {shares[fill][WON].value:.0%}) and {one['lose'].value:.0%} lose both (of all maps "
         f"{shares[fill][LOST].value:.0%})"
         for fill, one in self_tests.items()
     )
@@ -169,10 +169,10 @@ def findings(
         else "**No rule, with its threshold, has a gain that stands under every judging fill.**",
         f"By the area, which needs no threshold, these stand: {_named(titles, by_area)}."
         if by_area
-        else "By the area none does either.",
+        else "By the area no gain stands either.",
         *([f"Before the correction for {len(judged.p)} questions, the gain of these would have seemed certain: "
            f"{', '.join(hopeful)}."] if hopeful else []),
-        f"The self-test is the rule that looks at the picture itself: {self_test}.",
+        f"The self-test looks at the picture itself: {self_test}.",
         _of_the_self_test(self_tests),
         f"On the networks that had no part in the choice: {elsewhere}."
         if elsewhere
@@ -188,13 +188,13 @@ def _named(titles: Mapping[str, str], names: Sequence[str]) -> str:
 def _of_the_self_test(self_tests: Mapping[str, Worth]) -> str:
     """Whether most of the maps that the self-test shows beat the disc, by its intervals under each fill."""
     if all(one["beat"].low > 0.5 for one in self_tests.values()):
-        return "So most of what it shows has earned it, under every judging fill."
+        return "So most of the maps that it shows beat the disc, under every judging fill."
     if below := [fill for fill, one in self_tests.items() if one["beat"].high < 0.5]:
         return (
             f"**So even of the maps that pass the self-test, most do not beat the disc under {' and '.join(below)}**, "
             "which the self-test did not use."
         )
-    return "Whether most of what it shows has earned it, the intervals of these shares do not tell."
+    return "The intervals of these shares do not tell whether most of the maps that it shows beat the disc."
 
 
 def _of_the_firm_self_test(judged: Judged, firm: float | None) -> str:

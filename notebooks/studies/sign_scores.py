@@ -200,22 +200,22 @@ def findings(found: Found) -> str:
     versus = "; ".join(_versus(found, score) for score in ASKED)
     nothing = {name: f"{100 * scores[name]['top_20']['shortcut'].value:.0f} %" for name in KNOW_NOTHING}
     return " ".join([
-        f"Of the sign, {found.of_reference('top_20')} lies in the highest fifth of the SDD map (sum); a map without "
-        f"preference has {nothing['area']}, one drawn to the centre {nothing['centre']}. Its energy there is "
-        f"{found.of_reference('energy')}, for the exponential gathers it about the peak, and the highest pixel of all "
-        f"is in the sign in {found.of_reference('pointing')} of the pictures. The network with the shortcut against "
-        f"control, by Holm's p for {len(found.p)} questions, over families, on one network of each kind: {versus}.",
+        f"Of the sign, {found.of_reference('top_20')} lies in the highest fifth of the SDD map (sum). A map that is "
+        f"the same everywhere has {nothing['area']}, one that falls from the centre {nothing['centre']}. SDD's energy "
+        f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
+        f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD against the "
+        f"others, by the difference between the two networks, corrected for {len(found.p)} questions: {versus}.",
         f"Explainers whose highest fifth has most of the sign, and clearly more of it than in the control: "
         f"{', '.join(found.find_it)}."
         if found.find_it
         else "**In no explainer does the highest fifth have most of the sign.**",
         f"The highest pixel alone gives it away, in more than half of the pictures, for {', '.join(found.point_at_it)}."
         if found.point_at_it
-        else "**The highest pixel alone gives the sign away for none of them**: whoever looks at the brightest spot "
-        "only would not find this fault.",
-        *([f"On a sample, the highest fifth of {'; '.join(sampled)}."] if sampled else []),
+        else "**The highest pixel alone gives the sign away for none of them.** A look at the brightest spot alone "
+        "would not find this fault.",
+        *([f"Share of the sign in the highest fifth, on fewer pictures: {'; '.join(sampled)}."] if sampled else []),
         f"In the control, where the sign means nothing, these still have more than twice its share of the picture "
-        f"there: {', '.join(found.false_alarms)}: they see that something is conspicuous, not that it decides."
+        f"there: {', '.join(found.false_alarms)}. They show that something is conspicuous, not that it decides."
         if found.false_alarms
         else "In the control, where the sign means nothing, none has clearly more than twice the sign's share of the "
         "picture there.",
