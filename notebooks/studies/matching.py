@@ -26,12 +26,12 @@ from xfrlib.judge import blurred, fill_picture
 from xfrlib.match import explain_match, template
 
 MAPS = {
-    "difference": "mate less nearest non-mate",
+    "difference": "difference of mate and nearest non-mate",
     "sdd": "SDD against several non-mates",
     "cam": "map of the mate alone",
-    "wrong_pair": "two other people's difference",
-    "gradient": "input gradient of the difference",
-    "corr_rise": "CorrRISE of the difference",
+    "wrong_pair": "difference of two other people",
+    "gradient": "gradient of the lead",
+    "corr_rise": "CorrRISE",
 }
 
 
