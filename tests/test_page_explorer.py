@@ -22,7 +22,17 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from test_site_in_browser import barriers
 
-from explore import PageFace, difference, explain_options, export_explorer, gentle_delta, pack_faces, write_explorer
+from explore import (
+    PageFace,
+    difference,
+    explain_options,
+    export_explorer,
+    gentle_delta,
+    pack_faces,
+    passes,
+    rule_page,
+    write_explorer,
+)
 from madefaces.parts import PARTS
 from madefaces.people import make_families, picture_seed, render
 from network import WEIGHTS_LIMIT, pack_classifier
@@ -151,6 +161,32 @@ def test_a_difference_holds_the_part_before_and_after(people, faces):
     assert region.any() and (before[region] != after[region]).any(), "the parts lie elsewhere in the other"
     names, nothing = difference(own, dataclasses.replace(own, name="a twin"), faces[0].seed)
     assert names == [] and not nothing.any()
+
+
+def test_portraits_are_neutral_and_small(people, faces):
+    packed = pack_faces(people, faces)
+    size = packed["portrait_size"]
+    portraits = np.frombuffer(base64.b64decode(packed["portraits"]), np.uint8).reshape(len(people), size, size, 3)
+    neutral, _ = render(people, [3] * len(people), nuisance=0)
+    coarse = neutral.reshape(len(people), size, 112 // size, size, 112 // size, 3).mean(axis=(2, 4))
+    assert np.abs(portraits - coarse).mean() < 4
+    assert len({portrait.tobytes() for portrait in portraits}) == len(people), "look-alikes can be told apart"
+
+
+def test_what_passes_is_what_the_rule_would_show(model, people, faces, images):
+    found = explain(model, images, **explain_options(SETTINGS))
+    mask = top_fraction_mask(found.log_sdd, SETTINGS["fraction"])
+    judged = should_show(model, images, mask, fill="black", temperature=TEMPERATURE, pairs=found.classes)
+    shown = passes(model, images, SETTINGS, TEMPERATURE)
+    assert shown == [one.show for one in judged] and len(set(shown)) == 2
+
+
+def test_the_chapter_of_the_rule_is_found_by_its_name(tmp_path):
+    assert rule_page() == {"chapter": 11, "page": "../notebooks/11_when_not_to_show_it.html"}
+    with pytest.raises(FileNotFoundError, match="no chapter NN_when_not_to_show_it"):
+        rule_page(tmp_path)
+    (tmp_path / "09_when_not_to_show_it.ipynb").touch()
+    assert rule_page(tmp_path)["chapter"] == 9
 
 
 def test_a_gentle_delta_shows_more_than_a_peak(model, people, faces, images):
@@ -643,6 +679,23 @@ class TestPage:
         self.wait(browser)
         return browser.execute_script(STATE)
 
+    def target(self, browser, label: int) -> None:
+        choose = "const s = document.getElementById('xe-target'); s.value = arguments[0]; s.onchange({ target: s });"
+        browser.execute_script(choose, label)
+
+    def mark_only(self, browser, label: int) -> None:
+        """Leave one rival marked, as somebody would by hand."""
+        mark = """
+        for (const box of document.querySelectorAll(".xe-rivals input")) {
+          const wanted = box.id === `xe-rival-${arguments[0]}`;
+          if (box.checked !== wanted) { box.checked = wanted; box.onchange(); }
+        }
+        """
+        browser.execute_script(mark, label)
+
+    def open_constants(self, browser) -> None:
+        browser.find_element("css selector", ".xe-expert summary").click()
+
     def element(self, browser, name):
         return browser.find_element("id", name)
 
@@ -669,13 +722,16 @@ class TestPage:
         state = self.state(page)
         assert_judged_as_xfrlib(state, state["judged"], model, images[0])
         verdict = state["judged"]["verdict"]
-        assert state["verdict"] == f"{'✓' if verdict['show'] else '✗'} {verdict['reason']}"
+        does = "✓ {} would show this map" if verdict["show"] else "✗ {} would hold this map back"
+        said, why = does.format("The rule of chapter 11"), verdict["reason"].partition(": ")[2]
+        assert state["verdict"] == f"{said}: {why}"
+        link = page.find_element("css selector", "#xe-verdict a").get_attribute("href")
+        assert link.endswith("/notebooks/11_when_not_to_show_it.html")
         pictures = [text.text for text in page.find_elements("css selector", ".xe-masked div p")]
         best = percent(max(state["judged"]["retention"]))
         assert len(pictures) == 4 and pictures[3].startswith("only a disc as large: ") and pictures[3].endswith(best)
         other = next(n for n in range(len(images)) if n != state["classes"][0])
-        choose = "const s = document.getElementById('xe-target'); s.value = arguments[0]; s.onchange({ target: s });"
-        page.execute_script(choose, other)
+        self.target(page, other)
         assert self.state(page)["verdict"] == "No verdict: it judges maps of the predicted person."
 
     def test_paper_shows_the_figure_and_nothing_to_press(self, page):
@@ -712,7 +768,7 @@ class TestPage:
             return min(contrast(colour, page.execute_script(text)) for text in (background, surface))
 
         for name, drawn_on in (
-            ("xe-form", "#xe-form"), ("xe-canvas", "#xe-canvas"), ("xe-face-0", ".xe-family input:checked + canvas")
+            ("xe-target", "#xe-target"), ("xe-canvas", "#xe-canvas"), ("xe-face-0", ".xe-family input:checked + canvas")
         ):  # fmt: skip
             assert ring(name, drawn_on) >= 3, name
 
@@ -725,7 +781,7 @@ class TestPage:
         page.execute_script(KEEP_BACK, 3)
         states = page.execute_script(barred)
         assert len(states) > 4 and all(states)
-        for name in ("xe-truth", "xe-book"):  # what is not barred, works
+        for name in ("xe-truth", "xe-start"):  # what is not barred, works
             self.element(page, name).send_keys(" ")
         page.execute_script("release()")
         self.state(page)
@@ -790,6 +846,8 @@ class TestPage:
         from selenium.webdriver.common.keys import Keys
 
         before = self.state(page)
+        assert not self.element(page, "xe-delta").is_displayed(), "what is for experts is folded"
+        self.open_constants(page)
         self.element(page, "xe-delta").send_keys(Keys.ARROW_RIGHT * 4)
         self.element(page, "xe-scaleMin").send_keys(Keys.ARROW_LEFT * 10)
         self.element(page, "xe-scale").send_keys(Keys.ARROW_RIGHT * 5)
@@ -806,10 +864,145 @@ class TestPage:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_forms(self, page, model, images, form):
+        self.open_constants(page)
         self.element(page, "xe-form").send_keys(form.replace("_", " "))
         state, settings = self.state(page), self.settings(page)
         assert settings["form"] == form
         assert_as_xfrlib(state, model, images[0], **settings)
+
+    def test_the_opening_settings_come_back(self, page):
+        from selenium.webdriver.common.keys import Keys
+
+        before = self.state(page)
+        self.element(page, "xe-share").send_keys(Keys.ARROW_LEFT * 6)
+        self.element(page, "xe-family").click()
+        self.target(page, before["classes"][2])
+        self.open_constants(page)
+        self.element(page, "xe-book").click()
+        changed = self.state(page)
+        assert changed["settings"] != before["settings"] and changed["classes"] != before["classes"]
+        self.element(page, "xe-start").click()
+        after = self.state(page)
+        assert (after["settings"], after["classes"]) == (before["settings"], before["classes"])
+        assert after["mask"] == before["mask"]
+
+    def test_another_target_costs_no_rival(self, page):
+        before = self.state(page)["classes"]
+        for change in (None, "xe-family"):
+            if change:
+                self.element(page, change).click()
+            classes = self.state(page)["classes"]
+            self.target(page, classes[1])
+            other = self.state(page)["classes"]
+            assert other[0] == classes[1] and len(other) == len(classes), "as many rivals, by the same rule"
+            self.target(page, classes[0])
+            assert self.state(page)["classes"] == classes
+        self.element(page, f"xe-rival-{before[4]}").send_keys(" ")  # by hand
+        marked = self.state(page)["classes"]
+        self.target(page, marked[1])
+        assert set(self.state(page)["classes"]) == set(marked[1:])
+        self.target(page, marked[0])
+        assert self.state(page)["classes"] == marked
+
+    def test_rivals_unticked_fast_leave_the_sentence_that_asks_for_one(self, page):
+        self.state(page)
+        untick = """
+        const e = document.getElementById("explorer").explorer;
+        for (const box of e.rivalList.querySelectorAll("input:checked")) { box.checked = false; box.onchange(); }
+        """
+        page.execute_script(untick)
+        says = "return document.getElementById('xe-say').textContent"
+        for _ in range(8):  # what was under way would have come by now, and its sentence
+            time.sleep(0.25)
+        assert page.execute_script(says).startswith("Mark at least one rival")
+
+    def test_everybody_who_is_named_has_a_row(self, page):
+        rows = """
+        const cells = (row) => [...row.children].map((cell) => cell.textContent);
+        const rows = [...document.querySelectorAll(".xe-scroll tbody tr")].map(cells);
+        return [rows.slice(0, -1).map((row) => row[0]), rows.at(-1).slice(1)];
+        """
+        seen = set()
+        for number in range(4):
+            self.element(page, f"xe-face-{number}").send_keys(" ")
+            self.mark_only(page, self.state(page)["classes"][1])
+            self.state(page)
+            people, named = page.execute_script(rows)
+            assert set(named) <= set(people) and len(people) == len(set(people))
+            seen |= set(people[2:])
+        assert seen, "in some case somebody is named who is neither target nor rival"
+
+    def test_where_a_map_says_nothing_the_paint_is_seen(self, page):
+        state = self.state(page)
+        y, x = divmod(int(np.argmin(state["log"])), 112)
+        share = np.exp(np.min(state["log"]))
+        assert share < 0.2
+        look = """
+        const e = document.getElementById("explorer").explorer, [x, y] = arguments;
+        e.showTop = false;
+        e.draw();
+        const copy = document.createElement("canvas"), pen = copy.getContext("2d", { willReadFrequently: true });
+        pen.drawImage(e.canvas, -4 * x - 2, -4 * y - 2);
+        return Array.from(pen.getImageData(0, 0, 1, 1).data).slice(0, 3);
+        """
+        picture = np.array(state["pixels"]).reshape(112, 112, 3)
+        assert np.abs(np.array(page.execute_script(look, x, y)) - picture[y, x]).max() < 255 * share
+        peak = divmod(int(np.argmax(state["log"])), 112)
+        assert np.abs(np.array(page.execute_script(look, peak[1], peak[0])) - picture[peak]).max() > 40
+
+    def test_guessing_hides_the_answers_and_counts_beside_who_does_not_look(self, page, people):
+        from selenium.webdriver.common.keys import Keys
+
+        self.element(page, "xe-share").send_keys(Keys.ARROW_LEFT * 6)
+        self.open_constants(page)
+        page.execute_script("document.getElementById('explorer').explorer.guess.next([2, 5])")
+        self.element(page, "xe-guess").click()
+        shown = "return [...document.querySelectorAll('.xe-open')].filter((e) => e.checkVisibility()).length"
+        hidden_text = """
+        const e = document.getElementById("explorer").explorer;
+        const options = [...e.mapChoice.options].map((option) => option.text);
+        return [e.canvas.getAttribute("aria-label"), ...options, e.sayText.textContent].join();
+        """
+        expected = {"whom": [0, 0.0], "survives": [0, 0], "beats": [0, 0]}
+        for count, (number, honest) in enumerate([(5, True), (2, False)], start=1):
+            state = self.state(page)
+            assert state["settings"]["share"] == 0.2, "everybody guesses at the opening settings"
+            assert page.execute_script("return document.getElementById('explorer').explorer.face.identity") == number
+            assert page.execute_script(shown) == 0
+            assert not any(who.name.replace("_", " ") in page.execute_script(hidden_text) for who in people)
+            named = int(np.argmax(state["probabilities"]))
+            family = [n for n, who in enumerate(people) if who.family == people[number].family]
+            survives = int(np.argmax(state["deletion"])) == named
+            beats = state["judged"]["verdict"]["show"]
+            truth = {"whom": named if named in family else "other", "survives": int(survives), "beats": int(beats)}
+            show = self.element(page, "xe-guess-show")
+            assert not show.is_enabled()
+            for name, value in truth.items():
+                wrong = next(n for n in family if n != value) if name == "whom" else 1 - int(value)
+                self.element(page, f"xe-guess-{name}-{value if honest else wrong}").send_keys(" ")
+                expected[name][0] += honest
+            expected["whom"][1] += (named in family) / len(family)
+            expected["survives"][1] += not survives
+            expected["beats"][1] += not beats
+            assert show.is_enabled()
+            show.click()
+            score = page.execute_script("return document.getElementById('explorer').explorer.guess.score")
+            assert score["cases"] == count and page.execute_script(shown) > 3
+            assert {name: score[name] for name in expected} == {n: pytest.approx(v) for n, v in expected.items()}
+            assert self.element(page, "xe-guess-says").text.startswith(f"{3 * honest} of 3 right")
+            if count == 1:
+                self.element(page, "xe-guess-next").click()
+        self.element(page, "xe-guess").click()
+        assert not page.find_elements("id", "xe-guess-says"), "the guessing is left"
+
+    def test_it_says_for_how_many_pictures_the_rule_would_show_the_map(self, page, model, images):
+        first = self.state(page)["settings"]
+        changes = {"delta": first["delta"], "fraction": first["share"]}
+        shown = passes(model, images, SETTINGS | changes, TEMPERATURE)
+        text = self.element(page, "xe-passes").text
+        assert f"would show the map of {sum(shown)} of these {len(images)} pictures" in text
+        assert text.endswith("would show." if shown[0] else "would hold back.")
+        assert self.state(page)["judged"]["verdict"]["show"] == shown[0]
 
     def test_rivals_by_the_keyboard_and_true_differences(self, page, model, images, people):
         target, *rivals = self.state(page)["classes"]

@@ -9,8 +9,7 @@
   const FOLDER = document.currentScript.src.replace(/[^/]*$/, "");
   const SIDE = 448; // pixels of the large picture
   const INK = { truth: "#56b4e9", top: "#e69f00" }; // as in the figures of the book
-  const LUMINANCE = [0.299, 0.587, 0.114];
-  const STRENGTH = 0.6; // of a map over the picture
+  const STRENGTH = 0.85; // of a map over the picture where it is strongest; where it says nothing, the picture is as it is
 
   // --- small things
 
@@ -38,15 +37,15 @@
     });
   }
 
-  /** A picture (size * size * 3) as a canvas of that size; of `map` {of, colours}, if there is one, is all its colour. */
+  /** A picture (size * size * 3) as a canvas of that size, under `map` {of, colours, cover}, if there is one: its shares of
+      the colours at each pixel, and how much of the picture such a share covers, from 0 to 1. */
   function canvasOf(pixels, size, map) {
     const canvas = make("canvas", { width: size, height: size });
     const image = new ImageData(size, size), { data } = image;
     for (let i = 0, p = 0, d = 0; i < size * size; i++, p += 3, d += 4) {
       if (map) {
-        const grey = LUMINANCE[0] * pixels[p] + LUMINANCE[1] * pixels[p + 1] + LUMINANCE[2] * pixels[p + 2];
-        const at = 3 * Math.min(255, Math.max(0, Math.floor(256 * map.of(i))));
-        for (let c = 0; c < 3; c++) data[d + c] = (1 - STRENGTH) * grey + STRENGTH * map.colours[at + c];
+        const share = map.of(i), at = 3 * Math.min(255, Math.max(0, Math.floor(256 * share))), cover = STRENGTH * map.cover(share);
+        for (let c = 0; c < 3; c++) data[d + c] = (1 - cover) * pixels[p + c] + cover * map.colours[at + c];
       } else for (let c = 0; c < 3; c++) data[d + c] = pixels[p + c];
       data[d + 3] = 255;
     }
@@ -87,7 +86,7 @@
       });
       return { ...face, pixels: pixels.subarray(3 * n * area, 3 * (n + 1) * area), parts, region };
     });
-    return { ...data, faces, colours };
+    return { ...data, faces, colours, portraits: core.decodeBase64(data.portraits) };
   }
 
   // --- the explorer
@@ -100,6 +99,7 @@
         scaleMax: settings.scale_max, form: settings.form, centre: settings.centre, share: settings.fraction };
       this.book = { ...this.settings }; // what the figures of the book use
       this.settings.delta = data.delta_shown; // small, so that more than the peak of the map can be seen
+      this.opening = { ...this.settings };
       this.controls = {}; // name of a setting -> function that moves its control to it
       this.brush = { ink: "black", radius: 7, x: 56, y: 56, down: false, shown: false };
       this.map = "sdd";
@@ -123,6 +123,8 @@
       this.pixels = this.face.pixels.slice();
       this.places = this.core.places(this.face.parts, this.data.part_names, this.size);
       Object.assign(this, { history: [], target: null, rivals: null, original: null, answer: null, masked: null, judged: null });
+      this.rule = "likely"; // how the rivals are chosen, for another target too: likely, family or hand
+      this.marked = []; // those marked by hand, of whom a target may be one
       this.map = "sdd";
       this.enable(false);
       this.draw();
@@ -137,6 +139,7 @@
     ask() {
       if (this.rivals && !this.rivals.length) {
         this.root.removeAttribute("aria-busy");
+        this.shown = ++this.sent; // what is under way answers for rivals that are no longer marked
         this.say("Mark at least one rival: a map says what the target has and its rivals have not.", 0);
         return;
       }
@@ -173,6 +176,7 @@
       }
       this.draw();
       this.fill();
+      this.guess.heard();
     }
 
     /** Take over what the first answer for a face says of the picture as it was made. */
@@ -224,33 +228,49 @@
         make("div", { className: "xe-row xe-drawn" }, make("label", { for: "xe-map" }, "Drawn over it"), this.mapChoice),
         this.bar, this.barLabels,
         this.check("xe-top", "Outline the top share", true, (on) => { this.showTop = on; }),
-        this.check("xe-truth", "Outline where they truly differ", false, (on) => { this.truth = on; }),
-        this.truthText);
+        make("div", { className: "xe-open" },
+          this.check("xe-truth", "Outline where they truly differ", false, (on) => { this.truth = on; }),
+          this.truthText));
       this.showTop = true;
       const classes = make("div", { className: "xe-classes" },
         make("div", { className: "xe-row" }, make("label", { for: "xe-target" }, "Target"), this.targetChoice),
         make("p", { className: "xe-label", id: "xe-rivals-title" }, "Rivals"),
         make("div", { className: "xe-buttons" },
-          this.button("xe-likely", "The most probable", () => this.setRivals(this.byProbability().slice(0, d.settings.top_k - 1))),
-          this.button("xe-family", "The look-alikes", () => this.setRivals(this.relatives()))),
+          this.button("xe-likely", "The most probable", () => this.setRule("likely")),
+          this.button("xe-family", "The look-alikes", () => this.setRule("family"))),
         this.rivalList);
       const settings = make("div", { className: "xe-settings" },
-        this.slider("delta", "Amplification δ", -2, 2),
-        this.slider("scale", "Scale k", -1, 2),
-        this.slider("scaleMin", "Smallest s", -1, 1),
-        (this.scaleText = make("p", { className: "xe-note", id: "xe-scale-text" })),
-        this.formChoice(),
         this.shareSlider(),
-        this.button("xe-book", "The settings of the book", () => this.setAll(this.book)));
+        this.button("xe-start", "Back to the opening settings", () => this.startAgain()),
+        make("details", { className: "xe-expert" },
+          make("summary", {}, "Constants of the map, for experts"),
+          make("p", { className: "xe-note" }, "They change how sharp the map is and how the rivals are joined. Nothing above needs them."),
+          this.slider("delta", "Amplification δ", -2, 2),
+          this.slider("scale", "Scale k", -1, 2),
+          this.slider("scaleMin", "Smallest s", -1, 1),
+          (this.scaleText = make("p", { className: "xe-note", id: "xe-scale-text" })),
+          this.formChoice(),
+          this.button("xe-book", "The settings of the book", () => this.setAll(this.book))));
       const masked = make("div", { className: "xe-masked" },
         ...this.tiles.map(({ canvas, text }) => make("div", {}, canvas, text)), this.verdictText);
+      for (const part of [masked, classes, settings, this.sayText]) part.classList.add("xe-open");
+      this.guess = explorerGuess(this, make, canvasOf);
       this.panel = make("div", { className: "xe" },
-        make("fieldset", { className: "xe-people" }, make("legend", {}, "The person in the picture"), ...families),
+        make("fieldset", { className: "xe-people xe-open" }, make("legend", {}, "The person in the picture"), ...families, this.passText()),
         make("div", { className: "xe-main" },
           make("div", { className: "xe-column" }, stage, this.paintBox(), masked),
-          make("div", { className: "xe-column" }, this.sayText, make("div", { className: "xe-scroll" }, this.table), classes, settings)),
+          make("div", { className: "xe-column" }, this.guess.element, this.sayText,
+            make("div", { className: "xe-scroll xe-open" }, this.table), classes, settings)),
         this.brushText, this.timeText);
       this.root.replaceChildren(this.panel, this.root.querySelector("figure")); // for paper, see explore.css
+    }
+
+    /** For how many of the pictures the rule would show the map at the opening settings, and for which it opens. */
+    passText() {
+      const { passes, rule } = this.data, count = passes.filter(Boolean).length;
+      return make("p", { className: "xe-note", id: "xe-passes" },
+        `At the opening settings, the rule of chapter ${rule.chapter} would show the map of ${count} of these ${passes.length} pictures. ` +
+        `The explorer opens on a picture whose map it would ${passes[0] ? "show" : "hold back"}.`);
     }
 
     thumbnail(face, n) {
@@ -324,17 +344,34 @@
 
     setTarget(target) {
       this.target = target;
-      this.rivals = this.rivals.filter((n) => n !== target);
-      if (!this.rivals.length) this.rivals = this.byProbability().slice(0, 1);
+      this.rivals = this.ruled();
       this.listClasses();
       this.askAnew();
     }
 
-    setRivals(rivals) {
-      if (!rivals.length) return this.say("Nobody here looks like the target: its family has one member.", 0);
-      this.rivals = rivals;
-      this.listClasses();
-      this.askAnew();
+    /** The rivals of the target by the rule that is set; where it finds none, the most probable. */
+    ruled() {
+      const most = this.byProbability().slice(0, this.data.settings.top_k - 1);
+      const found = { likely: most, family: this.relatives(), hand: this.marked.filter((n) => n !== this.target) }[this.rule];
+      return found.length ? found : most;
+    }
+
+    setRule(rule) {
+      if (rule === "family" && !this.relatives().length) return this.say("Nobody here looks like the target: its family has one member.", 0);
+      this.rule = rule;
+      this.setTarget(this.target);
+    }
+
+    /** Settings, target, rivals and map as at the beginning; the paint stays. */
+    startAgain() {
+      Object.assign(this, { map: "sdd", rule: "likely" });
+      if (this.original) {
+        this.target = argmax(this.original);
+        this.rivals = this.ruled();
+        this.listClasses();
+      }
+      this.shown = this.sent;
+      this.setAll(this.opening);
     }
 
     /** The target's choice, the list of rivals and the choice of maps, for the picture and the classes chosen. */
@@ -347,7 +384,8 @@
       this.rivalList.replaceChildren(...this.byProbability().map((n) => {
         const input = make("input", { type: "checkbox", id: `xe-rival-${n}`, checked: this.rivals.includes(n) });
         input.onchange = () => {
-          this.rivals = input.checked ? [...this.rivals, n] : this.rivals.filter((other) => other !== n);
+          this.rivals = this.marked = input.checked ? [...this.rivals, n] : this.rivals.filter((other) => other !== n);
+          this.rule = "hand";
           this.listMaps();
           this.askAnew();
           this.tellTruth();
@@ -361,8 +399,8 @@
 
     listMaps() {
       const names = this.data.names;
-      const options = [["sdd", "the SDD map"], [String(this.target), `evidence for ${names[this.target]}`],
-        ...this.rivals.map((n) => [String(n), `evidence for ${names[n]}`]), ["none", "nothing"]];
+      const people = this.guess.secret ? [] : [this.target, ...this.rivals];
+      const options = [["sdd", "the SDD map"], ...people.map((n) => [String(n), `evidence for ${names[n]}`]), ["none", "nothing"]];
       if (!options.some(([value]) => value === this.map)) this.map = "sdd";
       this.mapChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, selected: value === this.map }, text)));
     }
@@ -380,7 +418,7 @@
         oninput: (e) => { this.brush.radius = Number(e.target.value); output.textContent = e.target.value; this.draw(); } });
       this.undoButton = this.button("xe-undo", "Undo", () => this.undo());
       this.clearButton = this.button("xe-clear", "Clear", () => this.clear());
-      return make("fieldset", { className: "xe-paint" },
+      return make("fieldset", { className: "xe-paint xe-open" },
         make("legend", {}, "Paint over the face"),
         make("div", { className: "xe-inks" }, ...radios),
         make("div", { className: "xe-slider" }, make("label", { for: "xe-radius" }, "Brush, pixels"), output, size),
@@ -396,7 +434,7 @@
         return [((event.clientX - box.left) / box.width) * this.size, ((event.clientY - box.top) / box.height) * this.size];
       };
       canvas.addEventListener("pointerdown", (event) => {
-        if (event.button) return;
+        if (event.button || this.guess.secret) return;
         canvas.setPointerCapture(event.pointerId);
         brush.pointer = event.pointerId;
         brush.shown = false;
@@ -422,6 +460,7 @@
     }
 
     key(event) {
+      if (this.guess.secret) return;
       const brush = this.brush, step = event.shiftKey ? 8 : 2;
       const where = () => { this.brushText.textContent = `Brush ${brush.down ? "down " : ""}over the ${this.placeAt(brush.x, brush.y)}`; };
       const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
@@ -529,7 +568,7 @@
       this.drawBar(values);
       const name = this.data.names[this.face.identity];
       const { painted } = this;
-      this.canvas.setAttribute("aria-label", `Face of ${name}${painted ? ", painted over" : ""}. ` +
+      this.canvas.setAttribute("aria-label", this.guess.secret ? "Face of the person to be guessed" : `Face of ${name}${painted ? ", painted over" : ""}. ` +
         "Arrow keys move the brush, Space paints, P puts it down, U undoes");
       this.undoButton.disabled = !this.history.length;
       this.clearButton.disabled = !painted;
@@ -540,13 +579,13 @@
       const { log, large, classes } = this.answer;
       if (this.map === "none") return null;
       if (this.map === "sdd") {
-        return { of: (i) => Math.exp(log[i]), colours: this.data.colours.sdd, labels: ["0", "SDD, share of its maximum", "1"] };
+        return { of: (i) => Math.exp(log[i]), cover: (share) => share, colours: this.data.colours.sdd, labels: ["0", "SDD, share of its maximum", "1"] };
       }
       const which = classes.indexOf(Number(this.map));
       if (which < 0) return null; // the answer is older than the choice
       let high = 0;
       for (const map of large) for (const value of map) high = Math.max(high, Math.abs(value));
-      return { of: (i) => 0.5 + large[which][i] / high / 2, colours: this.data.colours.cam,
+      return { of: (i) => 0.5 + large[which][i] / high / 2, cover: (share) => Math.abs(2 * share - 1), colours: this.data.colours.cam,
         labels: [`−${number(high)}`, "against · CAM, logit · for", number(high)] };
     }
 
@@ -555,9 +594,9 @@
       if (!values) return;
       const stops = Array.from({ length: 17 }, (_, n) => {
         const at = 3 * Math.min(255, 16 * n);
-        return `rgb(${values.colours.slice(at, at + 3).join(" ")})`;
+        return `rgb(${values.colours.slice(at, at + 3).join(" ")} / ${Math.round(100 * STRENGTH * values.cover(n / 16))}%)`;
       });
-      this.bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+      this.bar.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
       this.barLabels.replaceChildren(...values.labels.map((text) => make("span", {}, text)));
     }
 
@@ -611,12 +650,13 @@
         if (p !== null) td.style.setProperty("--share", `${100 * p}%`);
         return td;
       };
+      const others = columns.map(([, p]) => p && argmax(p)).filter((n) => n !== null && n !== target && !rivals.includes(n));
       const row = (title, cells, className = "") => make("tr", { className }, make("th", { scope: "row" }, title), ...cells);
       this.table.replaceChildren(
         make("caption", {}, "Probabilities"),
         make("thead", {}, make("tr", {}, make("td"), ...columns.map(([title]) => make("th", { scope: "col" }, title)))),
         make("tbody", {},
-          ...[target, ...rivals].map((n) => row(data.names[n], columns.map(([, p]) => cell(p && p[n])), n === target ? "xe-target" : "")),
+          ...[target, ...rivals, ...new Set(others)].map((n) => row(data.names[n], columns.map(([, p]) => cell(p && p[n])), n === target ? "xe-target" : "")),
           row("named", columns.map(([, p]) => make("td", { className: "xe-named" }, p ? data.names[argmax(p)] : "…")))));
       for (const { area, kind, canvas, text } of this.tiles) {
         const [mask, told, name] = area === "region" ? [answer.mask, masked, `the top ${share}`] : [this.disc, judged, "a disc as large"];
@@ -628,9 +668,7 @@
         canvas.setAttribute("aria-label", `The picture ${what}: ${says}`);
         text.textContent = `${what}: ${says}`;
       }
-      const verdict = judged && judged.verdict;
-      this.verdictText.textContent = verdict ? `${verdict.show ? "✓" : "✗"} ${verdict.reason}`
-        : judged ? "No verdict: it judges maps of the predicted person." : "";
+      this.verdictText.replaceChildren(...this.verdict());
       const { free, used } = answer.s;
       const bound = used > free ? "the smallest" : used < free ? "the largest" : "";
       this.scaleText.textContent = `s = ${number(used)}${bound ? `, ${bound} allowed; k alone would give ${number(free)}` : ""}`;
@@ -640,7 +678,17 @@
       this.tell();
     }
 
-    tell() { if (this.masked) this.say(this.sentence()); }
+    tell() { if (this.masked && this.rivals.length && !this.guess.secret) this.say(this.sentence()); }
+
+    /** What the rule says of the map that is shown all the same, with a link to its chapter. */
+    verdict() {
+      const { judged, data: { rule } } = this;
+      if (!judged) return [];
+      if (!judged.verdict) return ["No verdict: it judges maps of the predicted person."];
+      const { show, reason } = judged.verdict, why = reason.slice(reason.indexOf(": "));
+      return [`${show ? "✓" : "✗"} The rule of `, make("a", { href: rule.page }, `chapter ${rule.chapter}`),
+        ` would ${show ? "show this map" : "hold this map back"}${why}`];
+    }
 
     named(probabilities) {
       const best = argmax(probabilities);

@@ -24,6 +24,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from madefaces.parts import PARTS, SIZE
 from madefaces.people import DIFFERING, Identity, make_families, part_differs, picture_seed, render, swap_parts
@@ -36,6 +37,10 @@ from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun
 from xfrlib.sdd import Divergence
+from xfrlib.trust import should_show
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+PORTRAIT = 56  # pixels: a neutral picture of everybody, for who is to be recognised
 
 
 class PageFace(NamedTuple):
@@ -66,8 +71,13 @@ def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[st
 
     `people` are in the order of the model's classes. Each of the n `faces` has 112 * 112 * 3 bytes in ``pixels`` (RGB)
     and 112 * 112 in ``parts`` (two pixels a byte, positions in ``part_names``, the first pixel in the upper half); a
-    difference has one bit a pixel in ``regions``, from the byte ``at``.
+    difference has one bit a pixel in ``regions``, from the byte ``at``. ``portraits`` are neutral pictures of all
+    people, 56 * 56 * 3 bytes each.
     """
+    neutral, _ = render(people, [0] * len(people), nuisance=0)
+    portraits = [
+        np.asarray(Image.fromarray(one).resize((PORTRAIT, PORTRAIT), Image.Resampling.LANCZOS)) for one in neutral
+    ]
     pictures, parts = render([people[face.identity] for face in faces], [face.seed for face in faces])
     pairs = parts.reshape(len(faces), -1, 2)
     regions, described = bytearray(), []
@@ -86,6 +96,8 @@ def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[st
         "part_names": list(PARTS),
         "faces": described,
         "pixels": _base64(pictures.tobytes()),
+        "portrait_size": PORTRAIT,
+        "portraits": _base64(np.stack(portraits).tobytes()),
         "parts": _base64((pairs[..., 0] << 4 | pairs[..., 1]).tobytes()),
         "regions": _base64(bytes(regions)),
         "colours": {"sdd": _colours(plots.SEQUENTIAL), "cam": _colours(plots.DIVERGING)},
@@ -131,6 +143,8 @@ def write_explorer(
             "settings": settings,
             "delta_shown": shown["delta"],
             "temperature": temperature,
+            "rule": rule_page(),
+            "passes": passes(model, face_images(people, faces), shown, temperature),
         },
     )
     with write_atomic(folder / "static.webp") as path:
@@ -163,6 +177,27 @@ def gentle_delta(
     log_sdd = _explain(model, face_images(people, faces), settings).log_sdd
     steps = round(20 * math.log10(settings["delta"] * float(plots.gentle_power(log_sdd).median())))
     return 10 ** (max(-40, min(steps, 40)) / 20)
+
+
+def passes(model: FaceClassifier, images: torch.Tensor, settings: dict[str, Any], temperature: float) -> list[bool]:
+    """Whether `xfrlib.trust.should_show` would show the map of each picture (n, 3, 112, 112), under a black fill."""
+    found = _explain(model, images, settings)
+    mask = top_fraction_mask(found.log_sdd, settings["fraction"])
+    how: dict[str, Any] = {"fill": "black", "temperature": temperature, "logits": found.logits, "pairs": found.classes}
+    return [judged.show for judged in should_show(model, images, mask, **how)]
+
+
+def rule_page(notebooks: Path = NOTEBOOKS) -> dict[str, Any]:
+    """The number of the chapter whose rule says when to show no map, and its page as seen from the explorer's.
+
+    Raises FileNotFoundError where no chapter is called so.
+    """
+    found = sorted(notebooks.glob("[0-9][0-9]_when_not_to_show_it.ipynb"))
+    if not found:
+        raise FileNotFoundError(
+            f"there is no chapter NN_when_not_to_show_it.ipynb in {notebooks}, whose rule is quoted"
+        )
+    return {"chapter": int(found[0].name[:2]), "page": f"../notebooks/{found[0].stem}.html"}
 
 
 def _write_script(path: Path, name: str, value: dict[str, Any]) -> None:
