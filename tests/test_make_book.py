@@ -105,6 +105,7 @@ def test_a_run_says_how_many_notebooks_are_to_come_and_about_how_long(
         nbformat.write(nbformat.v4.new_notebook(cells=cells), made / f"{name}.ipynb")
     make_book.write_times("quick")
     known = json.loads((tmp_path / "quick.json").read_text())
+    assert {"commit", "device", "torch"} <= known["provenance"].keys()
     assert [known["notebooks"][name] for name in names[:4]] == [60, 120, 180, 60]  # whole seconds
     for name in names[2:]:
         (made / f"{name}.ipynb").unlink()

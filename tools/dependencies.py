@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)\n?^```$", re.DOTALL | re.M)  # of a solution, which runs with the notebook
@@ -46,36 +47,71 @@ def modules_of(notebook: Path) -> list[Path]:
 
 def artefacts_of(notebook: Path) -> list[str]:
     """The notebooks whose artefacts a notebook reads, itself or in a function of its modules, in reading order."""
-    found, todo = _reads(ast.parse(code_of(notebook)))
-    named: dict[str, list[tuple[set[str], set[str]]]] = defaultdict(list)
+    found = set().union(*(code.texts for code in _all_code(notebook)))
+    return [name for name in _earlier(notebook) if name in found]
+
+
+def files_of(notebook: Path) -> dict[str, list[str]]:
+    """The artefacts that a notebook reads, by the notebook that makes each, where the code names both in one call."""
+    found = set[tuple[str, str]]().union(*(code.files for code in _all_code(notebook)))
+    made = {name: sorted(file for file, maker in found if maker == name) for name in _earlier(notebook)}
+    return {name: files for name, files in made.items() if files}
+
+
+def _earlier(notebook: Path) -> list[str]:
+    order = chapters()
+    return order[: order.index(notebook.stem)] if notebook.stem in order else order
+
+
+class Code(NamedTuple):
+    """What is to be known of a piece of code."""
+
+    calls: set[str]  #: names of the functions that it calls
+    texts: set[str]  #: its texts if it reads artefacts: some name a notebook
+    files: set[tuple[str, str]]  #: artefact and notebook of every call that names both
+
+
+def _all_code(notebook: Path) -> list[Code]:
+    """The code of a notebook, and that of every function of its modules that it may call."""
+    found = [_reads(ast.parse(code_of(notebook)))]
+    named: dict[str, list[Code]] = defaultdict(list)
     for path in modules_of(notebook):
-        for name, reads in _functions(path):
-            named[name].append(reads)
-    done = set[str]()
+        for name, code in _functions(path):
+            named[name].append(code)
+    done, todo = set[str](), found[0].calls
     while todo := todo - done:
         done |= todo
-        for makers, calls in [reads for name in todo for reads in named[name]]:
-            found, todo = found | makers, todo | calls
-    order = chapters()
-    earlier = order[: order.index(notebook.stem)] if notebook.stem in order else order
-    return [name for name in earlier if name in found]
+        reached = [code for name in todo for code in named[name]]
+        found += reached
+        todo = todo.union(*(code.calls for code in reached))
+    return found
 
 
 @cache
-def _functions(path: Path) -> list[tuple[str, tuple[set[str], set[str]]]]:
+def _functions(path: Path) -> list[tuple[str, Code]]:
     if path.suffix != ".py":
         return []
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return [(node.name, _reads(node)) for node in nodes if isinstance(node, ast.FunctionDef)]
 
 
-def _reads(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """The texts in code that reads artefacts, of which some name a notebook, and the functions that code calls."""
+def _reads(tree: ast.AST) -> Code:
     nodes = list(ast.walk(tree))
-    called = [node.func for node in nodes if isinstance(node, ast.Call)]
-    calls = {str(getattr(function, "attr", getattr(function, "id", ""))) for function in called}
+    called = [node for node in nodes if isinstance(node, ast.Call)]
+    calls = {_name(call) for call in called}
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return texts if calls & READS else set(), calls
+    given = [_texts(call) for call in called if _name(call) in READS]
+    return Code(calls, texts if calls & READS else set(), {(both[0], both[1]) for both in given if len(both) == 2})
+
+
+def _name(call: ast.Call) -> str:
+    return str(getattr(call.func, "attr", getattr(call.func, "id", "")))
+
+
+def _texts(call: ast.Call) -> list[str]:
+    """The first two arguments of a call, by place or by name, as far as they are texts."""
+    given = [*call.args, *(word.value for word in call.keywords if word.arg in ("name", "made_by"))][:2]
+    return [node.value for node in given if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def chapters() -> list[str]:

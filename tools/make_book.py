@@ -133,8 +133,10 @@ def write_times(profile: str, side_by_side: int = 2) -> None:
         stamps = [stamp for cell in cells for stamp in cell.metadata.get("execution", {}).values()]
         first, last = (datetime.fromisoformat(pick(stamps)) for pick in (min, max))
         found[source.stem] = round((last - first).total_seconds())
-    device = f"{os.cpu_count()} processors"
-    values = {"device": device, "side_by_side": side_by_side, "notebooks": found}
+    from xfrlib import artifacts
+
+    values = {"device": f"{os.cpu_count()} processors", "side_by_side": side_by_side, "notebooks": found}
+    values["provenance"] = {"commit": artifacts.commit(), **artifacts.environment()}
     seconds_file(profile).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
