@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import make_pdf
+import numpy as np
 import pytest
 from browser import CHROMIUM
+from PIL import Image
 from pypdf import PdfReader
 from pypdf.generic import IndirectObject
 
@@ -52,6 +54,42 @@ def test_chapters_are_joined_and_their_links_lead_inside(tmp_path: Path, monkeyp
     assert targets(2) == [3, 5, "https://a.org/", None]
     assert targets(4) == [5, 3, "https://a.org/", None]
     assert targets(1) == [2, 4], "the contents"
+
+
+@needs_chromium
+def test_small_pictures_keep_their_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As figure 1, whose colour bars are small: they are stored as they are, the large pictures as JPEG."""
+    noise = np.random.default_rng(0).integers(0, 255, (260, 260, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    for name, row in (("bar", 0), ("other", 1)):
+        Image.fromarray(np.broadcast_to(noise[row], (20, 260, 3))).save(tmp_path / f"{name}.png")
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    for page in pages:
+        shown = "".join(f'<img src="{name}.png">' for name in ("large", "bar", "other"))
+        page.write_text(PAGE.format(title=page.stem, other="one") + shown, encoding="utf-8")
+    monkeypatch.setattr(make_pdf, "contents", lambda site: [("", pages)])
+    make_pdf.make_pdf(tmp_path, tmp_path / "book.pdf")
+    found = [image for page in PdfReader(tmp_path / "book.pdf").pages for image in page.images]
+    assert len(found) == 6
+    bars = [np.asarray(image.image.convert("RGB")) for image in found if image.image and image.image.height == 20]
+    assert len(bars) == 4 and all((bar == bar[0]).all() and bar.std() > 50 for bar in bars)
+
+
+def test_entries_that_are_folded_follow_their_page() -> None:
+    entries = [{"file": "a", "sections": [{"file": "b", "sections": [{"file": "c"}]}, {"file": "d"}]}, {"file": "e"}]
+    assert make_pdf.files_of(entries) == ["a", "b", "c", "d", "e"]
+
+
+def test_the_cover_says_what_the_foot_of_the_pages_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "one.html"
+    foot = '<p class="colophon"><a href="#">Book</a> · MIT licence · version 3.1.4 · built on 1 May 2026</p>'
+    page.write_text(PAGE.format(title="One", other="two") + foot, encoding="utf-8")
+    assert make_pdf.colophon_of(page) == "MIT licence · version 3.1.4 · built on 1 May 2026"
+    monkeypatch.delenv("SITE_URL", raising=False)
+    cover = make_pdf.front([("", [page])], {page: 0})
+    assert "version 3.1.4" in cover and "https://" not in cover
+    monkeypatch.setenv("SITE_URL", "https://a.org/book/")
+    assert '<a href="https://a.org/book/">' in make_pdf.front([("", [page])], {page: 0})
 
 
 def test_without_chromium_the_mend_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

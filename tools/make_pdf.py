@@ -6,6 +6,7 @@ The pages come in the order of the contents, with numbers, bookmarks, and links 
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -79,8 +80,19 @@ def printed(page: Path, target: Path) -> PdfReader:
 def contents(site: Path) -> list[tuple[str, list[Path]]]:
     """Captions of the parts and their pages, as _toc.yml has them; the people of the gallery have no page here."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [("", [toc["root"]]), *((p["caption"], [c["file"] for c in p["chapters"]]) for p in toc["parts"])]
+    parts = [("", [toc["root"]]), *((part["caption"], files_of(part["chapters"])) for part in toc["parts"])]
     return [(caption, [site / f"{file}.html" for file in files]) for caption, files in parts]
+
+
+def files_of(entries: list[dict[str, Any]]) -> list[str]:
+    """The files of entries of _toc.yml in reading order, each with those folded below it."""
+    return [file for entry in entries for file in (entry["file"], *files_of(entry.get("sections", [])))]
+
+
+def colophon_of(page: Path) -> str:
+    """Licence, version and day of the build, as the foot of a page says them; empty where it has no such line."""
+    found = re.search(r'<p class="colophon">(.*?)</p>', page.read_text(encoding="utf-8"), re.DOTALL)
+    return re.sub(r"<a .*?</a>(?: · )?", "", found[1]).strip() if found else ""
 
 
 def title_of(page: Path) -> str:
@@ -99,7 +111,10 @@ def front(parts: list[tuple[str, list[Path]]], starts: dict[Path, int]) -> str:
             f'<p><a href="{page.as_uri()}">{html.escape(title_of(page))}</a><span>{starts[page] + 1}</span></p>'
             for page in pages
         ]
-    head = f"<header><h1>{html.escape(book['title'])}</h1><p>{html.escape(book['author'])}</p></header>"
+    home = os.environ.get("SITE_URL", "")
+    told = [html.escape(book["author"]), colophon_of(parts[0][1][0]), f'<a href="{home}">{home}</a>' if home else ""]
+    said = "".join(f"<p>{line}</p>" for line in told if line)
+    head = f"<header><h1>{html.escape(book['title'])}</h1>{said}</header>"
     start = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{STYLE}</style>'
     return f"{start}{head}<h2>Contents</h2>{''.join(rows)}"
 
@@ -209,7 +224,8 @@ def make_pdf(site: Path, target: Path) -> int:
         book.set_page_label(0, before - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
         book.set_page_label(before, len(book.pages) - 1, style=PageLabelStyle.DECIMAL, start=1)
         book.add_metadata({"/Title": title_of(pages[0])})
-        book.compress_identical_objects()
+        # What is unreferenced stays: after `shrink` pypdf takes the colour profiles of small pictures for such.
+        book.compress_identical_objects(remove_unreferenced=False)
         book.write(target)
         return len(book.pages)
 
