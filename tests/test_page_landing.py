@@ -95,6 +95,7 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
     with open_browser() as driver:
         driver.get(page.as_uri())
         from selenium.webdriver.common.keys import Keys
+        from selenium.webdriver.support.ui import WebDriverWait
 
         def seen() -> list[float]:
             images = driver.find_elements("css selector", "#landing .stage img:not([hidden])")
@@ -105,7 +106,8 @@ def test_the_slider_moves_the_picture(folder: Path) -> None:
         stage = driver.find_element("css selector", "#landing .stage")
         pictures = driver.find_elements("css selector", "img[alt=still]")
         assert len(pictures) == 2 and not any(picture.is_displayed() for picture in pictures)
-        assert pictures[0].get_property("loading") == "eager", "it is there when the page is printed"
+        eager = "return document.querySelector('img[alt=still]').loading === 'eager'"
+        WebDriverWait(driver, 30).until(lambda driver: driver.execute_script(eager), "it is there for paper in the end")
         assert seen() == [1, 1, 0, 0] and "Red speaks" in says.text
         slider.send_keys(Keys.END)
         assert seen() == [1, 1, 1, 1] and "scaled directed divergence" in says.text

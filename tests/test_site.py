@@ -14,6 +14,7 @@ from typing import Any
 
 import dependencies
 import make_book
+import make_pdf
 import nbformat
 import pytest
 import readme_results
@@ -288,9 +289,16 @@ def test_nothing_on_a_page_comes_from_a_live_cell(path: Path) -> None:
 def test_table_of_contents_names_the_notebooks() -> None:
     names = [path.stem for path in NOTEBOOKS]
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    files = [file for part in toc["parts"] for file in make_pdf.files_of(part["chapters"])]
     assert names == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
     assert all((ROOT / f"{file}.md").is_file() for file in [toc["root"], *files] if file.startswith("book/"))
+    assert len(files) == len(set(files))
+    pages = {f"book/{path.stem}" for path in ROOT.glob("book/*.md")}
+    assert pages == {file for file in [toc["root"], *files] if file.startswith("book/") and file.count("/") == 1}
+    for part in toc["parts"]:  # the chapters have numbers, in the side bar and in their titles
+        numbered = all(chapter["file"].startswith("notebooks/") for chapter in part["chapters"])
+        assert ("numbered" in part) == numbered, part["caption"]
+    assert sum(len(part["chapters"]) for part in toc["parts"]) < 27, "the side bar folds what is looked up"
 
 
 def test_publishing_refuses_real_people() -> None:

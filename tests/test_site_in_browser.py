@@ -30,6 +30,10 @@ LIVE = """
 const explorer = document.getElementById("explorer"), moved = document.querySelector('script[src$="/landing.js"]');
 return (!explorer || Boolean(explorer.explorer?.judged)) && (!moved || Boolean(document.getElementById("landing")));
 """
+FORMULAS_ARE_SET = """
+const formulas = [...document.querySelectorAll("div.math")];
+return document.readyState === "complete" && formulas.every((e) => e.querySelector("mjx-container"));
+"""
 ON_PAPER = """
 const shown = (name) => [...document.querySelectorAll(name)].filter((e) => e.checkVisibility());
 return [shown(".xe, #landing").length, shown("#explorer figure, #fig-landing img:not(#landing img)")
@@ -101,6 +105,95 @@ def test_pages_neither_complain_nor_ask_another_host(site: Path) -> None:
     assert {name: said for name, said in complaints.items() if said} == {}
     assert {name: urls for name, urls in foreign.items() if urls} == {}
     assert [name for name, too_wide in wide.items() if too_wide] == []
+
+
+# Pictures that are shown with other proportions than they have, and labels of figures that a phone makes too small.
+PICTURES = """
+const shown = [...document.querySelectorAll(".bd-main img[width][height]")].filter((image) => image.checkVisibility());
+const box = (image) => image.getBoundingClientRect(), own = (image, side) => Number(image.getAttribute(side));
+return [shown.length, shown.filter((image) => {
+  const { width, height } = box(image), fit = getComputedStyle(image).objectFit;
+  return width && fit === "fill" && Math.abs(width / height / (own(image, "width") / own(image, "height")) - 1) > 0.03;
+}).map((image) => image.src), shown.filter((image) => own(image, "width") > 1000 && box(image).width < 600)
+  .map((image) => image.src)];
+"""
+# Captions of tables that a reader does not see to their end, and wide boxes that do not say that they go on.
+CUT = """
+const edge = document.documentElement.clientWidth + 1;
+const boxes = [...document.querySelectorAll("div.math mjx-container, .pst-scrollable-table-container, .light-or-dark")];
+const before = (box) => (box.closest("div.math") || box).previousElementSibling;
+return [
+  [...document.querySelectorAll("caption")].filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > edge)
+    .length,
+  boxes.filter((box) => box.checkVisibility() && box.scrollWidth > box.clientWidth + 2
+    && !before(box)?.matches(".cut-note:not([hidden])")).length,
+];
+"""
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+@pytest.mark.parametrize("width", [390, 1400])
+def test_pictures_keep_their_proportions_and_what_is_cut_off_says_so(site: Path, width: int) -> None:
+    distorted, small, cut, count = {}, {}, {}, 0
+    with open_browser() as driver:
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        for page in pages(site):
+            visit(driver, page)
+            WebDriverWait(driver, 60).until(lambda driver: driver.execute_script(FORMULAS_ARE_SET), page.name)
+            name = str(page.relative_to(site))
+            shown, distorted[name], small[name] = driver.execute_script(PICTURES)
+            count += shown
+            cut[name] = driver.execute_script(CUT)
+    assert count > 20
+    assert {name: found for name, found in distorted.items() if found} == {}
+    assert {name: found for name, found in small.items() if found} == {}
+    assert {name: found for name, found in cut.items() if any(found)} == {}
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+def test_without_scripts_each_figure_stands_once(site: Path) -> None:
+    shown = "return [...document.querySelectorAll('.light-or-dark')].map((pair) => [...pair.children].filter((e) => "
+    count = 0
+    with open_browser() as driver:
+        for page in pages(site):
+            driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+            driver.get(page.as_uri())
+            driver.execute_cdp_cmd(
+                "Emulation.setScriptExecutionDisabled", {"value": False}
+            )  # to look, not to run the page
+            found = driver.execute_script(f"{shown}e.checkVisibility()).length)")
+            assert set(found) <= {1}, page.name
+            count += len(found)
+    assert count
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+def test_prose_has_lines_that_can_be_read_and_headings_a_falling_weight(site: Path) -> None:
+    measure = """
+    const pen = document.createElement("canvas").getContext("2d"), style = (e) => getComputedStyle(e);
+    const inside = ":is(table, figure, .cell, #explorer, #landing) p";
+    const prose = [...document.querySelectorAll(".bd-article section p")].filter((p) => !p.matches(inside));
+    const lines = prose.filter((p) => p.textContent.length > 200 && p.checkVisibility()).map((p) => {
+      pen.font = style(p).font;
+      return p.clientWidth / (pen.measureText(p.textContent).width / p.textContent.length);
+    });
+    const first = (name) => document.querySelector(`.bd-article ${name}`);
+    const headings = ["h1", "h2", "h3", "h4"].map(first).filter(Boolean);
+    return [Math.max(0, ...lines), headings.map((e) => [parseFloat(style(e).fontSize), Number(style(e).fontWeight)])];
+    """
+    with open_browser(1900, 1000) as driver:
+        for page in pages(site):
+            driver.get(page.as_uri())
+            longest, headings = driver.execute_script(measure)
+            assert longest < 88, page.name
+            assert headings == sorted(headings, reverse=True), page.name
 
 
 @needs_chromium

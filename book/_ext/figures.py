@@ -25,6 +25,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 MIME = "application/vnd.xfrlib.dark+"  # as notebooks/studies/dark_figures.py writes it
 FOLDER = "_dark"  # below the sources
+WIDE = 700  # pixels: the letters of a wider figure are too small on a phone
 
 
 def take_out(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -85,6 +86,8 @@ class LightAlone(SphinxPostTransform):
 def visit_image(writer: HTML5Translator, image: nodes.image) -> None:
     """Write an image as Sphinx does, and its size in pixels, so that the page does not jump when it comes."""
     size = get_image_size(str(Path(writer.builder.srcdir, image["uri"])))
+    if size and size[0] > WIDE:
+        image["classes"] += ["wide"]  # on a phone it is moved sideways, see custom.css
     HTML5Translator.visit_image(writer, image)
     if size:
         writer.body[-1] = writer.body[-1].replace("<img ", f'<img width="{size[0]}" height="{size[1]}" ', 1)

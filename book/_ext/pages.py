@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
+from pathlib import Path
 from typing import Any
 
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+from xfrlib.profile import project_root
 
 WORDS_A_MINUTE = 220
 GALLERY = "notebooks/gallery/"  # its pages are runs of one notebook; the repository has none of them by name
 SKIPPED = (nodes.literal_block, nodes.table, nodes.math, nodes.math_block, nodes.raw, nodes.comment, nodes.citation)
 TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*?</table>', re.DOTALL)
+FORMULA = re.compile(r'class="[^"]*\bmath\b')  # not the class mathjax_ignore, which every page has
 SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
 
 
@@ -49,9 +56,36 @@ def mend(body: str) -> str:
 
 
 def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """`mend` for Sphinx."""
+    """`mend` for Sphinx; a page without a formula does not load MathJax, which is larger than the page."""
+    body = context.get("body", "")
     if "body" in context:
-        context["body"] = mend(context["body"])
+        context["body"] = mend(body)
+    if not FORMULA.search(body):
+        context["script_files"] = [file for file in context["script_files"] if "mathjax/" not in str(file)]
+
+
+def colophon(root: Path, day: str) -> str:
+    """Licence, version and day of the build as one line, from CITATION.cff below `root`."""
+    facts = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    return f"{facts['license']} licence · version {facts['version']} · built on {day}"
+
+
+def add_foot(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Put the colophon and the way home at the foot of every page, and the way home on the page of what is missing."""
+    day = time.strftime("%d %B %Y", time.gmtime()).lstrip("0")
+    prefix = getattr(app.config, "notfound_urls_prefix", "") if pagename == "404" else ""
+    home = f"{prefix}{app.config.root_doc}.html" if prefix else context["pathto"](app.config.root_doc)
+    way = f'<a href="{home or "#"}">{app.config.project}</a>'
+    context["theme_extra_footer"] = f'<p class="colophon">{way} · {colophon(project_root(), day)}</p>'
+    if pagename == "404":
+        context["body"] += f'<p>Or begin at <a href="{home}">the first page</a>.</p>'
+
+
+def leave_out_of_search(app: Sphinx, env: BuildEnvironment) -> None:
+    """Let the search find people's pages of the gallery by their names alone: their text is one and the same."""
+    for name in env.found_docs:
+        if name.startswith(GALLERY):
+            env.metadata[name]["nosearch"] = True
 
 
 def launch(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -79,5 +113,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", note_address)
     app.connect("doctree-read", add_reading_time)
     app.connect("html-page-context", mend_page)
+    app.connect("env-updated", leave_out_of_search)
+    app.connect("html-page-context", add_foot, priority=600)  # after the page of what is missing has its text
     app.connect("html-page-context", launch, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

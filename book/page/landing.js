@@ -58,6 +58,9 @@
   slider.addEventListener("input", show);
   box.addEventListener("change", show);
   show();
-  still.loading = "eager"; // what is hidden would not be there in time for paper
+  // What is hidden would not be there in time for paper, but it is large: it comes once all else has come.
+  window.addEventListener("load", function () {
+    (window.requestIdleCallback || setTimeout)(function () { still.loading = "eager"; });
+  });
   (still.closest(".light-or-dark") || still.closest("a") || still).before(root); // before both variants of the picture
 })();
