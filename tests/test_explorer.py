@@ -337,7 +337,9 @@ def test_the_first_picture_is_explained_at_once(panel, classifier):
     assert list(panel.tiles[0].tiles) == names
     assert all(tile(panel, name).startswith(b"\x89PNG") for name in names)
     assert answers.measures["probability"] == pytest.approx(float(expected.probabilities[0, 0]), rel=1e-5)
-    assert answers.verdict.reason.split(":")[0] in panel.tiles[0].verdict.value
+    begins, _, why = answers.verdict.reason.partition(": ")
+    says = f"✓ {begins}" if answers.verdict.show else begins.replace("Not shown", "✗ The rule would hold this map back")
+    assert f"{says}: {why}" in panel.tiles[0].verdict.value, "a map that is seen is not called unseen"
     assert "Predicted: person" in panel.status.value
 
 

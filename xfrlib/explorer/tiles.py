@@ -107,14 +107,14 @@ class Tiles(widgets.VBox):
         self.table.value = _probabilities(self.pictures.names, maps.classes, answers.chances)
         says, verdict = "No verdict: it judges maps of the predicted person.", answers.verdict
         if verdict is not None:
-            says = f"{'✓' if verdict.show else '✗'} {verdict.reason}"
+            says = f"✓ {verdict.reason}".replace("✓ Not shown", "✗ The rule would hold this map back")
         self.verdict.value = f"<p style='line-height:1.4;max-width:48em'>{escape(says)}</p>"
 
     def _show(self, views: dict[str, View]) -> None:
         for name, (picture, caption, alternative, over) in views.items():
             drawn = tint(picture, *over) if over else picture
             url, says, below = data_url(drawn, 2 * _SIDE), escape(alternative), escape(caption).replace("\n", "<br>")
-            image = f"<img src='{url}' alt='{says}' title='{says}' width={_SIDE} height={_SIDE}>"
+            image = f"<img src='{url}' alt='{says}' title='{says}' width={_SIDE} height={_SIDE} border=1>"
             self.tiles[name].value = f"<div style='width:{_SIDE}px;line-height:1.3'>{image}<br>{below}</div>"
 
 
