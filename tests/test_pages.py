@@ -35,6 +35,9 @@ def test_tables_can_be_scrolled_by_keyboard_and_citations_are_no_list() -> None:
     assert (
         pages.mend(body) == f'<p>{box}{wide}</div></p>{box}<table class="t"></table></div><div class="citation-list">'
     )
+    interval = "<table><td>1.35 [−0.95, 1.81]</td></table>"
+    assert "[−0.95,&#160;1.81]</td>" in pages.mend(interval)
+    assert pages.mend("<pre>x = [1, 2]</pre>") == "<pre>x = [1, 2]</pre>", "code stays as it is"
     definitions, argument = "<dl>\n<dt>a</dt><dd>b</dd></dl>", '\n<dd><em class="sig-param">x</em></dd></dl>'
     assert pages.mend(f"{definitions}<dl>{argument}") == f'{definitions}<dl role="presentation">{argument}'
 

@@ -20,6 +20,8 @@ GALLERY = "notebooks/gallery/"  # its pages are runs of one notebook; the reposi
 SKIPPED = (nodes.literal_block, nodes.table, nodes.math, nodes.math_block, nodes.raw, nodes.comment, nodes.citation)
 TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*?</table>', re.DOTALL)
 FORMULA = re.compile(r'class="[^"]*\bmath\b')  # not the class mathjax_ignore, which every page has
+ANY_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+INTERVAL = re.compile(r"(\[[−+\d.]+), ([−+\d.]+\])")
 SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
 
 
@@ -45,11 +47,12 @@ def add_reading_time(app: Sphinx, doctree: nodes.document) -> None:
 def mend(body: str) -> str:
     """The HTML of a page with what a screen reader or a keyboard would stumble over put right.
 
-    Tables that a cell displays get the container in which the theme lets wide ones be scrolled, by keyboard too. The
-    bibliography is no list of the kind that docutils declares it to be, and the arguments of a long signature are no
-    definitions.
+    An interval in a table is not broken inside its bracket. Tables that a cell displays get the container in which the
+    theme lets wide ones be scrolled, by keyboard too. The bibliography is no list of the kind that docutils declares it
+    to be, and the arguments of a long signature are no definitions.
     """
     body = TABLE.sub(lambda found: f'<div class="pst-scrollable-table-container">{found[0]}</div>', body)
+    body = ANY_TABLE.sub(lambda found: INTERVAL.sub(r"\1,&#160;\2", found[0]), body)
     body = SIGNATURE.sub('<dl role="presentation">', body)
     body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     return body.replace(' role="doc-biblioentry"', "")
