@@ -47,7 +47,7 @@ CITATION = "version: 3.1.4\nlicense: MIT\n"
 
 def page_context(pagename: str, body: str, **config: Any) -> dict[str, Any]:
     """What the templates of a page get from the extension."""
-    settings = SimpleNamespace(root_doc="book/index", project="The book", **config)
+    settings = SimpleNamespace(root_doc="book/index", html_title="The book", **config)
     where = {"book/index": "#"} if pagename == "book/index" else {}
     context = {
         "body": body,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_core_python.selenium import Axe
@@ -194,6 +195,24 @@ def test_prose_has_lines_that_can_be_read_and_headings_a_falling_weight(site: Pa
             longest, headings = driver.execute_script(measure)
             assert longest < 88, page.name
             assert headings == sorted(headings, reverse=True), page.name
+
+
+@needs_chromium
+@needs_site
+@of_each_site
+def test_a_page_loads_what_it_needs(site: Path) -> None:
+    """No formulas on the landing page and no icons drawn twice: each is more than a megabyte."""
+    with open_browser() as driver:
+        requests(driver)
+        visit(driver, site / "book" / "index.html")
+        WebDriverWait(driver, 60).until(
+            lambda driver: driver.execute_script("return document.readyState === 'complete'")
+        )
+        loaded = {Path(unquote(urlsplit(url).path)) for url in requests(driver) if url.startswith(site.as_uri())}
+        drawn = "return getComputedStyle(document.querySelector('i.fa-magnifying-glass'), '::before').content"
+        assert driver.execute_script(drawn) not in ("none", "normal", ""), "the font draws the icons"
+    assert sum(path.stat().st_size for path in loaded) < 3_000_000
+    assert not {"fontawesome.js", "tex-chtml.js", "searchindex.js"} & {path.name for path in loaded}
 
 
 @needs_chromium

@@ -78,7 +78,7 @@ def add_foot(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
     day = time.strftime("%d %B %Y", time.gmtime()).lstrip("0")
     prefix = getattr(app.config, "notfound_urls_prefix", "") if pagename == "404" else ""
     home = f"{prefix}{app.config.root_doc}.html" if prefix else context["pathto"](app.config.root_doc)
-    way = f'<a href="{home or "#"}">{app.config.project}</a>'
+    way = f'<a href="{home or "#"}">{app.config.html_title}</a>'
     context["theme_extra_footer"] = f'<p class="colophon">{way} · {colophon(project_root(), day)}</p>'
     if pagename == "404":
         context["body"] += f'<p>Or begin at <a href="{home}">the first page</a>.</p>'
