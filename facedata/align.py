@@ -32,6 +32,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 SIZE = 112
+DETECTORS = ("dlib", "yunet")
 # the last three as of `facedata.scan.list_faces`
 STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable",
             "not_an_image", "misplaced", "too_few_images")  # fmt: skip
@@ -63,8 +64,8 @@ def similarity_transform(points: np.ndarray, template: np.ndarray = TEMPLATE) ->
     return np.column_stack([scaled, goal - scaled @ centre])
 
 
-def align(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Cut the face out of `picture`, RGB uint8 (H, W, 3), so that its five points lie on `TEMPLATE`: (112, 112, 3).
+def align(picture: np.ndarray, points: np.ndarray, *, template: np.ndarray = TEMPLATE, size: int = SIZE) -> np.ndarray:
+    """Cut the face out of `picture`, RGB uint8 (H, W, 3), so that its five points lie on `template`: (size, size, 3).
 
     Bicubic; a photograph that shrinks below 0.7 is averaged down first, so that nothing aliases. What lies outside the
     picture is black. Raises `ValueError` as `similarity_transform` does, and for another shape or type of picture.
@@ -72,19 +73,19 @@ def align(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"a picture of {picture.dtype} {picture.shape}: give RGB, uint8 (H, W, 3)")
     image, points = Image.fromarray(picture), np.asarray(points, np.float64)
-    matrix = similarity_transform(points)
+    matrix = similarity_transform(points, template)
     scale = np.sqrt(np.linalg.det(matrix[:, :2]))
     if scale < _COARSEST:
-        size = [max(1, round(side * scale / _COARSEST)) for side in image.size]
-        ratio = np.divide(size, image.size)
-        image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-        matrix = similarity_transform((points + 0.5) * ratio - 0.5)
+        width, height = (max(1, round(side * scale / _COARSEST)) for side in image.size)
+        ratio = np.divide((width, height), image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        matrix = similarity_transform((points + 0.5) * ratio - 0.5, template)
     inverse = np.linalg.inv(matrix[:, :2])
     # Pillow counts from the corner of the first pixel and asks, for each pixel of the result, where it comes from.
     shift = 0.5 - inverse @ (matrix[:, 2] + 0.5)
     # It also cuts fractions off: rounded here, a face that lies right already stays as it is, to the bit.
     values = np.column_stack([inverse, shift]).ravel().round(9).tolist()
-    return np.array(image.transform((SIZE, SIZE), Image.Transform.AFFINE, values, Image.Resampling.BICUBIC))
+    return np.array(image.transform((size, size), Image.Transform.AFFINE, values, Image.Resampling.BICUBIC))
 
 
 def _read_given(table: pd.DataFrame | str | Path | None, columns: list[str], names: Collection[str]) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def align_folder(
 ) -> pd.DataFrame:
     """Align `<source>/<identity>/<picture>` into `<target>/<identity>/<picture>.jpg`; a row for every file.
 
-    `points` (columns file and `POINTS`) are used where present; else `detector` (by default `YuNet`) finds the faces
+    `points` (columns file and `POINTS`) are used where present; else `detector` (None: dlib's, else YuNet) finds faces
     and `choose_face` takes one, by `boxes` (columns file, x1, y1, x2, y2) where present. A picture of exactly 112x112
     pixels with neither is taken as already aligned: its bytes are copied. `files`, paths below `source`, restricts
     the work. Columns: file, identity, status (one of `STATUSES`), aligned (path below `target`), source of the points
@@ -170,7 +171,7 @@ def align_folder(
         raise ValueError(f"{unknown[0]}: not a file of {source} ({len(unknown)} of the files asked for are not)")
     names = [name for name in wanted if not listed[name]["status"]]
     given, meant = _read_given(points, POINTS, names), _read_given(boxes, BOX, names)
-    find = detector or YuNet()
+    find = detector or find_detector()
     kind = getattr(find, "name", getattr(find, "__qualname__", type(find).__name__))
     stems = Counter(_stem(name) for name, row in listed.items() if not row["status"])
     table_file = target / "align.csv"
@@ -239,6 +240,22 @@ def alignment_summary(table: pd.DataFrame) -> str:
     return "\n".join([head, *lines, *([f"left out: {why}"] if why else [])])
 
 
+def find_detector(name: str = "", model: str | Path | None = None) -> Detector:
+    """The `Detector` "dlib" or "yunet"; "" is dlib's where the extra "match" is installed, else YuNet.
+
+    `model` is another file of YuNet's, and so asks for YuNet. Raises `ImportError` where "dlib" is not installed.
+    """
+    from facedata import dlib  # which needs the template of this module
+
+    if name not in ("", *DETECTORS):
+        raise ValueError(f"detector = {name!r}: use one of {', '.join(DETECTORS)}")
+    if model and name == "dlib":
+        raise ValueError(f"{model}: a model of YuNet's, and the detector asked for is dlib's; leave one of the two out")
+    if name == "dlib" or (not (name or model) and dlib.installed()):
+        return dlib.DlibDetector()
+    return YuNet(model)
+
+
 @in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """Command line of `align_folder`."""
@@ -247,11 +264,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("target", type=Path, help="folder of the aligned pictures and of align.csv, which lists all")
     parser.add_argument("--points", type=Path, help=f"CSV with the columns file, {', '.join(POINTS)}")
     parser.add_argument("--boxes", type=Path, help="CSV with the columns file, x1, y1, x2, y2: which face is meant")
+    parser.add_argument("--detector", choices=DETECTORS, default="", help="default: dlib where installed, else yunet")
     parser.add_argument("--model", type=Path, help="another YuNet model (ONNX) than the one fetched by name")
     parser.add_argument("--workers", type=int, default=2, help="threads (default: 2)")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
     options = vars(parser.parse_args(arguments))
-    table = align_folder(detector=YuNet(options.pop("model")), **options)
+    table = align_folder(detector=find_detector(options.pop("detector"), options.pop("model")), **options)
     print(alignment_summary(table))
     if not (table["aligned"] != "").any():
         raise ValueError(f"{options['source']}: no picture could be aligned; the reasons stand above")

@@ -16,16 +16,28 @@ from xfrlib.profile import data_root
 MODEL = "face_detection_yunet_2023mar.onnx"
 MODEL_REPOSITORY = "opencv/face_detection_yunet"
 MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+_PATIENCE = 5.0  # seconds in which the hub must answer
 _MIN_IOU = 0.3  # of a found face with the box that says which one is meant
 
 
 @dataclass(frozen=True)
 class Face:
-    """A found face: box (4,) as x1, y1, x2, y2 and points (5, 2), in pixels; score in [0, 1]."""
+    """A found face: box (4,) as x1, y1, x2, y2 and points (5, 2), in pixels; score, the higher the surer.
+
+    `turn` is how far the nose lies beside the middle of the eyes, along their line and in distances of the eyes, right
+    of the picture positive: 0 for a face from the front, more than 0.3 either way for one that is much turned.
+    """
 
     box: np.ndarray
     points: np.ndarray
     score: float
+    turn: float = 0.0
+
+
+def nose_turn(left_eye: np.ndarray, right_eye: np.ndarray, nose: np.ndarray) -> float:
+    """`Face.turn` of three points (x, y)."""
+    line = right_eye - left_eye
+    return float((nose - (left_eye + right_eye) / 2) @ line / max(float(line @ line), 1e-9))
 
 
 Detector = Callable[[np.ndarray], list[Face]]  # an RGB picture, uint8 (H, W, 3), to all its faces, in any order
@@ -69,9 +81,12 @@ def detector_model() -> Path:
     path = data_root() / "weights" / MODEL
     if not path.is_file():
         try:
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-            path = Path(hf_hub_download(MODEL_REPOSITORY, MODEL))
+            if not isinstance(try_to_load_from_cache(MODEL_REPOSITORY, MODEL), str):
+                # One quick try: by itself the download repeats its first question for half a minute.
+                get_hf_file_metadata(hf_hub_url(MODEL_REPOSITORY, MODEL), timeout=_PATIENCE)
+            path = Path(hf_hub_download(MODEL_REPOSITORY, MODEL, etag_timeout=_PATIENCE))
         except Exception as error:  # the hub's client raises many kinds, and each has the same mend
             raise ConnectionError(
                 f"the face detector {MODEL} cannot be fetched from the Hugging Face Hub ({type(error).__name__}: "
@@ -165,4 +180,5 @@ class YuNet:
         seen = [self._look(image, window, (side, side)) for side in self.looks]
         same = [max(faces, key=lambda other: overlap(other.box, face.box)) for faces in seen if faces]
         points = [other.points for other in same if overlap(other.box, face.box) > 0.5]
-        return Face(face.box, np.mean(points or [face.points], axis=0), face.score)
+        settled = np.mean(points or [face.points], axis=0)
+        return Face(face.box, settled, face.score, nose_turn(*settled[:3]))

@@ -16,9 +16,6 @@ from xfrlib.models import Backbone
 
 PACKAGE, FILE = "face-recognition-models", "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 MEANS = (122.782, 117.001, 104.298)  # of red, green and blue, in values of 0 to 255
-# Where dlib's alignment puts its five points, (x, y) in pixels of 150x150: outer and inner corner of the eye on the
-# right of the picture, the same of the other eye, base of the nose (get_face_chip_details with a padding of 0.25).
-TEMPLATE = ((110.957, 46.350), (89.606, 47.897), (37.058, 46.373), (58.409, 47.906), (74.011, 87.780))
 # Width and stride of each residual block.
 _BLOCKS = [*3 * [(32, 1)], (64, 2), *3 * [(64, 1)], (128, 2), *2 * [(128, 1)], (256, 2), *2 * [(256, 1)], (256, 2)]
 # The layers in the order of the file, and the fields of each, as `_Reader` names them.

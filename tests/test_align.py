@@ -351,16 +351,23 @@ def test_the_model_comes_from_the_hub_by_name_and_is_fetched_once(
     monkeypatch.setenv("XFR_DATA", str(tmp_path))
     calls = []
 
-    def download(repository: str, name: str) -> str:
-        calls.append((repository, name))
+    def ask(address: str, timeout: float) -> None:  # before the download, which would try for half a minute
+        calls.append((address.partition(".co/")[2], timeout))
         raise OSError("no network")
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
     find = YuNet()
     for _ in range(2):
         with pytest.raises(ConnectionError, match=f"no network.*by hand from https://.*put it at .*{detect.MODEL}"):
             find(np.zeros((64, 64, 3), np.uint8))
-    assert calls == [("opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx")]
+    assert calls == [("opencv/face_detection_yunet/resolve/main/face_detection_yunet_2023mar.onnx", 5.0)]
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "kept"))
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: str(tmp_path / "kept"))
+    (tmp_path / "kept").write_bytes(b"another file")  # what was fetched before is not asked for again
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        detector_model()
+    assert len(calls) == 1
 
 
 def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,9 +648,9 @@ def test_a_detector_that_cannot_be_fetched_stops_the_run(source: Path, monkeypat
     pytest.importorskip("cv2", reason="finding faces needs the extra detect")
     monkeypatch.setattr(detect, "detector_model", refuse)
     with pytest.raises(ConnectionError, match="put it at weights/"):
-        align_folder(source, source.with_name("target"), progress=False)
+        align_folder(source, source.with_name("target"), detector=YuNet(), progress=False)
     with pytest.raises(SystemExit, match="put it at weights/"):
-        main([str(source), str(source.with_name("target")), "--no-progress"])
+        main([str(source), str(source.with_name("target")), "--detector", "yunet", "--no-progress"])
 
 
 def test_the_command_aligns_and_sums_up(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

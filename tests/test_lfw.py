@@ -212,7 +212,7 @@ def test_the_command_aligns_only_the_pictures_drawn(
 
     points = (align.TEMPLATE + 0.5) * 250 / 112
     face = Face(np.array([50.0, 50, 200, 220]), points, 0.9)
-    monkeypatch.setattr(align, "YuNet", lambda: lambda picture: [face])
+    monkeypatch.setattr(align, "find_detector", lambda: lambda picture: [face])
     common = ["--out", str(tmp_path / "lfw"), "--source", str(make_folder(tmp_path / "in", pictures)), "--no-progress"]
     lfw.main([*common, "--min-images", "2", "--max-images", "3", "--align"])
     out = laid_out(tmp_path / "lfw_aligned")

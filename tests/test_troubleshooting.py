@@ -69,6 +69,7 @@ class Place:
         def refuse(*_: Any, **__: Any) -> None:
             raise ConnectionError("no network")
 
+        self.patch.setattr(huggingface_hub, "try_to_load_from_cache", refuse)
         self.patch.setattr(huggingface_hub, "hf_hub_download", refuse)
 
 
