@@ -33,7 +33,7 @@ NOTEBOOKS := $(sort $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.ipynb)
 EXECUTED  := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
 FOUND     := $(or $(XFR_BUILD),_build)/dependencies.mk
 # The pages of the site, and the packages, whose docstrings are on some of them.
-PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results xfrlib facedata madefaces recognisers -type f -not -name '*.pyc' 2>/dev/null)
+PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results xfrlib facedata madefaces matching recognisers -type f -not -name '*.pyc' 2>/dev/null)
 
 .PHONY: help book pdf test test-faults test-bad-input lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
@@ -91,7 +91,7 @@ ifneq ($(filter-out help test test-faults test-bad-input lint lab bench publisha
 -include $(FOUND)
 endif
 # Folders as well, which are newer when a file of theirs has gone.
-$(FOUND): $(shell find xfrlib facedata madefaces recognisers notebooks tools/dependencies.py -not -path '*cache*' -not -path '*/.*')
+$(FOUND): $(shell find xfrlib facedata madefaces matching recognisers notebooks tools/dependencies.py -not -path '*cache*' -not -path '*/.*')
 	@mkdir -p $(@D)
 	@$(or $(wildcard $(PY)),$(PYTHON)) tools/dependencies.py > $@
 

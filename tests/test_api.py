@@ -91,7 +91,7 @@ def test_every_module_has_one_place(reference: Path) -> None:
     """Of those with functions or classes of their own; the panel's inner parts are not for a caller."""
     named = [name for page in PAGES for name in re.findall(r"automodule:: (\S+)", page.read_text(encoding="utf-8"))]
     there = set()
-    for folder in ("xfrlib", "facedata", "madefaces", "recognisers", "notebooks/studies"):
+    for folder in ("xfrlib", "facedata", "madefaces", "matching", "recognisers", "notebooks/studies"):
         for path in (ROOT / folder).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             public = any(isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_" for n in tree.body)
@@ -187,7 +187,7 @@ def comments_beside_fields(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["xfrlib", "facedata", "madefaces", "recognisers"])
+@pytest.mark.parametrize("folder", ["xfrlib", "facedata", "madefaces", "matching", "recognisers"])
 def test_a_comment_beside_a_field_is_one_that_autodoc_reads(folder: str) -> None:
     assert [line for path in (ROOT / folder).rglob("*.py") for line in comments_beside_fields(path)] == []
 

@@ -24,7 +24,7 @@ DIRECT = [Requirement(text) for text in PROJECT["dependencies"]] + [
 ]
 # Where the project's code is.
 FOLDERS = (
-    *("xfrlib", "facedata", "madefaces", "recognisers", "notebooks/studies", "notebooks/gallery"),
+    *("xfrlib", "facedata", "madefaces", "matching", "recognisers", "notebooks/studies", "notebooks/gallery"),
     *("book/page", "book/_ext", "tools", "scripts", "benchmarks", "tests"),
 )
 # The extras beside the hard dependencies that a part of the code may count on. `installed.py` runs the rest without.
@@ -34,8 +34,9 @@ EXTRAS = {
     "xfrlib/training": ["train"],
     "xfrlib/explainers": ["explainers"],
     "xfrlib/explorer": ["book"],
-    "facedata": ["photos"],
+    "facedata": ["photos", "match"],
     "madefaces": [],
+    "matching": ["match"],
     "recognisers": [],
     "notebooks/studies": ["book"],
     "notebooks/gallery": ["book"],
@@ -133,7 +134,16 @@ def test_a_part_imports_only_what_its_extras_install(folder: str) -> None:
     providers = importlib.metadata.packages_distributions()
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in EXTRAS[folder])]
     installed = {canonicalize_name(Requirement(text).name) for group in groups for text in group}
-    own = {*sys.stdlib_module_names, "xfrlib", "facedata", "madefaces", "recognisers", "studies", "subjects"}
+    own = {
+        *sys.stdlib_module_names,
+        "xfrlib",
+        "facedata",
+        "madefaces",
+        "matching",
+        "recognisers",
+        "studies",
+        "subjects",
+    }
     found: dict[str, str] = {}
     for path in (ROOT / folder).rglob("*.py"):
         own.add(path.stem)

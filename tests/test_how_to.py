@@ -86,7 +86,7 @@ def says(output: str, expected: str) -> bool:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the commands need, with a profile ``quick`` that takes seconds, and pictures to bring along."""
     root = tmp_path_factory.mktemp("checkout")
-    for folder in ("xfrlib", "facedata", "madefaces", "recognisers", "tools", "notebooks", "profiles"):
+    for folder in ("xfrlib", "facedata", "madefaces", "matching", "recognisers", "tools", "notebooks", "profiles"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".venv").symlink_to(sys.prefix)
     quick = yaml.safe_load((ROOT / "profiles/quick.yaml").read_text(encoding="utf-8")) | SMALL

@@ -22,7 +22,7 @@ ROWS = (
     "explorer",
 )
 FLOW = [part for row in ROWS for part in row.split()]
-OUTSIDE = ("facedata", "madefaces", "recognisers", "studies", "subjects", "explore", "landing", "network")
+OUTSIDE = ("facedata", "madefaces", "matching", "recognisers", "studies", "subjects", "explore", "landing", "network")
 MOST_LINES, MOST_CODE, LONGEST = 5500, 3700, 300
 
 

@@ -336,7 +336,18 @@ PEOPLE = ("a", "b_1")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose book is made."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in ("xfrlib", "facedata", "madefaces", "recognisers", "notebooks", "tools", "book", "results", "profiles"):
+    for name in (
+        "xfrlib",
+        "facedata",
+        "madefaces",
+        "matching",
+        "recognisers",
+        "notebooks",
+        "tools",
+        "book",
+        "results",
+        "profiles",
+    ):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, root)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-INSIDE = ("xfrlib", "facedata", "madefaces", "recognisers", "profiles")
+INSIDE = ("xfrlib", "facedata", "madefaces", "matching", "recognisers", "profiles")
 
 
 def run(*command: str | Path, cwd: Path) -> str:

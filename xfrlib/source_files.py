@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("xfrlib", "facedata", "madefaces", "recognisers")  # in ROOT; what is installed lies beside them
+PACKAGES = ("xfrlib", "facedata", "madefaces", "matching", "recognisers")  # in ROOT; what is installed lies beside them
 
 
 def source_files(*modules: ModuleType, code: str = "", folders: Sequence[Path] = ()) -> list[Path]:

@@ -16,20 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from matching.trust import cell_squares
 from studies.part_scores import rank_correlation
 from xfrlib.geometry import Geometry, map_geometry, upsampled
 from xfrlib.judge import fill_picture
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import all_logits, as_floats
-
-
-def cell_squares(geometry: Geometry, cells: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The square of a stride around the place where each cell looks, cut off at the border: bool (h * w, H, W)."""
-    sides = []
-    for centres, stride, pixels in zip(geometry.centres(cells), geometry.stride, size, strict=True):
-        first = (centres - stride / 2).round()[:, None]
-        sides.append((torch.arange(pixels) >= first) & (torch.arange(pixels) < first + stride))
-    return (sides[0][:, None, :, None] & sides[1][None, :, None, :]).flatten(0, 1)
 
 
 @torch.no_grad()

@@ -1,0 +1,93 @@
+"""One face of a picture, cut out as a recogniser wants it, and what a reader should know of how it was found."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from facedata.align import SIZE, TEMPLATE, align
+from facedata.detect import Detector, choose_face
+from facedata.dlib import CHIP_TEMPLATE
+from xfrlib.artifacts import fingerprint
+from xfrlib.data.images import FaceImageError, decode_image, read_file
+from xfrlib.match import Recogniser
+from xfrlib.models import Backbone
+from xfrlib.prediction import in_evaluation
+
+SMALL, TURNED = 40, 0.3  # pixels of a face's side below which, and turn beyond which, a reader is told
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A face cut out of a picture."""
+
+    path: Path
+    sha256: str  #: of the file
+    face: Tensor  #: (3, size, size) RGB in [0, 1], as the recogniser takes it
+    notes: tuple[str, ...]  #: sentences: of several faces, a small or a turned one
+
+
+def template_for(recogniser: Backbone) -> NDArray[np.float64]:
+    """Where eyes, nose and corners of the mouth lie in the recogniser's pictures: (5, 2), (x, y) in pixels.
+
+    ArcFace's places, scaled to the size of its pictures; for dlib's network those of dlib's own alignment, without
+    which its error is several times as large.
+    """
+    return CHIP_TEMPLATE if recogniser.name == "dlib" else (TEMPLATE + 0.5) * recogniser.size / SIZE - 0.5
+
+
+class Aligner:
+    """Path of a picture -> `Aligned`, for one recogniser and one detector; `key` names both and how they are joined.
+
+    Raises `ValueError` where the file cannot be read and where no face is found; the sentence names the file. A picture
+    of exactly 112x112 pixels is taken as aligned to ArcFace's places already.
+    """
+
+    def __init__(self, recogniser: Backbone, detector: Detector) -> None:
+        self.detector, self.template, self.size = detector, template_for(recogniser), recogniser.size
+        self.detector_name = str(getattr(detector, "name", type(detector).__name__))
+        self.key = fingerprint(self.detector_name, self.template.tolist(), self.size, SMALL, TURNED)
+
+    def __call__(self, path: Path) -> Aligned:
+        try:
+            data = read_file(path)
+            picture = np.array(decode_image(data)[0])
+        except (OSError, FaceImageError) as error:
+            raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        points, notes = self._find(path, picture)
+        crop = align(picture, points, template=self.template, size=self.size)
+        face = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+        return Aligned(path, hashlib.sha256(data).hexdigest(), face, notes)
+
+    def _find(self, path: Path, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+        if picture.shape[:2] == (SIZE, SIZE):
+            return TEMPLATE, (f"of {SIZE} x {SIZE} pixels, and so taken as aligned already",)
+        faces = self.detector(picture)
+        face, note = choose_face(faces, picture.shape)
+        if face is None:
+            height, width = picture.shape[:2]
+            why = "a profile, a covered, a tilted or a very small face is not found; give another picture"
+            raise ValueError(f"{path}: no face was found in {width} x {height} pixels ({why})")
+        side = float((face.box[2:] - face.box[:2]).min())
+        notes = [note] if note else []
+        if side < SMALL:
+            notes.append(f"the face is small, {side:.0f} pixels: similarities of such pictures are less certain")
+        if abs(face.turn) > TURNED:
+            notes.append("the face is much turned to the side: recognisers compare such views less well")
+        return face.points, tuple(notes)
+
+
+@torch.no_grad()
+def unit_embeddings(recogniser: Recogniser, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Embeddings of unit length: (n, 3, size, size) in [0, 1] -> (n, D)."""
+    with in_evaluation(cast(nn.Module, recogniser)):
+        parts = [recogniser.embed(recogniser(part)) for part in images.split(batch_size)]
+    return F.normalize(torch.cat(parts), dim=1)

@@ -1,0 +1,495 @@
+"""The report on two pictures: galleries, thresholds, parts, the judgement of a map, the page and the command."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import needs_chromium, open_browser, requests
+from PIL import Image
+from scipy import stats
+
+from facedata.align import TEMPLATE
+from facedata.detect import Face
+from madefaces import people
+from matching import __main__ as command
+from matching import gallery as galleries
+from matching import page, parts, trust
+from matching.faces import Aligner, template_for
+from matching.gallery import Comparisons, Gallery, comparisons, enrol, likelihood_ratio, share_interval, threshold_at
+from matching.maps import block_maps, main_path_geometry, match_maps
+from matching.report import Matcher, Settings
+from recognisers import load_recogniser
+from xfrlib.geometry import cell_geometry
+from xfrlib.judge import fill_picture
+from xfrlib.models import Backbone
+
+
+def nobody(picture: np.ndarray) -> list[Face]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def slim() -> Backbone:
+    return load_recogniser("slim", "builtin")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six made people, three pictures each: ``<person>/<picture>``."""
+    root = tmp_path_factory.mktemp("made") / "people"
+    people.write_faces(root, families=3, family_size=2, pictures_per_identity=3, seed=3, progress=False)
+    return root
+
+
+@pytest.fixture
+def matcher(made: Path, slim: Backbone, tmp_path: Path) -> Matcher:
+    aligner = Aligner(slim, nobody)
+    gallery = enrol(made, slim, aligner, tmp_path, progress=False)
+    return Matcher(slim, aligner, gallery, Settings(false_match_rate=0.05, nonmates=2))
+
+
+def pictures(made: Path, person: int) -> list[Path]:
+    return sorted(sorted(made.iterdir())[person].iterdir())
+
+
+# --- parts
+
+
+def test_shapley_is_the_average_over_all_orders() -> None:
+    values = np.random.default_rng(0).normal(size=(16, 2))
+    added = np.zeros((4, 2))
+    for order in itertools.permutations(range(4)):
+        shown = 0
+        for player in order:
+            added[player] += values[shown | 1 << player] - values[shown]
+            shown |= 1 << player
+    found = parts.shapley(values)
+    np.testing.assert_allclose(found, added / 24)
+    np.testing.assert_allclose(found.sum(0), values[-1] - values[0])
+    with pytest.raises(ValueError, match="12 values"):
+        parts.shapley(np.zeros(12))
+
+
+@pytest.mark.parametrize("name", ["slim", "dlib", "faceres"])
+def test_parts_do_not_overlap_and_lie_where_the_recogniser_has_them(name: str) -> None:
+    recogniser = load_recogniser(name)
+    masks = parts.part_masks(template_for(recogniser), recogniser.size)
+    assert masks.shape == (8, recogniser.size, recogniser.size) and int(masks.sum(0).max()) == 1
+    assert int(masks.flatten(1).sum(1).min()) > recogniser.size**2 / 100
+    places = dict(zip(parts.PARTS, masks, strict=True))
+    eye, _, nose, corner, _ = template_for(recogniser).round().astype(int)
+    assert places["eyes"][eye[1], eye[0]] and places["nose"][nose[1], nose[0]] and places["mouth"][corner[1], corner[0]]
+
+
+def test_parts_of_a_sum_are_worth_what_each_adds() -> None:
+    """The score adds the mean brightness of each part in its own weight; interactions there are none."""
+    masks = parts.part_masks(TEMPLATE, 112)
+    image = torch.rand(3, 112, 112, generator=torch.Generator().manual_seed(0))
+    weights = torch.arange(1.0, 9)
+
+    def score(images: torch.Tensor) -> torch.Tensor:
+        means = torch.einsum("nhw,phw->np", images.mean(1), masks.float()) / masks.flatten(1).sum(1)
+        return (means * weights).sum(1, keepdim=True)
+
+    values = parts.covered_scores(score, image, masks, fill="grey")
+    alone = [float(score(image[None]) - score(torch.where(part, torch.tensor(0.5), image)[None])) for part in masks]
+    np.testing.assert_allclose(parts.shapley(values.numpy())[:, 0], alone, atol=1e-5)
+
+
+# --- what a similarity means
+
+
+def test_a_picture_is_never_compared_with_a_template_that_it_is_part_of() -> None:
+    angles = torch.tensor([0.0, 10, 20, 90, 100, 180]).deg2rad()
+    embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)
+    gallery = Gallery(("a", "b", "c"), np.array([0, 0, 0, 1, 1, 2]), tuple("abcdef"), embeddings, ())
+    found = comparisons(gallery)
+    np.testing.assert_allclose(found.mated, np.cos(np.deg2rad([10, 20, 10])), atol=1e-6)
+    assert found.who.tolist() == [0, 0, 1] and len(found.nonmated) == 12
+    assert found.pairs[:2].tolist() == [[0, 1], [0, 2]]
+    np.testing.assert_allclose(found.nonmated[:2], np.cos(np.deg2rad([90, 180])), atol=1e-6)
+    several = comparisons(gallery, 2)  # the mean of 0 and 10 degrees; of two pictures one is kept to be compared
+    np.testing.assert_allclose(several.mated, np.cos(np.deg2rad([15, 10])), atol=1e-6)
+
+
+def test_the_gallery_is_asked_without_those_who_are_in_the_pair() -> None:
+    gallery = Gallery(("a", "b", "c"), np.array([0, 1, 1, 2]), tuple("wxyz"), torch.eye(4), ())
+    left, gone = gallery.without({"y"}, ["c", "nobody"])
+    assert gone == ["b", "c"] and left.names == ("a",) and left.digests == ("w",) and left.people.tolist() == [0]
+    torch.testing.assert_close(gallery.templates()[1], torch.tensor([0, 0.5, 0.5, 0]).sqrt())
+
+
+def hand_made(nonmated: list[float]) -> Comparisons:
+    pairs = np.array(list(itertools.combinations(range(5), 2)))[: len(nonmated)]
+    return Comparisons(np.ones(5), np.arange(5), np.array(nonmated), pairs)
+
+
+def test_the_threshold_lets_the_stated_share_through_and_no_more() -> None:
+    scores = [0.5, 0.1, 0.9, 0.3, 0.8, 0.2, 0.4, 0.7, 0.0, 0.6]
+    found = threshold_at(hand_made(scores), 0.2)
+    assert not isinstance(found, str)
+    assert 0.7 < found.similarity < 0.7 + 1e-9 and found.rate.value == pytest.approx(0.2)
+    assert (found.comparisons, found.people) == (10, 5) and found.rate.low < 0.2 < found.rate.high
+    tied = threshold_at(hand_made([0.9, 0.5, 0.5, 0.5, *6 * [0.1]]), 0.2)
+    assert not isinstance(tied, str) and tied.rate.value == pytest.approx(0.1)
+    few = threshold_at(hand_made(scores), 0.01)
+    assert str(few).startswith("No threshold: a false match rate of 0.01 needs 100 comparisons of two people, and the")
+    with pytest.raises(ValueError, match="false match rate = 1"):
+        threshold_at(hand_made(scores), 1)
+
+
+def test_a_share_of_comparisons_is_less_certain_than_of_as_many_independent_ones() -> None:
+    pairs = np.array(list(itertools.permutations(range(30), 2)))
+    of_one = pairs[:, 0] == 3  # one person is taken for everybody
+    found = share_interval(of_one, pairs)
+    independent = stats.binomtest(int(of_one.sum()), len(pairs)).proportion_ci(method="wilson")
+    assert found.low < independent.low and found.high > independent.high
+    none = share_interval(np.zeros(len(pairs), bool), pairs)
+    wilson = stats.binomtest(0, 15).proportion_ci(method="wilson")  # 30 people make 15 pairs that share nobody
+    assert (none.value, none.low) == (0, 0) and none.high == pytest.approx(wilson.high)
+    # Pairs that share nobody are independent, and the interval is Wilson's.
+    apart, hits = np.arange(800).reshape(400, 2), np.arange(400) < 40
+    wilson = stats.binomtest(40, 400).proportion_ci(method="wilson")
+    np.testing.assert_allclose(share_interval(hits, apart)[1:], wilson, rtol=0.02)
+
+
+def normal_scores(people: int, apart: float = 0.4) -> Comparisons:
+    """Similarities of two normal distributions, 0.1 wide: the true log likelihood ratio is linear."""
+    rng = np.random.default_rng(1)
+    pairs = np.array(list(itertools.combinations(range(people), 2)))
+    who = np.repeat(np.arange(people), 10)
+    return Comparisons(
+        0.2 + apart + 0.1 * rng.normal(size=len(who)), who, 0.2 + 0.1 * rng.normal(size=len(pairs)), pairs
+    )
+
+
+def test_the_likelihood_ratio_is_that_of_two_normal_distributions() -> None:
+    found = normal_scores(60, 0.2)
+    ratios = [likelihood_ratio(found, similarity) for similarity in (0.2, 0.3, 0.4)]
+    assert all(not isinstance(one, str) for one in ratios)
+    for ratio, true in zip(ratios, (-2, 0, 2), strict=True):  # (0.2 / 0.1**2) * (s - 0.3), in natural logarithms
+        assert ratio.log10.value == pytest.approx(true / np.log(10), abs=0.15)  # type: ignore[union-attr]
+        assert ratio.log10.low < true / np.log(10) < ratio.log10.high  # type: ignore[union-attr]
+
+
+def test_the_likelihood_ratio_rises_and_ends_where_the_gallery_does() -> None:
+    found = normal_scores(20)
+    ratios = [likelihood_ratio(found, similarity) for similarity in np.linspace(-1, 1, 9)]
+    values = [one.log10.value for one in ratios if not isinstance(one, str)]
+    assert len(values) == 9 and values == sorted(values)
+    assert values[0] == pytest.approx(-np.log10(20)) and values[-1] == pytest.approx(np.log10(190))
+    assert str(likelihood_ratio(normal_scores(19), 0.5)).endswith("with two pictures or more, and the gallery has 19.")
+    turned = Comparisons(found.mated - 1, found.who, found.nonmated, found.pairs)
+    assert "no more similar" in str(likelihood_ratio(turned, 0.5))
+
+
+# --- maps and their judgement
+
+
+def test_a_map_of_an_earlier_block_adds_up_to_what_the_blurred_picture_lacks() -> None:
+    recogniser = load_recogniser("dlib", seed=1)
+    image = torch.rand(3, 150, 150, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        rows = recogniser.embed(recogniser(torch.stack([image, fill_picture(image[None], "blur")[0]])))
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    mate = torch.nn.functional.normalize(torch.randn(2, 128, generator=torch.Generator().manual_seed(1)), dim=1)
+    cams, blurred = block_maps(recogniser, image, mate, "blocks.9", steps=40)
+    assert cams.shape == (2, 8, 8) and blurred == pytest.approx(float(unit[1] @ mate[0]), abs=1e-5)
+    torch.testing.assert_close(cams.mean((1, 2)), mate @ (unit[0] - unit[1]), atol=2e-3, rtol=0.02)
+    maps = match_maps(recogniser, image, mate[0], mate[1:])
+    assert maps.layer == "blocks.9" and maps.exact.shape == (2, 2)
+    assert maps.geometry == ((16, 16), (17, 17))  # 3 of 7x7, 2 of the maximum, 4 and 8 of two 3x3 that halve
+
+
+def test_the_main_path_looks_where_the_whole_network_does(slim: Backbone) -> None:
+    image = torch.rand(3, 112, 112)
+    last = f"body.{len(slim.body) - 1}"  # type: ignore[arg-type]
+    assert main_path_geometry(slim, image, last) == cell_geometry(slim, image[None])
+
+
+def test_the_map_of_a_match_is_exact_where_it_has_cells_enough(slim: Backbone) -> None:
+    image = torch.rand(3, 112, 112, generator=torch.Generator().manual_seed(0))
+    mate = torch.nn.functional.normalize(torch.randn(3, 160, generator=torch.Generator().manual_seed(1)), dim=1)
+    maps = match_maps(slim, image, mate[0], mate[1:])
+    with torch.no_grad():
+        embedding = torch.nn.functional.normalize(slim.embedding(image[None]), dim=1)[0]
+    torch.testing.assert_close(maps.cams.mean((1, 2)) + maps.constant, mate @ embedding, atol=1e-5, rtol=0)
+    assert maps.layer == "" and maps.separating().shape == (112, 112)
+
+
+def test_a_map_is_judged_by_what_its_region_and_its_cells_are_worth(slim: Backbone) -> None:
+    """The score is the brightness of one corner: the map of that corner is right, the map of another is not."""
+    image = torch.ones(3, 112, 112)
+    mate = torch.nn.functional.normalize(torch.randn(160, generator=torch.Generator().manual_seed(1)), dim=0)
+    maps = match_maps(slim, image, mate)
+
+    def judged(cells: torch.Tensor, ranks: torch.Tensor) -> trust.Trust:
+        given = maps.__class__(cells[None], ranks.log(), maps.geometry, "", maps.exact, 0.0)
+        return trust.judge(lambda x: x[:, :, :40, :40].mean((1, 2, 3))[:, None], image, given, cells)
+
+    cells, ranks = torch.zeros(7, 7), torch.full((112, 112), 0.1)
+    cells[:3, :3], ranks[:45, :45] = 1, 1
+    right, wrong = judged(cells, ranks), judged(cells.flip(0, 1), ranks.flip(0, 1))
+    assert right.show and right.deleted[0] > right.deleted[1] and right.kept[0] > right.kept[1]
+    assert right.rank > 0.6 and right.passes == 54 and "passes" in right.reason
+    assert not wrong.show and wrong.rank < 0 and wrong.reason.startswith("Do not rely on this map")
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        (((0.3, 0.1), (0.1, 0.3), 0.5, 0.0), "beats a centred disc only when deleted."),
+        (((0.3, 0.1), (0.3, 0.1), 0.1, 0.0), "is 0.10, which is little."),
+        (((0.3, 0.1), (0.3, 0.1), 0.5, 0.5), "is 0.50, and 50% of moved copies agree as well."),
+        (((0.1, 0.1), (0.1, 0.1), 0.5, 0.0), "in neither of two measures."),
+    ],
+)
+def test_a_map_that_fails_says_in_what(measured: Any, said: str) -> None:
+    show, reason = trust.verdict(*measured)
+    assert not show and reason.endswith(said)
+
+
+def test_agreement_is_compared_with_moved_copies() -> None:
+    smooth = torch.arange(49.0).view(7, 7)
+    assert trust.rank_agreement(smooth, smooth) == (pytest.approx(1), 0)
+    assert trust.rank_agreement(torch.zeros(7, 7), smooth) == (0, 1)
+
+
+# --- pictures that are no good
+
+
+def faces(*turns: float) -> Callable[[np.ndarray], list[Face]]:
+    def find(picture: np.ndarray) -> list[Face]:
+        points = TEMPLATE * 2 + 20
+        return [Face(np.array([20.0, 20, 240, 240]) + 5 * i, points, 1.0, turn) for i, turn in enumerate(turns)]
+
+    return find
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    path = tmp_path / "photograph.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)).save(path)
+    return path
+
+
+def test_what_a_reader_should_know_of_a_picture_is_said(slim: Backbone, photograph: Path) -> None:
+    assert Aligner(slim, faces(0.0))(photograph).notes == ()
+    several = Aligner(slim, faces(0.0, 0.0))(photograph)
+    assert several.notes == ("2 faces found, the largest central one taken",) and several.face.shape == (3, 112, 112)
+    assert "much turned" in Aligner(slim, faces(-0.4))(photograph).notes[0]
+    small = Face(np.array([0.0, 0, 30, 30]), TEMPLATE / 4, 1.0)
+    assert "small, 30 pixels" in Aligner(slim, lambda picture: [small])(photograph).notes[0]
+
+
+def test_a_picture_without_a_face_and_one_that_cannot_be_read_are_named(slim: Backbone, photograph: Path) -> None:
+    with pytest.raises(ValueError, match=r"photograph.png: no face was found in 260 x 260 pixels \(a profile"):
+        Aligner(slim, nobody)(photograph)
+    for content, reason in ((b"", "empty file"), (b"no picture", "not a picture of a known format")):
+        photograph.write_bytes(content)
+        with pytest.raises(ValueError, match=f"photograph.png: cannot be read: {reason}"):
+            Aligner(slim, nobody)(photograph)
+    with pytest.raises(ValueError, match="nowhere.png: cannot be read: No such file"):
+        Aligner(slim, nobody)(photograph.with_name("nowhere.png"))
+
+
+def test_embeddings_are_kept_by_the_hash_of_the_picture(made: Path, slim: Backbone, tmp_path: Path) -> None:
+    first = enrol(made, slim, Aligner(slim, nobody), tmp_path, pictures=2, progress=False)
+    assert len(first.names) == 6 and len(first.people) == 12
+
+    class Refusing(Aligner):
+        def __call__(self, path: Path) -> Any:
+            raise AssertionError("embedded already")
+
+    again = enrol(made, slim, Refusing(slim, nobody), tmp_path, pictures=2, progress=False)
+    torch.testing.assert_close(again.embeddings, first.embeddings, rtol=0, atol=0)
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])  # a file that is not whole is made again
+    torch.testing.assert_close(
+        enrol(made, slim, Aligner(slim, nobody), tmp_path, pictures=2, progress=False).embeddings, first.embeddings
+    )
+
+
+def test_what_is_no_gallery_is_told(slim: Backbone, tmp_path: Path, photograph: Path) -> None:
+    (tmp_path / "empty" / "ann").mkdir(parents=True)
+    aligner = Aligner(slim, nobody)
+    with pytest.raises(ValueError, match="empty: the gallery is empty"):
+        enrol(tmp_path / "empty", slim, aligner, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="no such folder"):
+        enrol(tmp_path / "nowhere", slim, aligner, tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"none of its 1 pictures can be used: .*no face was found"):
+        enrol(photograph.parent, slim, aligner, tmp_path, progress=False)
+    assert list(galleries.find_pictures(photograph.parent)) == ["photograph.png"]
+
+
+# --- the whole report
+
+KEYS = ["probe", "mate", "similarity", "notes", "gallery", "threshold", "likelihood_ratio", "match", "map", "parts",
+        "trust", "seconds", "provenance"]  # fmt: skip
+
+
+def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: Path, slim: Backbone) -> None:
+    probe, mate, _ = pictures(made, 0)
+    report = matcher(probe, [mate])
+    said = json.loads(json.dumps(report.said, allow_nan=False))
+    assert list(said) == KEYS
+    with torch.no_grad():
+        both = slim.embedding(torch.stack([report.probe.face, report.mates[0].face]))
+    assert said["similarity"] == pytest.approx(float(torch.cosine_similarity(*both[:, None])), abs=1e-5)
+    own = probe.parent.name
+    assert said["gallery"]["not_used_as_nonmates"] == [own] and said["gallery"]["people"] == 5
+    assert own not in [one["name"] for one in said["gallery"]["most_similar"]]
+    assert said["match"] == (said["similarity"] >= said["threshold"]["similarity"])
+    assert "needs 20 people" in said["likelihood_ratio"]["reason"]
+    shown, covered = said["parts"]["all_shown"], said["parts"]["all_covered"]
+    for name in ("similarity", "lead"):
+        worth = sum(row[name] for row in said["parts"]["worth"].values())
+        assert worth == pytest.approx(shown[name] - covered[name], abs=1e-6)
+    assert shown["similarity"] == pytest.approx(said["similarity"], abs=1e-5)
+    assert said["map"]["mean"][0] + said["map"]["constant"] == pytest.approx(said["similarity"], abs=1e-5)
+    assert said["trust"]["passes"] == 5 + 49 and said["trust"]["score"] == pytest.approx(shown["lead"], abs=1e-5)
+    assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "quick"}
+
+
+def test_without_a_gallery_the_similarity_alone_is_explained(made: Path, slim: Backbone) -> None:
+    probe, *mates = pictures(made, 1)
+    report = Matcher(slim, Aligner(slim, nobody))(probe, mates)
+    assert report.said["gallery"] is None and "threshold" not in report.said
+    assert list(report.said["parts"]["all_shown"]) == ["similarity"]
+    assert "No gallery was given" in page.page(report)
+
+
+def test_a_gallery_of_the_mate_alone_has_nobody_to_compare(made: Path, slim: Backbone, tmp_path: Path) -> None:
+    probe, mate, _ = pictures(made, 0)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "ann").symlink_to(probe.parent)
+    aligner = Aligner(slim, nobody)
+    alone = enrol(tmp_path / "alone", slim, aligner, tmp_path, progress=False)
+    said = Matcher(slim, aligner, alone, Settings(quick=True))(probe, [mate]).said
+    assert said["gallery"]["people"] == 0 and "fewer than two people" in said["threshold"]["reason"]
+
+
+def test_the_page_fetches_nothing_and_escapes_what_files_are_called(matcher: Matcher, made: Path) -> None:
+    probe, mate, _ = pictures(made, 0)
+    report = matcher(probe, [mate])
+    report.said["probe"]["file"] = "<b>&.jpg"
+    text = page.page(report)
+    assert "http" not in text and "<script" not in text and "@import" not in text and "url(" not in text
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert len(addresses) == 6 and all(address.startswith("data:") for address in addresses)
+    assert len(re.findall(r'<img [^>]*alt="[^"]+"', text)) == 5
+    assert "<b>&.jpg" not in text and "&lt;b&gt;&amp;.jpg" in text and len(text) < 300_000
+
+
+def test_a_map_is_drawn_orange_for_and_blue_against() -> None:
+    face, values = torch.full((3, 2, 2), 0.5), torch.tensor([[1.0, -1.0], [0.0, 0.5]])
+    drawn = page.overlay(face, values).astype(int)
+    assert drawn[0, 0, 0] > drawn[0, 0, 2] and drawn[0, 1, 2] > drawn[0, 1, 0]
+    assert len(set(drawn[1, 0].tolist())) == 1 and drawn[0, 0, 0] > drawn[1, 1, 0]
+
+
+@pytest.mark.parametrize(("log10", "text"), [(2.0, "100"), (-2.0, "1/100"), (0.0, "1"), (3.7243, "5\u202f300")])
+def test_a_likelihood_ratio_is_written_as_a_factor(log10: float, text: str) -> None:
+    assert page._factor(log10) == text
+
+
+@needs_chromium
+def test_the_page_fits_a_phone_and_asks_for_nothing(matcher: Matcher, made: Path, tmp_path: Path) -> None:
+    probe, mate, _ = pictures(made, 0)
+    (tmp_path / "page.html").write_text(page.page(matcher(probe, [mate])), encoding="utf-8")
+    with open_browser() as driver:
+        phone = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        driver.get((tmp_path / "page.html").as_uri())
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 360
+        assert [url for url in requests(driver) if not url.startswith("file:")] == []
+
+
+# --- the command
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    monkeypatch.setenv("XFR_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(command, "find_detector", lambda name: nobody)
+
+    def run(*arguments: object) -> Path:
+        fixed = ["--recogniser", "slim", "--out", tmp_path / "out", "--no-progress", "--quick"]
+        command.main([str(argument) for argument in [*arguments, *fixed]])
+        return tmp_path / "out"
+
+    return run
+
+
+def test_the_command_writes_a_page_and_a_file(
+    run: Callable[..., Path], made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe, mate, _ = pictures(made, 0)
+    out = run(probe, mate, "--gallery", made, "--false-match-rate", 0.1)
+    said = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert list(said) == [key for key in KEYS if key not in ("parts", "trust")]
+    assert f"similarity {said['similarity']:.3f}" in capsys.readouterr().out
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_picture_alone_is_looked_for_in_the_gallery(run: Callable[..., Path], made: Path, tmp_path: Path) -> None:
+    probe = tmp_path / "probe.png"
+    face = Image.open(pictures(made, 2)[0]).convert("RGB")
+    face.putpixel((0, 0), (1, 2, 3))  # another file of nearly the same picture
+    face.save(probe)
+    said = json.loads((run(probe, "--gallery", made) / "report.json").read_text(encoding="utf-8"))
+    assert len(said["mate"]) == 3 and said["gallery"]["not_used_as_nonmates"] == [pictures(made, 2)[0].parent.name]
+
+
+def test_a_folder_of_pairs_becomes_a_table_and_a_page_each(
+    run: Callable[..., Path], made: Path, tmp_path: Path
+) -> None:
+    for name, two in {"same": pictures(made, 0)[:2], "bad one": [pictures(made, 1)[0]]}.items():
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        for number, path in enumerate(two):
+            (tmp_path / "pairs" / name / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    (tmp_path / "pairs" / "bad one" / "1.jpg").write_bytes(b"no picture")
+    out = run(tmp_path / "pairs")
+    table = (out / "index.html").read_text(encoding="utf-8")
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "same.html", "same.json"]
+    assert 'href="same.html"' in table and "1.jpg: cannot be read: not a picture" in table
+
+
+def test_what_cannot_be_compared_is_a_sentence(
+    run: Callable[..., Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = pictures(made, 0)
+    with pytest.raises(SystemExit, match="also among the mate's pictures"):
+        run(one, one)
+    with pytest.raises(SystemExit, match="one picture and nothing to compare it with"):
+        run(one)
+    with pytest.raises(SystemExit, match="holds no pair"):
+        (tmp_path / "pairs" / "ann").mkdir(parents=True)
+        (tmp_path / "pairs" / "ann" / one.name).symlink_to(one)
+        run(tmp_path / "pairs")
+    with pytest.raises(SystemExit, match="the gallery is empty"):
+        (tmp_path / "nobody").mkdir()
+        run(one, two, "--gallery", tmp_path / "nobody")
+    with pytest.raises(SystemExit, match="--top 0: must be 1 or more"):
+        run(one, two, "--top", 0)
+    with pytest.raises(SystemExit, match="--false-match-rate 1.0"):
+        run(one, two, "--false-match-rate", 1)
+    monkeypatch.setattr(command, "installed", lambda: False)
+    with pytest.raises(SystemExit, match=r"pip install 'xfrlib\[match\]'"):
+        command.main([str(one), str(two)])
+
+
+def test_a_recogniser_without_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "installed", lambda: True)
+    assert command.choose_recogniser("", "") == ("dlib", "builtin")
+    assert command.choose_recogniser("ir_18", "some.ckpt") == ("ir_18", "some.ckpt")
+    with pytest.raises(ValueError, match="ir_18: give its weights"):
+        command.choose_recogniser("ir_18", "")
+    with pytest.raises(ValueError, match="say with --recogniser"):
+        command.choose_recogniser("", "some.ckpt")
