@@ -24,7 +24,7 @@ from prepared import prepare_manifest
 from test_checkpoints import lightning
 from test_models import filled
 
-from facedata import scan
+from facedata import dlib, scan
 from madefaces import people
 from studies.data_report import data_report
 from xfrlib import profile as profile_module
@@ -172,7 +172,20 @@ def test_overview(inside: Path) -> None:
 
 
 def test_own_faces(inside: Path) -> None:
-    left = run_page("own_faces", inside)
+    for number, path in enumerate(sorted((inside / "photos/Ann").iterdir())[:2], start=1):
+        path.rename(path.with_name(f"{number}{path.suffix}"))
+        (inside / "pairs/first").mkdir(parents=True, exist_ok=True)
+        shutil.copy(inside / f"photos/Ann/{number}{path.suffix}", inside / "pairs/first")
+    suffix = path.suffix
+
+    def small(code: str) -> str:
+        """With the suffix of the made pictures; without dlib's recogniser by the one that is always there."""
+        code = code.replace("1.jpg", f"1{suffix}").replace("2.jpg", f"2{suffix}")
+        return code if dlib.installed() else re.sub("(-m matching .*)", r"\1 --recogniser slim", code)
+
+    left = run_page("own_faces", inside, change=small)
+    assert {path.name for path in (inside / "report").iterdir()} == {"report.html", "report.json"}
+    assert {path.name for path in (inside / "reports").iterdir()} == {"index.html", "first.html", "first.json"}
     assert sorted(path.name for path in (inside / "data/my_faces").iterdir() if path.is_dir()) == list(PEOPLE)
     assert set(left["names"]) <= set(PEOPLE) and len(left["names"]) == 3
     assert left["verdict"].reason.startswith(("Shown: ", "Not shown: "))
