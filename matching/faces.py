@@ -32,7 +32,7 @@ class Aligned:
     path: Path
     sha256: str  #: of the file
     face: Tensor  #: (3, size, size) RGB in [0, 1], as the recogniser takes it
-    notes: tuple[str, ...]  #: sentences: of several faces, a small or a turned one
+    notes: tuple[str, ...]  #: Sentences on a choice among faces, a small or a turned one
 
 
 def template_for(recogniser: Backbone) -> NDArray[np.float64]:
