@@ -15,7 +15,7 @@ from lab import TOKEN, jupyterlab, wait
 
 CHAPTER = make_book.ROOT / "notebooks" / "04_sdd_derivation.ipynb"
 READ = """
-const cells = [...document.querySelectorAll(".jp-MarkdownCell .jp-MarkdownOutput")];
+const cells = [...document.querySelectorAll(".jp-Notebook .myst")];
 return [cells.map((cell) => cell.innerText).join("\\n"), document.querySelectorAll(".jp-Notebook aside").length,
   [...document.querySelectorAll(".jp-Notebook details")].map((fold) => fold.open)];
 """
