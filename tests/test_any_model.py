@@ -120,6 +120,25 @@ def test_a_shift_of_a_whole_row_is_fine(end: Callable[[Tensor], Tensor], images:
     torch.testing.assert_close(shifted.probabilities.float(), plain.probabilities)
 
 
+def test_a_network_that_has_changed_since_the_last_call_is_looked_at_anew(images: Tensor):
+    model = Net()
+    seen: list[int] = []
+    model.first.register_forward_hook(lambda _, __, output: seen.append(len(output)))
+    explain(model, images)
+    seen.clear()
+    again = explain(model, images[:3])
+    assert seen == [3]  # what was found is tried first, and one pass is enough
+    torch.testing.assert_close(again.cams, explain(Net(), images[:3]).cams)
+    model.second = nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(), model.second)  # its steps are others now
+    features, weight = expected(model, images)
+    found = pooled_features(model, images)
+    assert torch.equal(found.features, features) and torch.equal(found.weight, weight)
+    model.end = lambda logits: logits.softmax(1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"linear layer \(softmax\)"):
+            explain(model, images)
+
+
 def test_of_several_heads_the_one_that_is_returned_makes_the_map(images: Tensor):
     class Heads(Net):
         def __init__(self) -> None:

@@ -183,6 +183,26 @@ def test_one_pass_of_the_probe_whatever_the_gallery_and_modes_and_gradients_as_b
         tiny.eval()
 
 
+def test_of_many_templates_the_most_similar_are_compared(tiny: IResNet) -> None:
+    probe, mate, nonmates = pictures(2, 56), draw(3), draw(40, 3, seed=1)
+    everyone = explain_match(tiny, probe, mate, nonmates)
+    assert torch.equal(everyone.chosen, torch.arange(40).expand(2, 40))
+    few = explain_match(tiny, probe, mate, nonmates, top_k=4)
+    order = everyone.similarities[:, 1:].argsort(dim=1, descending=True)[:, :3]
+    assert torch.equal(few.chosen, order) and few.cams.shape[1] == few.similarities.shape[1] == 4
+    for n in range(2):
+        alone = explain_match(tiny, probe[n : n + 1], mate, nonmates[order[n]])
+        for field in ("cams", "similarities", "constants", "log_sdd"):
+            torch.testing.assert_close(getattr(few, field)[n], getattr(alone, field)[0], rtol=1e-4, atol=1e-5)
+    assert explain_match(tiny, probe, mate).chosen.shape == (2, 0)
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 2.5, "two"])
+def test_a_number_of_templates_that_cannot_be_is_named(tiny: IResNet, top_k: Any) -> None:
+    with pytest.raises(ValueError, match=r"top_k = .*: must be from 2 to 4, the templates given"):
+        explain_match(tiny, pictures(1, 56), draw(3), draw(3, 3, seed=1), top_k=top_k)
+
+
 def linear(seed: int = 0) -> nn.Linear:
     with seeded(seed):
         return nn.Linear(12, 4)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +82,15 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     network ends in another way, and names a sample with a NaN or infinite value.
     """
     need_pictures(images)
-    watched = _watched(model, images)
-    layer = _head(model, images, watched)
-    key = _pooled_map(images, watched, layer)
+    watched = _watched(model, images, _STEPS.pop(model, None))
+    try:
+        layer = _head(model, images, watched)
+        key = _pooled_map(images, watched, layer)
+    except ValueError:
+        if watched.only:  # it ends otherwise than the last time: now all is kept
+            return pooled_features(model, images)
+        raise
+    _STEPS[model] = {layer.step, key[1]}
     geometry = map_geometry(model, images, lambda pictures: _watched(model, pictures).map(key))
     features, weight = (_wide(part).to(watched.output.device) for part in (watched.map(key), layer.weight))
     return PooledFeatures(features, _wide(watched.output), weight, geometry)
@@ -91,6 +98,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
 
 TURN = RLock()  # modes and hooks belong to a network, or to a part that two networks share, not to a thread
 _KEPT = 16  # maps of each kind: the last ones of a network are small
+_STEPS: WeakKeyDictionary[nn.Module, set[int]] = WeakKeyDictionary()  # layer and map of a network, kept alone next time
 _POOLING = ("mean", "adaptive_avg_pool2d", "avg_pool2d")
 
 
@@ -106,9 +114,9 @@ class _Layer(NamedTuple):
 class _Watch(TorchFunctionMode):
     """Sees the functions that a network calls in this thread, not its modules alone: linear layers, and maps."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: set[int] | None = None) -> None:
         super().__init__()
-        self.name, self.output = "", torch.empty(0)  # of the network
+        self.only, self.name, self.output = only, "", torch.empty(0)  # the steps to keep; of the network
         self.steps: list[str] = []
         self.layers: list[_Layer] = []
         # What came out of functions, and what went into poolings, with the step; of each the last.
@@ -122,9 +130,10 @@ class _Watch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         source, weight = (*args, *(kwargs or {}).values(), None, None)[:2]
         name, step = getattr(function, "__name__", "").split(".")[0].strip("_"), len(self.steps)
-        if not isinstance(result, Tensor) or not isinstance(source, Tensor) or name == "get":
+        seen = isinstance(result, Tensor) and isinstance(source, Tensor) and name != "get"
+        self.steps += [name] * seen
+        if not seen or (self.only and step not in self.only):
             return result
-        self.steps.append(name)
         plain = isinstance(weight, Tensor) and source.is_floating_point()  # nothing quantised
         pointwise = plain and name == "conv2d" and weight.shape[1:] == (source.shape[1], 1, 1)
         if (pointwise and source.shape[2:] == result.shape[2:]) or (plain and name == "linear" and result.ndim == 2):
@@ -138,10 +147,10 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-def _watched(model: nn.Module, images: Tensor) -> _Watch:
+def _watched(model: nn.Module, images: Tensor, only: set[int] | None = None) -> _Watch:
     # If nothing was compiled yet, the compiler need not be loaded to keep it away.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with TURN, eager, in_evaluation(model), _Watch() as watch:
+    with TURN, eager, in_evaluation(model), _Watch(only) as watch:
         watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, answer(model, images)
     return watch
 

@@ -193,8 +193,7 @@ def evaluate(
     model, mean, temperature, pairs
         As `deletion_retention` takes them, pairs (n, K); batches travel to the device of the model.
     images : Tensor
-        (n, 3, H, W) uint8 or float in [0, 1]; `labels` (n,) are their identities, `logits` (n, N) those of the
-        unchanged pictures.
+        (n, 3, H, W) uint8 or float in [0, 1]; `labels` (n,) are their identities, `logits` (n, N) theirs unchanged.
     regions : mapping
         Name of a map -> its masks, (n, H, W) bool with the same number of pixels everywhere.
     under_test : str
@@ -207,8 +206,7 @@ def evaluate(
         Folder for finished batches; a run that was stopped goes on after the last one. The caller names it after
         everything the result depends on (see `xfrlib.artifacts.fingerprint`).
     share : tuple of int
-        (process, processes): this process computes every processes-th batch and returns those alone; the shares of all
-        together are the table of one process.
+        (process, processes): it computes and returns every processes-th batch alone; all shares are the whole table.
     """
     import pandas as pd
 

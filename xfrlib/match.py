@@ -35,6 +35,7 @@ class MatchExplanation(LaidMaps):
 
     similarities: Tensor  #: (B, K) cosine of the probe's embedding and each template, in [-1, 1]
     constants: Tensor  #: (B, K) the part of each that belongs to no place: that of the head's offset
+    chosen: Tensor  #: (B, K - 1) which of the nonmates given the others are
 
 
 @torch.no_grad()
@@ -52,14 +53,9 @@ def template(recogniser: Recogniser, images: Tensor) -> Tensor:
 @torch.inference_mode(False)
 @torch.no_grad()
 def explain_match(
-    recogniser: Recogniser,
-    probe: Tensor,
-    mate: Tensor,
-    nonmates: Tensor | None = None,
-    *,
-    registered: bool = True,
-    divergence: Divergence = DEFAULT,
-) -> MatchExplanation:
+    recogniser: Recogniser, probe: Tensor, mate: Tensor, nonmates: Tensor | None = None, *, top_k: int | None = None,
+    registered: bool = True, divergence: Divergence = DEFAULT,
+) -> MatchExplanation:  # fmt: skip
     r"""Explain how similar each probe is to its mate, and what sets the mate apart from others, in one forward pass.
 
     The head is affine, :math:`e = \sum_u A_u f_u + a` over the places u of the last map f, and so is the similarity
@@ -67,14 +63,12 @@ def explain_match(
     .. math:: \cos(e, t) = \frac{1}{|e|} \Big( \sum_u (A_u f_u) \cdot t + a \cdot t \Big)
 
     to a template t of unit length, but for the length of e, the same for all templates. A place's term times the number
-    of places is its value in the CAM of t; the last term is the constant. Raises `ValueError` for a
-    head that is not affine.
+    of places is its value in the CAM of t; the last term is the constant. `ValueError` for a head that is not affine.
 
     Parameters
     ----------
     recogniser : Recogniser
-        A backbone of `xfrlib.load_backbone` with an embedding head, or any module with the same two steps. It runs in
-        evaluation mode; its modes are put back.
+        A backbone with an embedding head, or any module with its two steps. It runs as `explain` runs a network.
     probe : Tensor
         (B, 3, size, size) float, RGB in [0, 1], aligned as the recogniser wants it.
     mate : Tensor
@@ -82,6 +76,8 @@ def explain_match(
     nonmates : Tensor, optional
         (K - 1, D) or (B, K - 1, D), templates of others; those most similar to the probe are the best rivals. None:
         a map of zeros stands for them, so that `sdd` orders places as the mate's map does.
+    top_k : int, optional
+        Templates compared, from 2, the mate's among them: of `nonmates` the most similar to each probe; None: all.
     registered : bool
         Lay maps where their cells look; False: as CAM libraries do.
     divergence : Divergence
@@ -95,8 +91,14 @@ def explain_match(
         embeddings, offset = recogniser.embed(features), recogniser.embed(torch.zeros_like(features[:1]))[0]
         unit = _unit("probe", embeddings)
         check_affine(recogniser, features)
-        given = {"mate": mate} if nonmates is None else {"mate": mate, "nonmates": nonmates}
-        templates = torch.cat([_fitting(name, one, unit) for name, one in given.items()], dim=1)
+        own = _fitting("mate", mate, unit)
+        others = own[:, :0] if nonmates is None else _fitting("nonmates", nonmates, unit)
+        chosen = torch.arange(others.shape[1], device=unit.device).expand(len(unit), -1)
+        if top_k is not None:
+            if top_k not in range(2, others.shape[1] + 2):
+                raise ValueError(f"top_k = {top_k!r}: must be from 2 to {others.shape[1] + 1}, the templates given")
+            chosen = torch.einsum("bnd,bd->bn", others, unit).topk(top_k - 1, dim=1).indices
+        templates = torch.cat([own, others.take_along_dim(chosen[..., None], dim=1)], dim=1)
         with torch.enable_grad():  # the gradient of (A f) . t is A^T t, whatever the map f
             anywhere = features.new_zeros(templates.shape[:2].numel(), *features.shape[1:]).requires_grad_()
             (weights,) = torch.autograd.grad((recogniser.embed(anywhere) * templates.flatten(0, 1)).sum(), anywhere)
@@ -110,7 +112,7 @@ def explain_match(
     compared = compared - compared.mean(dim=1, keepdim=True)  # the scale would multiply what all of them share
     log_sdd = scaled_directed_divergence(compared, divergence, size=size, geometry=laid, log=True)
     similarities, constants = torch.einsum("bkd,bd->bk", templates, unit), templates @ offset / lengths
-    return MatchExplanation(cams, log_sdd.exp(), log_sdd, laid, similarities, constants)
+    return MatchExplanation(cams, log_sdd.exp(), log_sdd, laid, similarities, constants, chosen)
 
 
 @torch.no_grad()
@@ -121,8 +123,8 @@ def check_affine(recogniser: Recogniser, feature_map: Tensor) -> None:
     """
     f = feature_map[:1]
     noise = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f) * f.std()
-    for g in (-f, noise):
-        both, none, of_f, of_g = (recogniser.embed(part) for part in (f + g, 0 * f, f, g))
+    none, of_f, *others = recogniser.embed(torch.cat([0 * f, f, 0 * f, -f, f + noise, noise]))  # weights are read once
+    for both, of_g in (others[:2], others[2:]):
         off = float((both + none - of_f - of_g).norm() / max(of_f.norm(), of_g.norm()))
         if not off <= 1e-3:
             fault = f"the head of {type(recogniser).__name__} is not affine: on a sum of two maps it is {off:.1%} off"

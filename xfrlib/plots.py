@@ -136,14 +136,9 @@ def tint(image: Array, values: Array, colours: ScalarMappable) -> npt.NDArray[np
 
 
 def overlay(
-    axis: Axes,
-    image: Array,
-    values: Array,
-    *,
-    cmap: str = SEQUENTIAL,
-    limits: tuple[float, float] | None = None,
+    axis: Axes, image: Array, values: Array, *, cmap: str = SEQUENTIAL, limits: tuple[float, float] | None = None,
     title: str = "",
-) -> ScalarMappable:
+) -> ScalarMappable:  # fmt: skip
     """Draw a map (H, W) over the luminance of a picture of that size; what it returns is for `colour_bar`.
 
     `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line

@@ -21,19 +21,20 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards each module is in the mode that it was in, whatever happened."""
     modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
+        if any(modes.values()):  # else there is nothing to do, and each module costs
+            model.eval()
         yield
     finally:
         for module, mode in modes.items():
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 @torch.no_grad()  # not inference_mode: a caller may put the logits into a loss, as calibration does
 def predict(model: nn.Module, loader: Iterable[Any], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Logits (n, N) float32 and labels (n,), on the CPU, of all pictures of a loader, in its order.
 
-    The loader yields (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...). `model` is on `device`; it computes in
-    evaluation mode, and its mode is put back.
+    The loader yields (images (B, 3, H, W) RGB in [0, 1], labels (B,), ...). `model`, on `device`, is `in_evaluation`.
     """
     with in_evaluation(model):
         pairs = [(model(batch[0].to(device)).float().cpu(), batch[1].cpu()) for batch in loader]

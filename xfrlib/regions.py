@@ -1,7 +1,6 @@
 """Which pixels are looked at: the top fraction of a map, and the controls of as many pixels beside it.
 
-Every draw of a control is a function of (seed, control, draw, index of the picture) alone, so that the batch size, the
-order and a resumed run do not change it.
+Every draw of a control is a function of (seed, control, draw, index of the picture) alone, whatever batch or order.
 """
 
 from __future__ import annotations

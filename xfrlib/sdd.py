@@ -23,8 +23,7 @@ class Divergence:
     scale: float = 1.0  #: k of the scale s; above 0
     scale_min: float = 1.0  #: the least s; above 0
     scale_max: float = 50.0  #: the largest s
-    #: "sum"; "product" multiplies the exponentials; "local_softmax" is exp(delta s M_t) over itself plus the sum of
-    #: exp(delta M_c)
+    #: "sum"; "product" of the exponentials; "local_softmax": exp(delta s M_t) over itself plus all exp(delta M_c)
     form: str = "sum"
 
     def __post_init__(self) -> None:
@@ -59,8 +58,7 @@ def scaled_directed_divergence(
 
     after Verenich et al. (2021) and section 3 of Shadman et al., "Explainable face recognition via improved
     localization" (2025). The paper's copy leaves k, s_min, delta and the joining of the exponentials open: they are
-    `divergence` here, and the book shows what they do. `ValueError` names a sample with NaN or infinite values or with
-    a target map that is zero everywhere.
+    `divergence`. `ValueError` names a sample with NaN or infinite values or whose target map is zero everywhere.
 
     Parameters
     ----------

@@ -113,8 +113,7 @@ def advantages(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """By how much a region beats a reference in deletion and in retention: above 0 favours the region.
 
-    Both tables are those of `deletion_retention`, row by row of the same pictures. A good region has a high drop in
-    deletion and a low one in retention.
+    Both are tables of `deletion_retention` of the same pictures. A good region drops much if deleted, little if kept.
     """
     if len(own) != len(reference):
         raise ValueError(f"{len(own)} rows against {len(reference)}: give the same pictures in the same order")

@@ -52,14 +52,9 @@ def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Mak
     """An explainer that gives each pixel the coefficient of its segment in captum's linear model of segments shown."""
 
     def make(
-        job: Job,
-        *,
-        samples: int = 500,
-        segments: int = 49,
-        superpixel: str = "kmeans",
-        fill: str = "black",
+        job: Job, *, samples: int = 500, segments: int = 49, superpixel: str = "kmeans", fill: str = "black",
         output: str = "centred_logit",
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         method, maps = method_of()(Scored(job.model, output)), []
         for image, row, seed in zip(job.images.split(1), job.classes.split(1), job.seeds, strict=True):
             parts = superpixels(image[0], segments, kind=superpixel)

@@ -13,14 +13,9 @@ from xfrlib.judge import fill_picture
 
 
 def rise_masks(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    *,
-    cells: int = 7,
-    keep: float = 0.5,
+    count: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 7, keep: float = 0.5,
     batch_size: int = 64,
-) -> Iterator[Tensor]:
+) -> Iterator[Tensor]:  # fmt: skip
     """Random masks of RISE in batches (b, H, W), `count` in all, in [0, 1] with mean `keep` at every pixel.
 
     A `cells` x `cells` grid of zeros and ones is upsampled to one cell more than the picture and cropped at a random

@@ -40,11 +40,9 @@ def explorer(
         As `xfrlib.explain` takes it, in evaluation mode; it is run where its parameters are.
     dataset : FaceDataset, str or Path
         The pictures to choose from; its identities are the classes of `model`. Or a folder of
-        ``<identity>/<picture>``, all of whose usable pictures are offered; `identities` then names the classes in
-        order (None: the folder's, sorted).
+        ``<identity>/<picture>``; `identities` then names the classes in order (None: the folder's, sorted).
     size : int
-        Side in pixels of the pictures of a folder, which is what `model` was trained on. 0: what a network of timm
-        says of itself, and 112 for any other.
+        Side in pixels of a folder's pictures, as `model` wants it. 0: what a network of timm says, 112 for others.
     pooled : PooledFeatures, optional
         What `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
     temperature : float

@@ -35,8 +35,7 @@ def data_url(picture: Array, side: int) -> str:
 class Thumbnails(widgets.HBox):
     """Pages of small pictures; `choose` is called with the number of the one that is pressed.
 
-    They are buttons, so that they work by keyboard and for a screen reader. A button of ipywidgets holds no picture: a
-    style sheet gives it one as background.
+    They are buttons, for the keyboard and for screen readers. A button holds no picture: a style sheet gives it one.
     """
 
     def __init__(self, pictures: Pictures, choose: Callable[[int], None]) -> None:
