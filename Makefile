@@ -65,8 +65,8 @@ lint: $(READY)  ## ruff, mypy, and notebooks without outputs
 lab: $(READY)  ## JupyterLab
 	$(PY) -m jupyterlab
 
-bench: $(READY)  ## the benchmarks
-	@for file in benchmarks/bench_*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
+bench: $(READY)  ## how fast it is, beside other libraries; other benchmarks: python benchmarks/bench_*.py
+	$(PY) benchmarks/bench_neighbours.py $(BENCH)
 
 publishable: $(READY)  ## stop unless the profile's site may be published
 	$(PY) tools/make_book.py publishable $(PROFILE)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import json
 import re
 import sys
@@ -19,9 +20,11 @@ import xfrlib
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BENCH = [Requirement(text) for text in PROJECT["optional-dependencies"]["bench"]]  # nothing but benchmarks needs them
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"]] + [
-    Requirement(text) for name, group in PROJECT["optional-dependencies"].items() if name != "all" for text in group
-]
+    *(Requirement(text) for name, group in PROJECT["optional-dependencies"].items()
+      if name not in ("all", "bench") for text in group)
+]  # fmt: skip
 # Where the project's code is.
 FOLDERS = (
     *("xfrlib", "facedata", "madefaces", "matching", "recognisers", "notebooks/studies", "notebooks/gallery"),
@@ -60,6 +63,17 @@ def test_every_dependency_is_pinned_and_installed_at_its_pin(requirement: Requir
     assert Version(importlib.metadata.version(requirement.name)).public == pin.public  # a CPU build is 2.x+cpu
 
 
+@pytest.mark.parametrize("requirement", BENCH, ids=str)
+def test_what_the_benchmarks_compare_with_is_pinned_and_may_be_missing(requirement: Requirement) -> None:
+    pin = pins()[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin)
+    if importlib.util.find_spec(requirement.name):
+        assert Version(importlib.metadata.version(requirement.name)) == pin
+        brought = map(Requirement, importlib.metadata.requires(requirement.name) or [])
+        wanted = {canonicalize_name(r.name) for r in brought if r.marker is None or r.marker.evaluate({"extra": ""})}
+        assert wanted and wanted <= set(pins())
+
+
 def test_every_package_that_a_dependency_brings_is_pinned() -> None:
     known = pins()
     todo, seen = [r.name for r in DIRECT], set()
@@ -87,10 +101,10 @@ def test_conda_gets_the_same_environment_as_make() -> None:
     assert SpecifierSet(PROJECT["requires-python"]).contains(".".join(map(str, sys.version_info[:3])))
 
 
-def test_the_extra_all_names_every_other_extra() -> None:
+def test_the_extra_all_names_every_extra_but_that_of_the_benchmarks() -> None:
     extras = dict(PROJECT["optional-dependencies"])
     (requirement,) = map(Requirement, extras.pop("all"))
-    assert requirement.name == PROJECT["name"] and requirement.extras == set(extras)
+    assert requirement.name == PROJECT["name"] and requirement.extras == set(extras) - {"bench"}
 
 
 def imported_modules() -> dict[str, str]:
@@ -116,14 +130,15 @@ def collect(code: str, where: str, found: dict[str, str]) -> None:
 
 def test_every_imported_package_is_a_declared_dependency() -> None:
     providers = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(r.name) for r in DIRECT} | {PROJECT["name"]}
+    declared = {canonicalize_name(r.name) for r in [*DIRECT, *BENCH]} | {PROJECT["name"]}
     # come with a declared package and are part of what it is
     declared |= {"cycler", "docutils", "packaging", "pydata-sphinx-theme"}
     own = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")} | set(FOLDERS) | {"studies"}
     for module, where in imported_modules().items():
         if module in own or module in sys.stdlib_module_names:
             continue
-        offered = {canonicalize_name(name) for name in providers.get(module, [])}
+        missing = [module] if module in {r.name for r in BENCH} else []
+        offered = {canonicalize_name(name) for name in providers.get(module, missing)}
         assert offered & declared, (
             f"{where} imports {module} ({offered or 'not installed'}), which pyproject.toml does not declare"
         )
