@@ -91,7 +91,9 @@ def quantus_deletion(model: nn.Module, images: Tensor, maps: Tensor, classes: Te
 # --- cells covered one at a time, and curves
 
 
-def captum_cells(model: nn.Module, images: Tensor, classes: Tensor, fills: Sequence[Tensor], side: int = 16) -> Tensor:
+def captum_cells(
+    model: nn.Module, images: Tensor, classes: Tensor, fills: Sequence[Tensor], batch: int = 49, side: int = 16
+) -> Tensor:
     """captum's Occlusion by tiles of `side` pixels: what the lead of the first of classes (B, K) loses over the others.
 
     Each fill is (B, 3, H, W); returns (fills, B, tiles). The passes give this one number, and not all logits.
@@ -103,14 +105,13 @@ def captum_cells(model: nn.Module, images: Tensor, classes: Tensor, fills: Seque
         return found[:, 0] - found[:, 1:].mean(dim=1)
 
     method, window = Occlusion(lead), (3, side, side)
-    tiles = (images.shape[2] // side) * (images.shape[3] // side)
     found = []
     with torch.no_grad():
         for fill in fills:
             rows = [
                 method.attribute(
                     images[i : i + 1], window, window, fill[i : i + 1], additional_forward_args=(classes[i : i + 1],),
-                    perturbations_per_eval=tiles,
+                    perturbations_per_eval=batch,
                 )
                 for i in range(len(images))
             ]  # fmt: skip
@@ -118,12 +119,14 @@ def captum_cells(model: nn.Module, images: Tensor, classes: Tensor, fills: Seque
     return torch.stack(found)
 
 
-def torchcam_curves(model: nn.Module, images: Tensor, classes: Tensor, steps: int = 20) -> dict[str, float]:
+def torchcam_curves(
+    model: nn.Module, images: Tensor, classes: Tensor, steps: int = 20, batch: int = 32
+) -> dict[str, float]:
     """Areas under the deletion and the insertion curve of torch-cam, in the order of its own CAM."""
     from torchcam.methods import CAM
     from torchcam.metrics import DeletionInsertionMetric
 
     with CAM(model, "backbone", "head") as extractor:
-        metric = DeletionInsertionMetric(extractor, lambda logits: logits.softmax(dim=1), steps=steps)
+        metric = DeletionInsertionMetric(extractor, lambda logits: logits.softmax(dim=1), steps=steps, batch_size=batch)
         metric.update(images, classes.tolist())
         return metric.summary()

@@ -39,7 +39,8 @@ from studies.cell_truth import cell_effects, cell_squares
 
 CLASSES = 530  # people of the paper
 MAPS, SHARE = 6, 0.2  # one map and five random draws; the fifth that is deleted
-RETAIN = 20  # points of a curve
+STEPS = 20  # of a curve
+BATCH = 8  # changed pictures that go through the network together, whoever makes them: on a CPU larger ones are slower
 
 
 def made_faces(count: int) -> Tensor:
@@ -127,7 +128,8 @@ def cells(name: str, count: int = 2) -> Work:
 
     def bare() -> None:
         passes(model, images)()
-        passes(model, covered, len(fills) * count)()
+        for part in covered.split(BATCH):
+            passes(model, part, len(fills) * count)()
 
     def cover() -> None:
         for filling in fillings:
@@ -137,34 +139,41 @@ def cells(name: str, count: int = 2) -> Work:
     beside = {
         "bare": Beside(f"{count * (len(fills) * len(squares) + 1)} passes of one picture", bare, 1.10, passes=True),
         "captum": Beside(
-            "captum's Occlusion", _way("captum", neighbours.captum_cells, model, images, classes, fillings), 1.0
+            "captum's Occlusion", _way("captum", neighbours.captum_cells, model, images, classes, fillings, BATCH), 1.0
         ),
     }
-    run = partial(cell_effects, model, images, squares, fills, progress=False)
+    run = partial(cell_effects, model, images, squares, fills, batch_size=BATCH, progress=False)
     return Work("worth of each of 49 cells, three fills", name, count, run, beside, {"covering the cells": cover})
 
 
 def curves(name: str, count: int = 4) -> Work:
     """Deletion and insertion at twenty shares, in the order of a map."""
     model, images = classifier(name), made_faces(count)
-    shares = [step / RETAIN for step in range(1, RETAIN)]
+    shares = [step / STEPS for step in range(1, STEPS)]
     best = explain(model, images).classes[:, 0]
 
     def ours() -> None:
-        found = explain(model, images)
-        for share in shares:
-            deletion_retention(model, images, found.mask(share), logits=found.logits, pairs=found.classes)
+        found, rows = explain(model, images), torch.arange(count).repeat(len(shares))
+        masks = torch.cat([found.mask(share) for share in shares])
+        for place, some in zip(torch.arange(len(rows)).split(BATCH), rows.split(BATCH), strict=True):
+            known: dict[str, Any] = {"logits": found.logits[some], "pairs": found.classes[some]}
+            deletion_retention(model, images[some], masks[place], **known)
 
-    ranking, blank = explain(model, images).log_sdd, torch.zeros_like(images)
+    ranking, many = explain(model, images).log_sdd, images.repeat(len(shares), 1, 1, 1)
+
+    def bare() -> None:
+        passes(model, images)()
+        for part in many.split(BATCH):
+            passes(model, part, 2)()
+
     beside = {
-        "bare": Beside(
-            f"{2 * len(shares) + 1} forward passes", passes(model, images, 2 * len(shares) + 1), 1.10, passes=True
+        "bare": Beside(f"{count * (2 * len(shares) + 1)} passes of one picture", bare, 1.10, passes=True),
+        "torchcam": Beside(
+            "torch-cam", _way("torchcam", neighbours.torchcam_curves, model, images, best, STEPS, BATCH), 2.0
         ),
-        "torchcam": Beside("torch-cam", _way("torchcam", neighbours.torchcam_curves, model, images, best, RETAIN), 2.0),
     }
     parts = {
         "regions": lambda: [top_fraction_mask(ranking, share) for share in shares],
-        "passes of black pictures, as many": passes(model, blank, 2 * len(shares)),
     }
     return Work("deletion and insertion curves, 20 steps", name, count, ours, beside, parts)
 

@@ -5,6 +5,8 @@ No test measures time.
 
 import importlib.util
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import speed
 import timing
 import torch
 import works
+from sphinx_build import sphinx_build
 from test_environment import BENCH
 from timing import Beside, Work
 from torch import Tensor, nn
@@ -159,6 +162,19 @@ def test_the_committed_file_has_what_the_page_shows() -> None:
     assert len(rows["passes"]) > 7 and len(rows["neighbours"]) > 8 and len(rows["parts"]) > 8
     aimed = [row for work in found["works"].values() for row in bench_neighbours.both(work).values() if row.get("aim")]
     assert found["aims"] == len(aimed) + sum("rate" in work for work in found["works"].values())
+
+
+def test_the_page_is_built_from_the_committed_file(tmp_path: Path) -> None:
+    text = (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
+    (tmp_path / "index.md").write_text(re.sub(r"\[([^]]+)\]\(\S+\.md\)", r"\1", text), encoding="utf-8")
+    (tmp_path / "profile.yaml").write_text("shows_real_people: false", encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "results" / "benchmarks.json", tmp_path / "results")
+    config = {"extensions": ["myst_parser", "results", "speed"], "master_doc": "index", "numfig": True}
+    status, warnings = sphinx_build(tmp_path, config)
+    assert status == 0, warnings
+    page = (tmp_path / "_build" / "html" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<table") == 3 and "torch-cam" in page and "aim: at most" in page
 
 
 def test_a_library_that_is_not_installed_is_named_so() -> None:
