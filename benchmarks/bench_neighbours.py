@@ -88,11 +88,19 @@ def write(path: Path, found: dict[str, Any], how: dict[str, Any]) -> None:
     versions = {name: importlib.metadata.version(name) for module, name in LIBRARIES.items() if find_spec(module)}
     machine = {"cores": os.cpu_count(), "instructions": torch.backends.cpu.get_cpu_capability()}
     provenance = {"commit": artifacts.commit(), **artifacts.environment(), **machine, "beside": versions}
+    artifacts.write_json(path, {**how, **summary(found), "works": found, "provenance": provenance})
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """How many aims there were, how many were met, and the names of the others."""
     rows = [(work, row) for work in found.values() for row in (*both(work).values(), work.get("rate", {}))]
     judged = [(work, row) for work, row in rows if row.get("aim")]
-    missed = [f"{work['title']} ({row.get('title', 'pictures a second')})" for work, row in judged if not row["met"]]
-    summary = {"aims": len(judged), "met": len(judged) - len(missed), "missed": missed}
-    artifacts.write_json(path, {**how, **summary, "works": found, "provenance": provenance})
+    missed = [
+        f"{', '.join(filter(None, (work['title'], work['network'])))} ({row.get('title', 'pictures a second')})"
+        for work, row in judged
+        if not row["met"]
+    ]
+    return {"aims": len(judged), "met": len(judged) - len(missed), "missed": missed}
 
 
 def both(work: dict[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def test_the_committed_file_has_what_the_page_shows() -> None:
     assert len(rows["passes"]) > 7 and len(rows["neighbours"]) > 8 and len(rows["parts"]) > 8
     aimed = [row for work in found["works"].values() for row in bench_neighbours.both(work).values() if row.get("aim")]
     assert found["aims"] == len(aimed) + sum("rate" in work for work in found["works"].values())
+    assert bench_neighbours.summary(found["works"]).items() <= found.items()
 
 
 def test_the_page_is_built_from_the_committed_file(tmp_path: Path) -> None:
