@@ -54,7 +54,7 @@ def measured(way: dict[str, str], neighbours: int) -> float:
     """As `step`, in a process of its own beside busy ones."""
     with ExitStack() as stack:
         for _ in range(neighbours):
-            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY], start_new_session=True))
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY]))
             stack.callback(busy.kill)
         path = os.pathsep.join(sys.path)
         child = [sys.executable, __file__, "--child"]
