@@ -7,10 +7,10 @@ records, so that where two of them differ is known to the pixel."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,32 +42,48 @@ class Identity:
     differs: tuple[str, ...]
 
 
-def make_families(n_families: int, family_size: int, *, seed: int, purpose: str = "book") -> list[Identity]:
+class Kind(NamedTuple):
+    """A kind of made people: how one is drawn from chance, and how pictures are made of them."""
+
+    genes: Mapping[str, Mapping[str, tuple[float, float, float]]]  #: as `madefaces.parts.GENES`
+    differing: tuple[str, ...]  #: parts by which members of a family may differ
+    parts: tuple[str, ...]  #: what the values of a mask mean
+    #: genes of a part that suit the parts already drawn, from chance
+    draw_part: Callable[[str, dict[str, tuple[float, ...]], np.random.Generator], tuple[float, ...]]
+    #: pictures and masks of identities and seeds, as `render`
+    render: Callable[[Sequence[Identity], Sequence[int]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+
+
+def make_families(
+    n_families: int, family_size: int, *, seed: int, purpose: str = "book", kind: Kind | None = None
+) -> list[Identity]:
     """Identities in families of look-alikes, family after family.
 
     Members of a family have equal genes but for the one or two parts in `differs`, which are drawn to lie far apart.
     Family i depends on (purpose, seed, i) only. `purpose` "pretraining" draws from streams disjoint from the book's.
+    `kind` is `DRAWN` unless given, or `madefaces.heads.HEADS`.
     Raises ValueError for impossible sizes, a negative seed or an unknown purpose.
     """
+    kind = kind or DRAWN
     if n_families < 1 or not 1 <= family_size <= 26:
         raise ValueError(f"{n_families} families of {family_size}: give at least 1 family of 1 to 26 members")
     if purpose not in PURPOSES:
         raise ValueError(f"unknown purpose {purpose!r}: choose one of {', '.join(PURPOSES)}")
     root = [PURPOSES[purpose], _checked_seed(seed)]
-    order = np.random.default_rng(np.random.SeedSequence([*root, 0])).permutation(len(DIFFERING))
-    families = [_family(i, family_size, order, np.random.default_rng([*root, 1, i])) for i in range(n_families)]
+    order = np.random.default_rng(np.random.SeedSequence([*root, 0])).permutation(len(kind.differing))
+    families = [_family(kind, i, family_size, order, np.random.default_rng([*root, 1, i])) for i in range(n_families)]
     return [member for family in families for member in family]
 
 
-def _family(number: int, size: int, order: NDArray[np.int64], rng: np.random.Generator) -> list[Identity]:
+def _family(kind: Kind, number: int, size: int, order: NDArray[np.int64], rng: np.random.Generator) -> list[Identity]:
     """One family; the first differing part goes through all parts in turn, so that few families already show each."""
     base: dict[str, tuple[float, ...]] = {}
-    for part in GENES:
-        base[part] = _draw_part(part, base, rng)
-    first = DIFFERING[order[number % len(DIFFERING)]]
-    second = str(rng.choice([part for part in DIFFERING if part != first]))
+    for part in kind.genes:
+        base[part] = kind.draw_part(part, base, rng)
+    first = kind.differing[order[number % len(kind.differing)]]
+    second = str(rng.choice([part for part in kind.differing if part != first]))
     differs = (first, second) if rng.random() < 0.5 else (first,)
-    variants = {part: _far_apart(part, base, size, rng) for part in differs}
+    variants = {part: _far_apart(kind, part, base, size, rng) for part in differs}
     return [
         Identity(
             f"family{number:02d}_{chr(97 + m)}", number, base | {part: variants[part][m] for part in differs}, differs
@@ -91,11 +107,11 @@ def _draw_part(part: str, base: dict[str, tuple[float, ...]], rng: np.random.Gen
 
 
 def _far_apart(
-    part: str, base: dict[str, tuple[float, ...]], size: int, rng: np.random.Generator
+    kind: Kind, part: str, base: dict[str, tuple[float, ...]], size: int, rng: np.random.Generator
 ) -> list[tuple[float, ...]]:
     """`size` gene sets of one part by farthest-point choice among random ones, the base's own first."""
-    weights = np.array([weight for *_, weight in GENES[part].values()])
-    chosen, candidates = [base[part]], [_draw_part(part, base, rng) for _ in range(40 * size)]
+    weights = np.array([weight for *_, weight in kind.genes[part].values()])
+    chosen, candidates = [base[part]], [kind.draw_part(part, base, rng) for _ in range(40 * size)]
     seen = np.array(candidates) * weights
     if part in OPTIONAL:
         seen[:, 1:] *= np.array(candidates)[:, :1]  # who has no beard has no colour of it either
@@ -112,9 +128,9 @@ def _far_apart(
 
 def swap_parts(identity: Identity, other: Identity, parts: Sequence[str]) -> Identity:
     """`identity` with the genes of `parts` taken from `other`; rendered with the same seed, only those parts change."""
-    unknown = [part for part in parts if part not in GENES]
+    unknown = [part for part in parts if part not in identity.genes]
     if unknown:
-        raise ValueError(f"no genes for {', '.join(unknown)}: choose from {', '.join(GENES)}")
+        raise ValueError(f"no genes for {', '.join(unknown)}: choose from {', '.join(identity.genes)}")
     genes = identity.genes | {part: other.genes[part] for part in parts}
     return replace(identity, name=f"{identity.name}+{'+'.join(parts)}", genes=genes)
 
@@ -167,24 +183,33 @@ def picture_seed(seed: int, identity: int, picture: int) -> int:
 
 
 def write_faces(
-    folder: Path, *, families: int, family_size: int, pictures_per_identity: int, seed: int, progress: bool = True
+    folder: Path,
+    *,
+    families: int,
+    family_size: int,
+    pictures_per_identity: int,
+    seed: int,
+    progress: bool = True,
+    kind: Kind | None = None,
 ) -> None:
     """Write the book's faces to disk as PNG.
 
     `<folder>/<identity>/<nnn>.png` are the pictures, `<folder>_parts/<identity>/<nnn>.png` the part masks (grey value =
-    position in `PARTS`), `<folder>_families.json` names the parts and records family, differing parts and genes.
+    position in the kind's parts), `<folder>_families.json` names the parts and records family, differing parts and
+    genes. `kind` is as for `make_families`.
     """
+    kind = kind or DRAWN
     if pictures_per_identity < 1:
         raise ValueError(f"pictures_per_identity is {pictures_per_identity}: give at least 1")
-    identities = make_families(families, family_size, seed=seed)
+    identities = make_families(families, family_size, seed=seed, kind=kind)
     parts_folder = folder.with_name(folder.name + "_parts")
     for number, identity in enumerate(tqdm(identities, desc="made faces", unit="person", disable=not progress)):
         seeds = [picture_seed(seed, number, k) for k in range(pictures_per_identity)]
-        for base, pictures in zip((folder, parts_folder), render([identity] * len(seeds), seeds), strict=True):
+        for base, pictures in zip((folder, parts_folder), kind.render([identity] * len(seeds), seeds), strict=True):
             (base / identity.name).mkdir(parents=True, exist_ok=True)
             for k, picture in enumerate(pictures):
                 Image.fromarray(picture).save(base / identity.name / f"{k:03d}.png", compress_level=3)
-    record = {"seed": seed, "parts": PARTS, "identities": [asdict(identity) for identity in identities]}
+    record = {"seed": seed, "parts": kind.parts, "identities": [asdict(identity) for identity in identities]}
     folder.with_name(folder.name + "_families.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -211,3 +236,6 @@ def part_differs(identity: Identity, other: Identity, part: str) -> bool:
     """Whether two people differ in `part`. Who has no beard has no colour of it either: two absent ones are equal."""
     absent = part in OPTIONAL and identity.genes[part][0] == other.genes[part][0] == 0
     return not absent and identity.genes[part] != other.genes[part]
+
+
+DRAWN = Kind(GENES, DIFFERING, PARTS, _draw_part, render)
