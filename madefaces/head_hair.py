@@ -15,14 +15,15 @@ Array = NDArray[Any]
 
 _ROUND = (np.arange(HAIR_ROUND) + 0.5) / HAIR_ROUND * 2 * np.pi - np.pi  # azimuth of each strand, 0 in front
 _UP = np.linspace(HAIR_HIGH, HAIR_LOW, HAIR_LONG)[:, None]  # elevation of each row
-_HANGS = int(np.abs(_UP - 0.1).argmin())  # from this row on long hair hangs
+_HANGS = int(np.abs(_UP + 0.05).argmin())  # from this row on long hair hangs
 
 
 def _hairline(h: SimpleNamespace) -> Array:
     """Elevation (HAIR_ROUND,) at which hair begins, from the forehead past the temple and the ear to the nape."""
     recede = max(h.recede, 0)
-    knots = {0: h.line, 0.35: h.line + 0.22 * recede, 0.7: h.line - 0.05 + 0.24 * recede, 0.88: 0.14, 1.05: -0.04,
-             1.2: -0.16 + 0.1 * recede, 1.45: -0.12, 1.8: -0.15, 2.1: -0.42, 2.6: -0.62, np.pi: -0.66}  # fmt: skip
+    knots = {0: h.line, 0.35: h.line + 0.22 * recede, 0.6: h.line - 0.08 + 0.24 * recede, 0.72: 0.05, 0.82: -0.18,
+             0.9: -0.44 + 0.2 * recede, 1.0: -0.5 + 0.2 * recede, 1.08: -0.28, 1.4: -0.28, 1.52: -0.5, 1.75: -0.78,
+             2.2: -0.92, np.pi: -0.96}  # fmt: skip
     return np.interp(np.abs(_ROUND), list(knots), list(knots.values()))
 
 
@@ -38,9 +39,11 @@ def strands(points: Array, middle: Array, surface: HeadSurface, h: SimpleNamespa
     wave = grain(24 * _ROUND + 13 * h.seed, 40 * _UP + 7 * h.seed)
     crown, curl, parting = step(_UP, 0.2, 1.1), max(h.curl, 0), max(h.parting, 0)
     long = h.length > 0.55
-    volume = h.side * (1 if long else 0.25 + 0.75 * step(_UP, -0.5, 0.7)) + (h.top - h.side) * crown
+    volume = h.side * (1 if long else 0.15 + 0.85 * step(_UP, -0.8, 0.5)) + (h.top - h.side) * crown
     volume = volume * (1 - 0.6 * parting * crown * np.exp(-np.square((_ROUND - h.part_side) / 0.3)))
-    depth = volume * step(beyond, -0.03, 0.42) * (1 + 0.25 * curl * wave) - 0.04 * step(beyond, 0.02, -0.06)
+    # Between its points the grid is flat and the scalp round: at its edge too hair stands off a little.
+    edge = 0.035 * step(beyond, -0.06, 0.02) - 0.04 * step(beyond, 0.0, -0.08)
+    depth = edge + volume * step(beyond, -0.03, 0.42) * (1 + 0.25 * curl * wave)
     grid, cover = scalp + out * depth[..., None], step(beyond, -0.05, 0.07)
     if long:
         _hang(grid, cover, middle, wave, h)
@@ -49,19 +52,18 @@ def strands(points: Array, middle: Array, surface: HeadSurface, h: SimpleNamespa
 
 def _hang(grid: Array, cover: Array, middle: Array, wave: Array, h: SimpleNamespace) -> None:
     """Let strands at the sides and the back fall from where the head is widest, `h.length` far."""
-    side = np.flatnonzero(np.abs(_ROUND) > 0.82)
+    side = np.flatnonzero(np.abs(_ROUND) > 0.74)
     drop = np.linspace(0, 1, HAIR_LONG - _HANGS)[:, None]
     start = grid[_HANGS, side]
     level = (start - middle) * [1, 0, 1]
     # Out over the ear, then in or out to the ends; in front they go back a little, from the cheek to the neck.
-    spread = (
-        1 + 0.09 * step(drop, 0, 0.2) + h.flare * np.square(drop) + 0.05 * max(h.curl, 0) * wave[_HANGS:, side] * drop
-    )
+    spread = 1 + 0.05 * step(drop, 0, 0.2) + h.flare * np.square(drop)
+    spread = spread + 0.05 * max(h.curl, 0) * wave[_HANGS:, side] * drop
     hanging = middle * [1, 0, 1] + level * spread[..., None]
     hanging[..., 2] -= 0.12 * drop * h.length * step(np.abs(_ROUND[side]), 1.6, 0.8)
     hanging[..., 1] = start[:, 1] - drop * h.length * (1 + 0.06 * wave[_HANGS, side])
     grid[_HANGS:, side] = hanging
-    cover[_HANGS:, side] = step(drop, 1.0, 0.8) * step(np.abs(_ROUND[side]), 0.8, 0.95)
+    cover[_HANGS:, side] = step(drop, 1.0, 0.8) * step(np.abs(_ROUND[side]), 0.72, 0.86)
 
 
 def closed(grid: Array) -> Array:

@@ -14,7 +14,7 @@ from madefaces.raster import rasterise
 REGIONS = tuple(CONTROLS)  # "head" first: what belongs to no other
 _SHARE = 0.4  # of the farthest way of a part's vertices: what moves less belongs to no part
 _DIRECTIONS, _SHADOW = 96, 160  # directions from which light is followed, and pixels of each shadow's picture
-HAIR_ROUND, HAIR_LONG = 72, 28  # strands of the hair, and points along each
+HAIR_ROUND, HAIR_LONG = 72, 32  # strands of the hair, and points along each
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def load_surface() -> HeadSurface:
 
 #: The middle of the skull, about which strands are counted, in decimetres of the mean head.
 SKULL = (0.0, 7.55, 0.25)
-HAIR_LOW, HAIR_HIGH = -0.9, 1.5  # elevation of the lowest and of the highest row of roots, in radians
+HAIR_LOW, HAIR_HIGH = -1.15, 1.5  # elevation of the lowest and of the highest row of roots, in radians
 
 
 def _scalp(shapes: HeadShapes) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

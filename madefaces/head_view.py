@@ -137,12 +137,12 @@ class _Canvas:
     def result(self) -> tuple[Array, NDArray[np.uint8]]:
         """The picture (S, S, 3), its light averaged over finer pixels, and their most frequent label (S, S)."""
         size = self.side // _FINER
-        blocks = self.light.reshape(size, _FINER, size, _FINER, 3).mean((1, 3))
+        blocks = self.light.reshape(size, _FINER, size, _FINER, 3).transpose(1, 3, 0, 2, 4).reshape(-1, size, size, 3)
         labels = self.label.reshape(size, _FINER, size, _FINER).transpose(0, 2, 1, 3).reshape(size * size, -1)
         votes = np.zeros((size * size, len(PARTS)), np.uint8)
         for column in labels.T:
             votes[np.arange(size * size), column] += 1
-        return head_paint.encode(blocks), votes.argmax(1).reshape(size, size).astype(np.uint8)
+        return head_paint.encode(blocks.sum(0) / len(blocks)), votes.argmax(1).reshape(size, size).astype(np.uint8)
 
 
 def draw(person: Person, n: SimpleNamespace, camera: Camera, size: int) -> tuple[Array, NDArray[np.uint8]]:
@@ -272,6 +272,7 @@ def _draw_hair(canvas: _Canvas, scene: SimpleNamespace, points: Array, skull: Ar
         head_hair.closed(value.reshape(*rows.shape, -1)) for value in (grid, cover, along, arrives, rows)
     )
     triangles = head_hair.grid_triangles(*grid.shape[:2])
+    triangles = triangles[(cover.ravel()[triangles] > 0).any(1)]
     vertices = grid.reshape(-1, 3).astype(np.float32)
     normal = normals(vertices, triangles)
     seen = rasterise(scene.camera.project(vertices), triangles, canvas.side, canvas.side, hide=canvas.depth)

@@ -211,7 +211,7 @@ def render(
     size = FRAMES[frame].size
     images, masks = np.empty((len(seeds), size, size, 3), np.uint8), np.empty((len(seeds), size, size), np.uint8)
     for k, (identity, seed) in enumerate(zip(identities, seeds, strict=True)):
-        person, n = _person_of(identity), SimpleNamespace(**nuisance_of(seed, nuisance=nuisance, fixed=fixed))
+        n, person = SimpleNamespace(**nuisance_of(seed, nuisance=nuisance, fixed=fixed)), _person_of(identity)
         camera = _camera(person, n, frame, placed_as[k] if placed_as else None)
         picture, masks[k] = draw(person, n, camera, size)
         # The sum of two bytes, whole numbers and so the same on any machine, is triangular with deviation 104.
@@ -231,7 +231,7 @@ def places(
     _check(identities, seeds, frame, placed_as)
     found = np.empty((len(seeds), len(LANDMARKS), 2), np.float32)
     for k, (identity, seed) in enumerate(zip(identities, seeds, strict=True)):
-        person, n = _person_of(identity), SimpleNamespace(**nuisance_of(seed, nuisance=nuisance, fixed=fixed))
+        n, person = SimpleNamespace(**nuisance_of(seed, nuisance=nuisance, fixed=fixed)), _person_of(identity)
         camera = _camera(person, n, frame, placed_as[k] if placed_as else None)
         found[k] = camera.project(landmarks(express(person, n)))[:, :2]
     return found

@@ -54,30 +54,33 @@ def rasterise(points: Array, triangles: Array, height: int, width: int, *, hide:
     corners: Array = np.asarray(points, np.float32)[triangles]
     x, y, z = corners[..., 0], corners[..., 1], corners[..., 2]
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    left, top = (np.maximum(np.ceil(side.min(1)), 0).astype(np.int32) for side in (x, y))
-    columns = np.minimum(np.floor(x.max(1)), width - 1).astype(np.int32) - left + 1
+    top = np.maximum(np.ceil(y.min(1)), 0).astype(np.int32)
     rows = np.minimum(np.floor(y.max(1)), height - 1).astype(np.int32) - top + 1
-    kept = np.flatnonzero((area != 0) & (columns > 0) & (rows > 0))
-    x, y, z, area = x[kept], y[kept], z[kept], area[kept]
-    left, top, columns, rows = left[kept], top[kept], columns[kept], rows[kept]
-    # Each pixel of the box around each triangle is a candidate.
-    counts = columns * rows
-    box = np.repeat(np.arange(len(kept), dtype=np.int32), counts)
-    place = np.arange(len(box), dtype=np.int32) - (np.cumsum(counts, dtype=np.int32) - counts)[box]
-    down = place // columns[box]
-    right = place - down * columns[box]
-    # On the screen the weight of a corner is linear in x and y: 1 at the corner, 0 on the edge of the next two.
-    weights = []
-    for k, (i, j) in enumerate(((1, 2), (2, 0))):
+    kept = np.flatnonzero((area != 0) & (rows > 0) & (x.max(1) >= 0) & (x.min(1) <= width - 1))
+    x, y, z, area, top, rows = x[kept], y[kept], z[kept], area[kept], top[kept], rows[kept]
+    # A line is a row of pixels of one triangle. There the weight of a corner is linear in x, and none may be negative.
+    owner, row = _spread(rows)
+    row = row + top[owner]
+    low, high = np.zeros(len(row), np.float32), np.full(len(row), width - 1, np.float32)
+    starts, slopes = [], []
+    for i, j in ((1, 2), (2, 0), (0, 1)):  # the corners of the edge opposite
         across, along = (y[:, i] - y[:, j]) / area, (x[:, j] - x[:, i]) / area
-        start = (1 + across * (left - x[:, k]) + along * (top - y[:, k])).astype(np.float32)
-        weights.append(start[box] + across[box] * right.astype(np.float32) + along[box] * down.astype(np.float32))
-    first, second = weights
-    inside = np.flatnonzero((first >= -_EDGE) & (second >= -_EDGE) & (first + second <= 1 + _EDGE))
-    box = box[inside]
-    pixel = (top[box] + down[inside]) * width + left[box] + right[inside]
+        slope = across[owner]
+        start = (along * -y[:, i] - across * x[:, i])[owner] + along[owner] * row.astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = (-_EDGE - start) / slope
+        low = np.where(slope > 0, np.maximum(low, bound), low)
+        high = np.where(slope < 0, np.minimum(high, bound), high)
+        high[(slope == 0) & (start < -_EDGE)] = -1
+        starts.append(start)
+        slopes.append(slope)
+    left = np.ceil(low).astype(np.int32)
+    line, column = _spread(np.maximum(np.floor(high).astype(np.int32) - left + 1, 0))
+    column = column + left[line]
+    box, pixel = owner[line], row[line] * width + column
+    first, second = (starts[k][line] + slopes[k][line] * column.astype(np.float32) for k in (0, 1))
     # Weights on the screen over distance are linear in space; their sum is one over the distance of the pixel.
-    shares: Array = np.stack([first[inside], second[inside], 1 - first[inside] - second[inside]], axis=1) / z[box]
+    shares: Array = np.stack([first, second, 1 - first - second], axis=1) / z[box]
     nearness = shares.sum(1)
     nearest = np.zeros(height * width, np.float32) if hide is None else (1 / hide).astype(np.float32)
     np.maximum.at(nearest, pixel, nearness)
@@ -88,6 +91,13 @@ def rasterise(points: Array, triangles: Array, height: int, width: int, *, hide:
     best = shown[pixels]
     owner = kept[box[best]]
     return Seen(pixels, owner, triangles[owner], shares[best] / nearness[best, None], 1 / nearness[best])
+
+
+def _spread(counts: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Each number k, `counts[k]` times, and beside it 0, 1, 2 and so on up to that."""
+    whole = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    begins = np.cumsum(counts, dtype=np.int32) - counts
+    return whole, np.arange(len(whole), dtype=np.int32) - begins[whole]
 
 
 def facing(points: Array, triangles: Array) -> NDArray[np.int64]:
