@@ -91,4 +91,4 @@ def hair_highlight(tangents: Array, toward: Array) -> Array:
     """The highlight of Kajiya and Kay (1989) on strands along the unit vectors (N, 3), from a lamp, (N,)."""
     half = toward + np.array([0, 0, 1], np.float32)
     across = np.sqrt(np.clip(1 - np.square(tangents @ (half / np.linalg.norm(half))), 0, 1))
-    return 0.03 * across**20 + 0.05 * across**90
+    return 0.015 * across**20 + 0.035 * across**90

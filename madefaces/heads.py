@@ -56,7 +56,7 @@ NUISANCE: dict[str, tuple[float, float]] = {
     "yaw": (-0.4, 0.4), "pitch": (-0.15, 0.15), "roll": (-0.1, 0.1), "distance": (8, 16), "shift_x": (-0.05, 0.05),
     "shift_y": (-0.04, 0.04), "scale": (0.94, 1.06), "light_x": (-1, 1), "light_y": (0.1, 0.9), "lamp": (0.2, 0.8),
     "warmth": (-0.06, 0.1), "exposure": (0.85, 1.15), "smile": (-0.9, 1.1), "open": (-0.2, 0.1),
-    "brow_lift": (-0.6, 0.7), "lids": (-0.25, 0.25), "squint": (-0.5, 0.4), "gaze_x": (-0.1, 0.1),
+    "brow_lift": (-0.6, 0.7), "lids": (-0.2, 0.2), "squint": (-0.5, 0.3), "gaze_x": (-0.1, 0.1),
     "gaze_y": (-0.04, 0.04), "back_hue": (0, 1), "back_light": (0.3, 1.1), "back_slope": (-0.4, 0.4),
     "back_side": (-0.3, 0.3), "clothes_hue": (0, 1), "noise": (0, 5),
 }  # fmt: skip
