@@ -72,15 +72,15 @@ class Frame:
     template: Mapping[str, tuple[float, float]]
 
 
-#: A portrait, the aligned picture of ArcFace (`facedata.align.TEMPLATE`) and dlib's (`recognisers.dlib.TEMPLATE`).
+#: A portrait, the aligned picture of ArcFace (`facedata.align.TEMPLATE`) and dlib's (`facedata.dlib.CORNERS`).
 FRAMES = {
     "portrait": Frame(160, {}),
     "arcface": Frame(112, {"right_pupil": (38.2946, 51.6963), "left_pupil": (73.5318, 51.5014),
                            "nose_tip": (56.0252, 71.7366), "mouth_right": (41.5493, 92.3655),
                            "mouth_left": (70.7299, 92.2041)}),
-    "dlib": Frame(150, {"left_outer": (110.957, 46.350), "left_inner": (89.606, 47.897),
-                        "right_outer": (37.058, 46.373), "right_inner": (58.409, 47.906),
-                        "nose_base": (74.011, 87.780)}),
+    "dlib": Frame(150, {"left_outer": (110.457, 45.850), "left_inner": (89.106, 47.397),
+                        "right_outer": (36.558, 45.873), "right_inner": (57.909, 47.406),
+                        "nose_base": (73.511, 87.280)}),
 }  # fmt: skip
 
 

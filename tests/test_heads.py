@@ -12,12 +12,12 @@ from scipy import ndimage
 
 from facedata.align import TEMPLATE as ARCFACE
 from facedata.align import similarity_transform
+from facedata.dlib import CORNERS as DLIB
 from madefaces import head_paint, head_shapes, head_surface
 from madefaces.head_view import Camera
 from madefaces.heads import DIFFERING, FRAMES, GENES, HEADS, LANDMARKS, PARTS, nuisance_of, places, render
 from madefaces.people import Identity, make_families, part_differs, picture_seed, read_people, swap_parts, write_faces
 from madefaces.raster import facing, rasterise
-from recognisers.dlib import TEMPLATE as DLIB
 
 needs_shapes = pytest.mark.skipif(
     not any(importlib.metadata.distributions(name=head_shapes.PACKAGE)),
