@@ -285,11 +285,11 @@ def test_a_site_shows_one_variant_of_each_figure(pages):
     assert page.figures == page.captions == 3
     images = [(image["alt"], image.get("class", ""), Path(image["src"]).suffix) for image in page.found]
     assert images == [
-        ("Alt 0", "only-light no-scaled-link", ".svg"),
-        ("Alt 0", "only-dark no-scaled-link", ".svg"),
-        ("Alt 1", "only-light no-scaled-link", ".webp"),
-        ("Alt 1", "only-dark no-scaled-link", ".webp"),
-        ("Alt 2", "", ".svg"),
+        ("Alt 0", "only-light no-scaled-link wide", ".svg"),
+        ("Alt 0", "only-dark no-scaled-link wide", ".svg"),
+        ("Alt 1", "only-light no-scaled-link wide", ".webp"),
+        ("Alt 1", "only-dark no-scaled-link wide", ".webp"),
+        ("Alt 2", "wide", ".svg"),
     ]
     for image in page.found:
         assert image["loading"] == "lazy" and int(image["width"]) > 300 and int(image["height"]) > 100

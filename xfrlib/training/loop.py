@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from xfrlib.artifacts import write_atomic
+from xfrlib.artifacts import remove_leftovers, write_atomic
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.training.learner import Learner, make_accelerator
 from xfrlib.training.recipe import Augmented, Recipe, Steps
@@ -85,6 +85,8 @@ def fine_tune(
     if note and not hidden:
         tqdm.write(note)
     done, epochs = len(learner.history), chosen.epochs
+    if main and log is not None:
+        remove_leftovers(log)
 
     def write_log() -> None:
         if main and log is not None:
