@@ -139,8 +139,9 @@ def skin(
         colour *= 1 - s.freckles * spots[:, None] * np.array([0.25, 0.4, 0.5], np.float32)
     own = np.flatnonzero(lips > 0.2)
     bare = ramp(MONK, s.tone) * _WARMTH + _BELOW
-    rosy = bare * [0.84, 0.55, 0.53] + np.array([0.03, 0.006, 0.006], np.float32)
-    tint = ramp(LIPS, m.colour) * (0.25 + 1.1 * bare.mean())
+    light = min(1, 5 * bare.mean())  # lips are near in tone to dark skin, and their red is deep in it
+    rosy = bare * [0.84, 0.55, 0.53] + light * np.array([0.03, 0.006, 0.006], np.float32)
+    tint = ramp(LIPS, m.colour) * (0.25 * light + 1.1 * bare.mean())
     colour[own] += step(lips[own], 0.25, 0.75)[:, None] * (
         (rosy + 0.55 * m.tint * (tint - rosy)) * (1 + 0.05 * fine[own])[:, None] - colour[own]
     )
