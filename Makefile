@@ -11,7 +11,7 @@ TORCH_INDEX ?=
 JOBS    ?= $(if $(wildcard /dev/nvidia0),1,2)
 SHARE   := $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1 \) / $(JOBS))
 ALONE   := 01_data_preparation 02_fine_tuning
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(JOBS)
 endif
 
