@@ -655,6 +655,10 @@ def test_what_depends_on_the_machine_is_called_so() -> None:
     }
     for path, *same in (("winner.name", "better_map"), ("rules_that_stand_by_area", "failure")):
         assert results.lookup(read[here, *same], path) != results.lookup(read[there, *same], path), path
+    # limits.md: joined with all other maps, or alone; the self-test, or none
+    winners = [read[run, "better_map"]["winner"]["name"] for run in (there, here)]
+    assert winners[0].startswith("person's prior + all four maps") and winners[1] == "person's prior alone"
+    assert [read[run, "failure"]["rules_that_stand_by_area"] for run in (there, here)] == [["self_test"], []]
     asked = [read[run, "other_explainers"]["sdd_sum_minus"] for run in (here, there)]
     for fill, others in asked[0].items():
         for other, by_kind in others.items():

@@ -46,6 +46,7 @@ from studies.paper import AGREEMENT, MEASURES, PAPER
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WHOLE = 36  # letters that a phone has room for in one line
 BANNER = "Built from pictures of real people: for private study, not for publication."
 
 # What the table of runs shows: label -> path, format, and what the paper says (arXiv 2505.03837).
@@ -231,7 +232,9 @@ class ResultRole(SphinxRole):
         folder = Path(self.env.srcdir)
         self.env.note_dependency(str(results_file(folder, self.text.partition(":")[0])))
         try:
-            return [nodes.inline(self.rawtext, read(folder, self.text), classes=["result"])], []
+            shown = read(folder, self.text)
+            whole = ["result"] if len(shown) <= LONGEST_WHOLE else []  # not broken at the end of a line
+            return [nodes.inline(self.rawtext, shown, classes=whole)], []
         except ResultError as error:
             logger.warning("result: %s", error, location=self.get_location())
             return [nodes.problematic(self.rawtext, "missing result")], []
