@@ -173,20 +173,26 @@ class _Run:
         for url, sha256, stems in queue:
             answer = host.gone or await self._ask(url, host)
             if isinstance(answer, bytes):
-                check = asyncio.get_running_loop().run_in_executor(self.checkers, self._store, answer, sha256, stems)
-                answer = await check
-            for stem in stems:
-                self.journal.add(stem, url, sha256, answer)
+                job = (self._store, answer, url, sha256, stems)
+                answer = await asyncio.get_running_loop().run_in_executor(self.checkers, *job)
+            else:
+                self._note(answer, url, sha256, stems)
             self.done[answer.status] += 1
             self.bar.set_postfix(self.done, refresh=False)
             self.bar.update()
 
-    def _store(self, data: bytes, sha256: str, stems: list[str]) -> Outcome:
+    def _note(self, outcome: Outcome, url: str, sha256: str, stems: list[str]) -> None:
+        for stem in stems:
+            self.journal.add(stem, url, sha256, outcome)
+
+    def _store(self, data: bytes, url: str, sha256: str, stems: list[str]) -> Outcome:
+        """Check, write and note what has come: in one thread, which Ctrl-C lets end."""
         outcome = examine(data, sha256)
         if outcome.status == "got" or (outcome.status == "changed" and self.keep_changed):
             for stem in stems:
                 with write_atomic(self.folder / (stem + outcome.suffix)) as part:
                     part.write_bytes(data)
+        self._note(outcome, url, sha256, stems)
         return outcome
 
     async def _ask(self, url: str, host: _Host) -> bytes | Outcome:
