@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,8 +174,8 @@ class _Run:
         for url, sha256, stems in queue:
             answer = host.gone or await self._ask(url, host)
             if isinstance(answer, bytes):
-                job = (self._store, answer, url, sha256, stems)
-                answer = await asyncio.get_running_loop().run_in_executor(self.checkers, *job)
+                job = partial(self._store, answer, url, sha256, stems)
+                answer = await asyncio.get_running_loop().run_in_executor(self.checkers, job)
             else:
                 self._note(answer, url, sha256, stems)
             self.done[answer.status] += 1

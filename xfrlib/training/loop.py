@@ -122,12 +122,11 @@ def fine_tune(
                 accelerator.wait_for_everyone()
     # Torch tells the loss of a worker by any of these, at any moment; an error inside of one is "Caught ...".
     except (RuntimeError, ConnectionError, EOFError) as error:
-        told = str(error) or type(error).__name__
-        other = isinstance(error, RuntimeError) or told.startswith("Caught ")
-        if not num_workers or (other and "DataLoader worker (pid" not in told):
+        why = str(error) or type(error).__name__
+        if not num_workers or why.startswith("Caught ") or (isinstance(error, RuntimeError) and "worker (" not in why):
             raise
         mend = "num_workers = 0 does without, and a run that has a checkpoint goes on after its last epoch"
-        raise ChildProcessError(f"a process that reads pictures has died ({told}): {mend}") from error
+        raise ChildProcessError(f"a process that reads pictures has died ({why}): {mend}") from error
     write_log()  # it is there even if nothing was left to train
     for tracker in accelerator.trackers:
         tracker.finish()
