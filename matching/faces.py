@@ -5,22 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from facedata.align import SIZE, TEMPLATE, align
 from facedata.detect import Detector, choose_face
 from facedata.dlib import CHIP_TEMPLATE
 from xfrlib.artifacts import fingerprint
 from xfrlib.data.images import FaceImageError, decode_image, read_file
-from xfrlib.match import Recogniser
 from xfrlib.models import Backbone
-from xfrlib.prediction import in_evaluation
 
 SMALL, TURNED = 40, 0.3  # pixels of a face's side below which, and turn beyond which, a reader is told
 
@@ -83,11 +79,3 @@ class Aligner:
         if abs(face.turn) > TURNED:
             notes.append("the face is much turned to the side: recognisers compare such views less well")
         return face.points, tuple(notes)
-
-
-@torch.no_grad()
-def unit_embeddings(recogniser: Recogniser, images: Tensor, batch_size: int = 32) -> Tensor:
-    """Embeddings of unit length: (n, 3, size, size) in [0, 1] -> (n, D)."""
-    with in_evaluation(cast(nn.Module, recogniser)):
-        parts = [recogniser.embed(recogniser(part)) for part in images.split(batch_size)]
-    return F.normalize(torch.cat(parts), dim=1)

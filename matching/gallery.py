@@ -17,10 +17,11 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from matching.faces import Aligner, unit_embeddings
+from matching.faces import Aligner
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.images import IMAGE_SUFFIXES
 from xfrlib.intervals import Interval
+from xfrlib.match import unit_embeddings
 from xfrlib.models import Backbone
 
 LEAST_PEOPLE = 20  # with two pictures or more each: fewer say too little of how alike pictures of one person are
@@ -171,10 +172,10 @@ def threshold_at(found: Comparisons, rate: float) -> Threshold | str:
         needs = f"a false match rate of {rate:g} needs {int(np.ceil(1 / rate - 1e-9))} comparisons of two people"
         return f"No threshold: {needs}, and the gallery has {count}. Give more people or a larger rate."
     similarity = float(np.nextafter(np.sort(found.nonmated)[::-1][most], np.inf))
-    return Threshold(similarity, rate, share_interval(found.nonmated >= similarity, found.pairs), count, people)
+    return Threshold(similarity, rate, false_match_interval(found.nonmated >= similarity, found.pairs), count, people)
 
 
-def share_interval(hits: NDArray[np.bool_], pairs: NDArray[np.int64]) -> Interval:
+def false_match_interval(hits: NDArray[np.bool_], pairs: NDArray[np.int64]) -> Interval:
     """A share of comparisons and its 95 % interval over people: hits (b,), pairs of people (b, 2).
 
     Comparisons that share a person are not independent. So Wilson's interval (1927) is taken with the number of

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matching.faces import Aligned, Aligner, unit_embeddings
+from matching.faces import Aligned, Aligner
 from matching.gallery import Comparisons, Gallery, comparisons, likelihood_ratio, threshold_at
 from matching.maps import MatchMaps, match_maps
 from matching.parts import PARTS, covered_scores, part_masks, shapley
 from matching.trust import FILL, FRACTION, judge
 from xfrlib.artifacts import commit
-from xfrlib.match import template
+from xfrlib.match import template, unit_embeddings
 from xfrlib.models import Backbone
 
 PART_FILL = "blur"

@@ -21,7 +21,15 @@ from matching import __main__ as command
 from matching import gallery as galleries
 from matching import page, parts, trust
 from matching.faces import Aligner, template_for
-from matching.gallery import Comparisons, Gallery, comparisons, enrol, likelihood_ratio, share_interval, threshold_at
+from matching.gallery import (
+    Comparisons,
+    Gallery,
+    comparisons,
+    enrol,
+    false_match_interval,
+    likelihood_ratio,
+    threshold_at,
+)
 from matching.maps import block_maps, main_path_geometry, match_maps
 from matching.report import Matcher, Settings
 from recognisers import load_recogniser
@@ -147,16 +155,16 @@ def test_the_threshold_lets_the_stated_share_through_and_no_more() -> None:
 def test_a_share_of_comparisons_is_less_certain_than_of_as_many_independent_ones() -> None:
     pairs = np.array(list(itertools.permutations(range(30), 2)))
     of_one = pairs[:, 0] == 3  # one person is taken for everybody
-    found = share_interval(of_one, pairs)
+    found = false_match_interval(of_one, pairs)
     independent = stats.binomtest(int(of_one.sum()), len(pairs)).proportion_ci(method="wilson")
     assert found.low < independent.low and found.high > independent.high
-    none = share_interval(np.zeros(len(pairs), bool), pairs)
+    none = false_match_interval(np.zeros(len(pairs), bool), pairs)
     wilson = stats.binomtest(0, 15).proportion_ci(method="wilson")  # 30 people make 15 pairs that share nobody
     assert (none.value, none.low) == (0, 0) and none.high == pytest.approx(wilson.high)
     # Pairs that share nobody are independent, and the interval is Wilson's.
     apart, hits = np.arange(800).reshape(400, 2), np.arange(400) < 40
     wilson = stats.binomtest(40, 400).proportion_ci(method="wilson")
-    np.testing.assert_allclose(share_interval(hits, apart)[1:], wilson, rtol=0.02)
+    np.testing.assert_allclose(false_match_interval(hits, apart)[1:], wilson, rtol=0.02)
 
 
 def normal_scores(people: int, apart: float = 0.4) -> Comparisons:

@@ -255,7 +255,7 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
         found = results.load_results(ROOT, run)["differences"][f"sdd_minus_{other}"]["black"]
         for measure in ("drop_points", "prediction_change"):
             assert not (found["deletion"][measure]["low"] > 0 or found["retention"][measure]["high"] < 0)
-    for run in ("quick", "facescrub12"):
+    for run in ("quick", "quick_elsewhere", "facescrub12"):
         found = results.load_results(ROOT, f"{run}/sensitivity")["test"]["best_minus_default"]["all_fills"]
         assert not (found["low"] or 0) > 0  # None where the default is the best
     # "single scattered pixels do far more damage than SDD's own region", where it is deleted

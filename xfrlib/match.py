@@ -44,10 +44,16 @@ def template(recogniser: Recogniser, images: Tensor) -> Tensor:
 
     It is the mean of their embeddings, each of unit length, and brought to unit length again.
     """
+    return _unit("the mean embedding", unit_embeddings(recogniser, images).mean(dim=0))
+
+
+@torch.no_grad()
+def unit_embeddings(recogniser: Recogniser, images: Tensor) -> Tensor:
+    """Embeddings of unit length: (n, 3, size, size) RGB in [0, 1] -> (n, D)."""
     _check("images", images, recogniser)
     with in_evaluation(cast(nn.Module, recogniser)):
         embeddings = torch.cat([recogniser.embed(recogniser(part)) for part in images.split(32)])
-    return _unit("the mean embedding", _unit("images", embeddings).mean(dim=0))
+    return _unit("images", embeddings)
 
 
 @torch.inference_mode(False)
