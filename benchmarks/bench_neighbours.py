@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,13 +20,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 import works
 from neighbours import LIBRARIES
-from timing import CLOCKS, Work, measured
+from timing import CLOCKS, Work, measured, provenance
 from tqdm import tqdm
 
+from madefaces.head_shapes import PACKAGE
 from xfrlib import artifacts
+
+NEEDS = {"heads": PACKAGE}  # works, and the package without which they are left out
 
 
 @contextmanager
@@ -57,7 +58,14 @@ def all_works(pictures: int) -> dict[str, Callable[[], AbstractContextManager[Wo
         "reading_png": partial(on_disk, works.reading, 192, ".png", 112, title="PNG of 112 pixels"),
         "reading_jpeg": partial(on_disk, works.reading, 192, ".jpg", 250, title="JPEG of 250 pixels, made smaller"),
         "faces": partial(in_memory, works.faces),
+        "heads": partial(in_memory, works.heads),
     }
+
+
+def left_out() -> dict[str, str]:
+    """The works that cannot be measured here, each with a sentence that says why."""
+    why = "not measured: the package {0} is not installed, pip install --no-deps -c constraints.txt {0}"
+    return {name: why.format(package) for name, package in NEEDS.items() if not find_spec(package)}
 
 
 def main() -> None:
@@ -74,21 +82,22 @@ def main() -> None:
     found: dict[str, Any] = {}
     print(f"{'work':<64}{'ms':>9}   {'beside':<34}{'ms':>9}{'ratio':>8}  quartiles      aim")
     wanted = all_works(given.pictures)
-    for name in tqdm(given.only or wanted, "benchmarks", unit="work", mininterval=1):
+    for name, why in (missing := left_out()).items():
+        print(f"{name}: {why}")
+    for name in tqdm([name for name in given.only or wanted if name not in missing], "benchmarks", unit="work"):
         with wanted[name]() as work:
             found[name] = measured(work, given.repeats, given.seconds, CLOCKS[given.clock])
         tqdm.write("\n".join(lines(found[name])))
     if not given.only:
-        write(given.json, found, {"repeats": given.repeats, "clock": given.clock})
+        write(given.json, found, {"repeats": given.repeats, "clock": given.clock, "left_out": missing})
         print(f"{given.json} written")
 
 
 def write(path: Path, found: dict[str, Any], how: dict[str, Any]) -> None:
     """The file that the book shows."""
     versions = {name: importlib.metadata.version(name) for module, name in LIBRARIES.items() if find_spec(module)}
-    machine = {"cores": os.cpu_count(), "instructions": torch.backends.cpu.get_cpu_capability()}
-    provenance = {"commit": artifacts.commit(), **artifacts.environment(), **machine, "beside": versions}
-    artifacts.write_json(path, {**how, **summary(found), "works": found, "provenance": provenance})
+    origin = {**provenance(), "beside": versions}
+    artifacts.write_json(path, {**how, **summary(found), "works": found, "provenance": origin})
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 from typing import Any
+
+import torch
+
+from xfrlib import artifacts
 
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
@@ -97,3 +102,9 @@ def measured(work: Work, repeats: int, limit: float, clock: Clock = perf_counter
 def _judged(value: float, aim: float | None, *, at_most: bool) -> dict[str, Any]:
     met = None if aim is None else (value <= aim if at_most else value >= aim)
     return {"aim": aim, "met": met}
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, device, versions and machine, which every file of measured times carries."""
+    machine = {"cores": os.cpu_count(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {"commit": artifacts.commit(), **artifacts.environment(), **machine}

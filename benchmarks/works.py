@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from madefaces import heads as in_depth
 from madefaces.people import make_families, render
 from recognisers import load_recogniser
 from xfrlib import FaceClassifier, deletion_retention, explain, explain_match, load_backbone, top_fraction_mask
@@ -263,6 +264,12 @@ def faces(count: int = 96) -> Work:
     """Made faces, drawn on one core."""
     people = (make_families(8, 3, seed=0) * -(-count // 24))[:count]
     return Work("drawing made faces", "", count, lambda: render(people, range(count)), rate=300.0)
+
+
+def heads(count: int = 8) -> Work:
+    """Heads in three dimensions, drawn on one core, each of another person; shapes are loaded in the first round."""
+    people = make_families(-(-count // 2), 2, seed=0, kind=in_depth.HEADS)[:count]
+    return Work("drawing made heads", "", count, lambda: in_depth.render(people, range(count)), rate=10.0)
 
 
 def _way(module: str, function: Callable[..., object], *arguments: Any) -> Callable[[], object] | None:

@@ -40,6 +40,7 @@ POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "mouth_
 BOX = ["x1", "y1", "x2", "y2"]
 _COLUMNS = ["file", "identity", "status", "aligned", "source", "faces", "score", *POINTS, "note", "key"]
 _COARSEST = 0.7  # bicubic interpolation bears no stronger reduction without aliasing; the rest is averaged before
+_NAMED = 5  # people without an aligned picture who are named
 _SAVE_EVERY = 30.0  # seconds between two writings of the table: what a killed run can lose
 
 
@@ -88,17 +89,28 @@ def align(picture: np.ndarray, points: np.ndarray, *, template: np.ndarray = TEM
     return np.array(image.transform((size, size), Image.Transform.AFFINE, values, Image.Resampling.BICUBIC))
 
 
+def _read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """`pandas.read_csv`, whose own sentences do not name the file."""
+    try:
+        return pd.read_csv(path, **options)
+    except ValueError as error:  # of bytes, of rows and of an empty file
+        raise ValueError(f"{path}: no table of CSV in UTF-8: {' '.join(str(error).split())}") from error
+
+
 def _read_given(table: pd.DataFrame | str | Path | None, columns: list[str], names: Collection[str]) -> dict[str, Any]:
     """Points or boxes by the name of the picture: the table names it by its path below the source or by its file."""
     if table is None:
         return {}
     title = "the table given" if isinstance(table, pd.DataFrame) else str(table)
-    table = table if isinstance(table, pd.DataFrame) else pd.read_csv(table, dtype={"file": str})
+    table = table if isinstance(table, pd.DataFrame) else _read_table(Path(table), dtype={"file": str})
     if missing := [column for column in ["file", *columns] if column not in table]:
         raise ValueError(f"{title}: lacks {', '.join(missing)}; it needs the columns file, {', '.join(columns)}")
     if (twice := table.loc[table["file"].duplicated(), "file"]).size:
         raise ValueError(f"{title}: {twice.iloc[0]} has more than one row; leave one")
-    rows = table.dropna(subset=columns, how="all").set_index("file")[columns].astype(float)
+    try:
+        rows = table.dropna(subset=columns, how="all").set_index("file")[columns].astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{title}: {error}; the columns {', '.join(columns)} must be numbers") from error
     values = dict(zip(rows.index, rows.to_numpy().tolist(), strict=True))
     used = {name: name if name in values else name.rpartition("/")[2] for name in names}
     used = {name: file for name, file in used.items() if file in values}
@@ -163,6 +175,8 @@ def align_folder(
     Raises `ValueError` for tables that do not fit, and what `facedata.scan.list_faces` raises.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
+    if workers < 1:
+        raise ValueError(f"workers = {workers}: must be 1 or more")
     if target.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{target}: lies in the folder that is read; choose a target beside it")
     listed = {row["path"]: row for row in list_faces(source)}
@@ -177,7 +191,11 @@ def align_folder(
     table_file = target / "align.csv"
     before: dict[str, dict[str, Any]] = {}
     if table_file.is_file():
-        old = pd.read_csv(table_file, dtype=str, keep_default_na=False).reindex(columns=_COLUMNS, fill_value="")
+        try:
+            read = _read_table(table_file, dtype=str, keep_default_na=False)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, and every picture is aligned anew") from error
+        old = read.reindex(columns=_COLUMNS, fill_value="")
         before = {row[0]: dict(zip(_COLUMNS, row, strict=True)) for row in old.to_numpy().tolist() if row[0] in listed}
 
     def work(name: str) -> dict[str, Any]:
@@ -230,14 +248,19 @@ def _write_table(rows: dict[str, dict[str, Any]], path: Path) -> pd.DataFrame:
 
 
 def alignment_summary(table: pd.DataFrame) -> str:
-    """What became of the files: a line for each status, and why pictures were left out by their names."""
+    """What became of the files: a line for each status, why some were left out, and who has no aligned picture."""
     counts, several = table["status"].value_counts(), int((table["faces"] > 1).sum())
     lines = [f"{counts[status]:7d} {status}" for status in STATUSES if status in counts]
     people = table.loc[table["identity"] != "", "identity"].nunique()
     head = f"{len(table)} files of {people} identities, {several} of them with several faces"
     found = table["status"].isin(STATUSES[:4])
     why = why_unused(table.assign(status=table["status"].mask(found, "used")).to_dict("records"))
-    return "\n".join([head, *lines, *([f"left out: {why}"] if why else [])])
+    lines += [f"left out: {why}"] if why else []
+    # all of them were counted above: nobody is to look for them in vain among the aligned ones
+    lost = sorted(set(table["identity"]) - {""} - set(table.loc[table["aligned"] != "", "identity"]))
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    lines += [f"without an aligned picture: {', '.join(lost[:_NAMED])}{more}"] if lost else []
+    return "\n".join([head, *lines])
 
 
 def find_detector(name: str = "", model: str | Path | None = None) -> Detector:

@@ -257,6 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
         _write_csv(state, base / "download.csv")
         write_boxes(state, boxes)
         print(f"{summary_text(state)}\nRow by row: {base / 'download.csv'}")
+        if state.empty or (state["status"] == "faulty").all():
+            raise ValueError(f"{', '.join(map(str, lists))}: no line can be used; give FaceScrub's lists")
         if stopped:
             print("Stopped. The same command goes on from here.")
             return 130

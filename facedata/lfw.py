@@ -45,8 +45,9 @@ def _files_in_archive(source: Path) -> Iterator[tuple[str, bytes]]:
                 if (file := archive.extractfile(member)) is not None:
                     yield member.name, file.read()
     except _BROKEN as error:
+        because = " ".join(str(error).split())  # of a file of another kind it is a line for each compression
         raise ValueError(
-            f"{source}: not a whole tar archive ({error}); what came before the fault is laid out; {_BY_HAND}"
+            f"{source}: not a whole tar archive ({because}); what came before the fault is laid out; {_BY_HAND}"
         ) from error
 
 
@@ -131,10 +132,14 @@ def main(arguments: list[str] | None = None) -> None:
     used, why = table[table["status"] == "used"], why_unused(table.to_dict("records"))
     counts = f"{len(table)} files, of which {len(used)} of {used['identity'].nunique()} people are used"
     print(f"{folder}: {counts}{f' (others: {why})' if why else ''}")
+    if used.empty:
+        raise ValueError(f"{folder}: no picture can be used; the reasons stand above")
     if given.align is not None:
         target = Path(given.align or folder.with_name(f"{folder.name}_aligned"))
         outcome = align_folder(folder, target, files=used["path"], progress=given.progress)
         print(f"{target}: {alignment_summary(outcome)}")
+        if not (outcome["aligned"] != "").any():
+            raise ValueError(f"{target}: no picture could be aligned; the reasons stand above")
 
 
 if __name__ == "__main__":

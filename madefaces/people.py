@@ -201,6 +201,8 @@ def write_faces(
     kind = kind or DRAWN
     if pictures_per_identity < 1:
         raise ValueError(f"pictures_per_identity is {pictures_per_identity}: give at least 1")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder: name another for the pictures")
     identities = make_families(families, family_size, seed=seed, kind=kind)
     parts_folder = folder.with_name(folder.name + "_parts")
     for number, identity in enumerate(tqdm(identities, desc="made faces", unit="person", disable=not progress)):

@@ -10,12 +10,11 @@ from typing import Any
 from facedata.align import DETECTORS, find_detector
 from facedata.dlib import installed
 from matching.faces import Aligner
-from matching.gallery import enrol, find_pictures
+from matching.gallery import enrol, find_pictures, passed_over, pictures_in
 from matching.page import overview, page
 from matching.report import Matcher, Report, Settings
 from recognisers import RECOGNISERS, load_recogniser
 from xfrlib.artifacts import in_sentences, write_atomic, write_json
-from xfrlib.data.images import IMAGE_SUFFIXES
 from xfrlib.profile import data_root
 
 _CHOICE = (
@@ -40,22 +39,23 @@ def choose_recogniser(name: str, checkpoint: str) -> tuple[str, str]:
     return name, checkpoint or "builtin"
 
 
-def pairs_in(folder: Path) -> dict[str, list[Path]]:
+def pairs_in(folder: Path) -> tuple[dict[str, list[Path]], dict[Path, str]]:
     """The pairs of a folder, ``<pair>/<picture>``: the first by name is the probe, the others are of the mate.
 
-    Raises `ValueError` where there is none.
+    And each folder or picture that makes no pair, with the reason. Raises `ValueError` where there is no pair.
     """
     people = find_pictures(folder)
     pairs = {name: files for name, files in people.items() if len(files) > 1}
     if not pairs:
         raise ValueError(f"{folder}: holds no pair; put the two pictures of each pair into a folder of its own in it")
-    return pairs
+    alone = {folder / name: "holds one picture; a pair needs two" for name in people if name not in pairs}
+    return pairs, alone | passed_over(folder, people)
 
 
 def write_report(report: Report, out: Path, name: str) -> None:
     """Write ``<out>/<name>.html`` and ``<out>/<name>.json``."""
     with write_atomic(out / f"{name}.html") as part:
-        part.write_text(page(report), encoding="utf-8")
+        part.write_text(page(report), encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
     write_json(out / f"{name}.json", report.said)
 
 
@@ -72,9 +72,14 @@ def summary(said: dict[str, Any]) -> str:
     return "\n".join([*lines, *said["notes"]])
 
 
-def _several(matcher: Matcher, folder: Path, out: Path) -> None:
+def compare_pairs(matcher: Matcher, folder: Path, out: Path) -> None:
+    """Write a page for each pair of a folder, and ``<out>/index.html``, which has the reason where a pair fails.
+
+    Raises `ValueError` where none could be compared.
+    """
+    pairs, others = pairs_in(folder)
     rows: list[dict[str, Any]] = []
-    for name, (probe, *mates) in pairs_in(folder).items():
+    for name, (probe, *mates) in pairs.items():
         try:
             report = matcher(probe, mates)
         except ValueError as error:  # of one pair; the others are compared
@@ -84,10 +89,13 @@ def _several(matcher: Matcher, folder: Path, out: Path) -> None:
         write_report(report, out, name)
         rows.append({"name": name, "said": report.said, "page": f"{name}.html"})
         print(f"{name}: {summary(report.said).partition(chr(10))[0]}, {report.said['seconds']:.1f} s")
+    for path, why in others.items():
+        rows.append({"name": path.name, "error": why})
+        print(f"{path.name}: {why}")
     with write_atomic(out / "index.html") as part:
-        part.write_text(overview(rows), encoding="utf-8")
+        part.write_text(overview(rows), encoding="utf-8", errors="backslashreplace")
     if all("error" in row for row in rows):
-        raise ValueError(f"{folder}: none of its {len(rows)} pairs could be compared; the reasons stand above")
+        raise ValueError(f"{folder}: none of its {len(pairs)} pairs could be compared; the reasons stand above")
     print(out / "index.html")
 
 
@@ -118,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="leave out the parts and the judgement of the map")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
     given = parser.parse_args(arguments)
+    if given.out.exists() and not given.out.is_dir():  # now, not after the work
+        raise ValueError(f"--out {given.out}: is a file; name a folder")
     for name in ("nonmates", "top", "pictures"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name} {getattr(given, name)}: must be 1 or more")
@@ -128,17 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gallery, cache = None, data_root() / "matching"
     if given.gallery:
         gallery = enrol(given.gallery, recogniser, aligner, cache, pictures=given.pictures, progress=given.progress)
+        if gallery.left_out:
+            print(f"{given.gallery}: {len(gallery.left_out)} pictures or folders not used: {gallery.left_out[0]}")
     matcher = Matcher(
         recogniser, aligner, gallery, Settings(given.false_match_rate, given.nonmates, given.top, given.quick)
     )
     if given.probe.is_dir() and given.mate is None:
-        return _several(matcher, given.probe, given.out)
+        return compare_pairs(matcher, given.probe, given.out)
     name, mates = "", [given.mate]
     if given.mate is None:
         name = matcher.best_of_gallery(given.probe)
-        mates = find_pictures(given.gallery)[name][: given.pictures]
+        assert gallery is not None  # else nobody was found in it
+        mates = gallery.files_of(gallery.names.index(name))  # those that could be enrolled
     elif given.mate.is_dir():
-        mates = sorted(path for path in given.mate.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        mates = pictures_in(given.mate)
         if not mates:
             raise ValueError(f"{given.mate}: holds no picture of the mate")
     report = matcher(given.probe, mates, name)

@@ -17,6 +17,7 @@ from facedata.dlib import CHIP_TEMPLATE
 from xfrlib.artifacts import fingerprint
 from xfrlib.data.images import FaceImageError, decode_image, read_file
 from xfrlib.models import Backbone
+from xfrlib.prediction import as_floats
 
 SMALL, TURNED = 40, 0.3  # pixels of a face's side below which, and turn beyond which, a reader is told
 
@@ -40,6 +41,23 @@ def template_for(recogniser: Backbone) -> NDArray[np.float64]:
     return CHIP_TEMPLATE if recogniser.name == "dlib" else (TEMPLATE + 0.5) * recogniser.size / SIZE - 0.5
 
 
+def realigned(images: Tensor, recogniser: Backbone) -> Tensor:
+    """Faces as ArcFace aligns them, cut out of these pictures as another recogniser wants them.
+
+    (B, 3, 112, 112) RGB in [0, 1] -> (B, 3, size, size). The five points are known, so no detector is asked; a
+    recogniser with ArcFace's own places and size gets the pictures as they are. What lies outside a picture is black:
+    of dlib's 150x150 that is the strip below the chin, a twelfth. Raises `ValueError` for another size.
+    """
+    if tuple(images.shape[1:]) != (3, SIZE, SIZE):
+        raise ValueError(f"images of shape {tuple(images.shape)}: give aligned pictures, (B, 3, {SIZE}, {SIZE})")
+    template = template_for(recogniser)
+    if recogniser.size == SIZE and np.allclose(template, TEMPLATE):
+        return images
+    pictures = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    cut = np.stack([align(one, TEMPLATE, template=template, size=recogniser.size) for one in pictures])
+    return as_floats(torch.from_numpy(cut).permute(0, 3, 1, 2)).to(images.device)
+
+
 class Aligner:
     """Path of a picture -> `Aligned`, for one recogniser and one detector; `key` names both and how they are joined.
 
@@ -52,9 +70,10 @@ class Aligner:
         self.detector_name = str(getattr(detector, "name", type(detector).__name__))
         self.key = fingerprint(self.detector_name, self.template.tolist(), self.size, SMALL, TURNED)
 
-    def __call__(self, path: Path) -> Aligned:
+    def __call__(self, path: Path, data: bytes | None = None) -> Aligned:
+        """The face of a file, or of `data`, which came from elsewhere under the name `path`."""
         try:
-            data = read_file(path)
+            data = read_file(path) if data is None else data
             picture = np.array(decode_image(data)[0])
         except (OSError, FaceImageError) as error:
             raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

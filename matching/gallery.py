@@ -25,6 +25,7 @@ from xfrlib.match import unit_embeddings
 from xfrlib.models import Backbone
 
 LEAST_PEOPLE = 20  # with two pictures or more each: fewer say too little of how alike pictures of one person are
+MOST_COMPARISONS = 500_000  # more say nothing new about a threshold in use, and every pair would wait for seconds
 _GROUPS = 20  # of people, each left out once for the interval of a likelihood ratio
 
 
@@ -36,7 +37,8 @@ class Gallery:
     people: NDArray[np.int64]  #: (n,) whom each picture shows, a place in `names`
     digests: tuple[str, ...]  #: SHA-256 of each file
     embeddings: Tensor  #: (n, D) of unit length
-    left_out: tuple[str, ...]  #: a sentence for each file that could not be used
+    left_out: tuple[str, ...]  #: a sentence for each file or folder that could not be used
+    files: tuple[Path, ...] = ()  #: (n,) where each picture lies
 
     def templates(self) -> Tensor:
         """Each person's mean embedding, of unit length: (N, D)."""
@@ -51,7 +53,29 @@ class Gallery:
         rows = np.flatnonzero(np.isin(self.people, kept))
         people = np.searchsorted(kept, self.people[rows])
         left = tuple(self.names[number] for number in kept), people, tuple(self.digests[row] for row in rows)
-        return Gallery(*left, self.embeddings[torch.from_numpy(rows)], self.left_out), sorted(gone)
+        files = tuple(self.files[row] for row in rows) if self.files else ()
+        return Gallery(*left, self.embeddings[torch.from_numpy(rows)], self.left_out, files), sorted(gone)
+
+    def files_of(self, number: int) -> list[Path]:
+        """Where the pictures of person `number` lie."""
+        return [file for file, who in zip(self.files, self.people, strict=False) if who == number]
+
+
+def pictures_in(place: Path) -> list[Path]:
+    """The pictures that lie in a folder, by the suffix; hidden files are none."""
+    return sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file())
+
+
+def _people(folder: Path) -> list[Path]:
+    return sorted(place for place in folder.iterdir() if place.is_dir() and place.name[0] != ".")
+
+
+def passed_over(folder: Path, found: Collection[str]) -> dict[Path, str]:
+    """Folders and pictures that gave nobody when `find_pictures` found these names, and why."""
+    people = _people(folder)
+    beside = pictures_in(folder) if any(place.name in found for place in people) else []
+    empty = {place: "holds no picture" for place in people if place.name not in found}
+    return empty | dict.fromkeys(beside, "lies beside the folders of people; put it into one")
 
 
 def find_pictures(folder: Path) -> dict[str, list[Path]]:
@@ -62,15 +86,8 @@ def find_pictures(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of a gallery; it needs <person>/<picture>, or pictures")
 
-    def pictures(place: Path) -> list[Path]:
-        return sorted(
-            p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
-        )
-
-    people = {
-        place.name: pictures(place) for place in sorted(folder.iterdir()) if place.is_dir() and place.name[0] != "."
-    }
-    found = {name: paths for name, paths in people.items() if paths} or {path.name: [path] for path in pictures(folder)}
+    people = {place.name: pictures_in(place) for place in _people(folder)}
+    found = {name: paths for name, paths in people.items() if paths} or {p.name: [p] for p in pictures_in(folder)}
     if not found:
         raise ValueError(f"{folder}: the gallery is empty; put pictures into it as <person>/<picture>, or side by side")
     return found
@@ -89,6 +106,8 @@ def enrol(
     known = _read(file)
     fresh = dict[str, NDArray[np.float32]]()
     names, people, digests, left_out = list[str](), list[int](), list[str](), list[str]()
+    left_out += [f"{path}: {why}" for path, why in passed_over(folder, found).items()]
+    files = list[Path]()
     chosen = [(name, path) for name, paths in found.items() for path in paths[:pictures]]
     try:
         for name, path in tqdm(chosen, "enrolling", unit="picture", mininterval=1, disable=not progress):
@@ -102,14 +121,15 @@ def enrol(
             names += [name] if name not in names[-1:] else []
             people.append(len(names) - 1)
             digests.append(digest)
+            files.append(path)
     finally:
         if fresh:
             with write_atomic(file) as part, part.open("wb") as out:
                 np.savez(out, **known)  # type: ignore[arg-type]
     if not names:
-        raise ValueError(f"{folder}: none of its {len(chosen)} pictures can be used: {left_out[0]}")
+        raise ValueError(f"{folder}: none of its {len(chosen)} pictures can be used: {left_out[-1]}")
     embeddings = torch.from_numpy(np.stack([known[digest] for digest in digests]))
-    return Gallery(tuple(names), np.array(people), tuple(digests), embeddings, tuple(left_out))
+    return Gallery(tuple(names), np.array(people), tuple(digests), embeddings, tuple(left_out), tuple(files))
 
 
 def _read(file: Path) -> dict[str, NDArray[np.float32]]:
@@ -135,8 +155,12 @@ def comparisons(gallery: Gallery, pictures: int = 1) -> Comparisons:
     """Compare each picture with a template of each person, made from the first `pictures` of that person.
 
     `pictures` is that of the template in question: a template of several is more similar to everybody. Of somebody who
-    has no more pictures one is kept to be compared, if there are two.
+    has no more pictures one is kept to be compared, if there are two. Of a gallery with more than `MOST_COMPARISONS`
+    so many people are drawn at random that they have no more.
     """
+    if (too_many := len(gallery.people) * len(gallery.names) / MOST_COMPARISONS) > 1:
+        drawn = np.random.default_rng(0).permutation(gallery.names)[int(len(gallery.names) / too_many**0.5) :]
+        gallery, _ = gallery.without((), drawn.tolist())
     templates, part = [], np.zeros(len(gallery.people), bool)
     for number in range(len(gallery.names)):
         rows = np.flatnonzero(gallery.people == number)
@@ -218,10 +242,9 @@ def likelihood_ratio(found: Comparisons, similarity: float) -> LikelihoodRatio |
         needs = f"it needs {LEAST_PEOPLE} people with two pictures or more"
         return f"No likelihood ratio: {needs}, and the gallery has {len(people)}."
     everybody = np.union1d(people, found.pairs)
-    group = dict(
-        zip(everybody.tolist(), (np.random.default_rng(0).permutation(len(everybody)) % _GROUPS).tolist(), strict=True)
-    )
-    of_mated, of_pairs = (np.vectorize(group.__getitem__)(one) for one in (found.who, found.pairs))
+    group = np.zeros(everybody.max() + 1, np.int64)
+    group[everybody] = np.random.default_rng(0).permutation(len(everybody)) % _GROUPS
+    of_mated, of_pairs = group[found.who], group[found.pairs]
     slope, value = _log_odds(found.mated, found.nonmated, similarity)
     if slope <= 0:
         return "No likelihood ratio: pictures of one person are no more similar here than those of two."
@@ -231,7 +254,8 @@ def likelihood_ratio(found: Comparisons, similarity: float) -> LikelihoodRatio |
     ]
     spread = np.sqrt((_GROUPS - 1) / _GROUPS * ((np.array(left) - np.mean(left)) ** 2).sum())
     half = float(stats.t.ppf(0.975, _GROUPS - 1) * spread)
-    limit = -np.log10(len(people)), np.log10(max(len(np.unique(np.sort(found.pairs, axis=1), axis=0)), 1))
+    two = np.unique(found.pairs.min(axis=1) * len(group) + found.pairs.max(axis=1))  # a number for each two people
+    limit = -np.log10(len(people)), np.log10(max(len(two), 1))
     ends = (float(np.clip(end / log(10), *limit)) for end in (value, value - half, value + half))
     counts = len(found.mated), len(found.nonmated), len(people)
     return LikelihoodRatio(Interval(*ends), (float(limit[0]), float(limit[1])), slope, *counts)
@@ -243,7 +267,9 @@ def _log_odds(mated: NDArray[np.float64], nonmated: NDArray[np.float64], similar
 
     rows: list[Any] = []
     for label, scores in ((1, mated), (0, nonmated)):
-        values, counts = np.unique(np.round(scores, 3), return_counts=True)
+        ticks = np.rint(1000 * scores).astype(np.int64)
+        counts = np.bincount(ticks - ticks.min())
+        values, counts = (np.flatnonzero(counts) + ticks.min()) / 1000, counts[counts > 0]
         sure = (len(scores) + 1) / (len(scores) + 2)
         for target, share in ((label, sure), (1 - label, 1 - sure)):
             rows.append((values, np.full(len(values), target), counts * share / len(scores)))

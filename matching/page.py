@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ def _template(name: str) -> Template:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"signed": lambda x: f"{x:+.3f}".replace("-", "\u2212"), "plain": _plain, "factor": _factor}
+    environment.filters["address"] = lambda file: quote(os.fsencode(file))  # its name may be no UTF-8
     return environment.get_template(name)
 
 

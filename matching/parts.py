@@ -1,19 +1,23 @@
-"""What each named part of a face is worth to a similarity: exact Shapley values over eight parts."""
+"""What each named part of a face is worth to a similarity: Shapley values over eight parts, and parts exchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import factorial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from facedata.align import TEMPLATE, similarity_transform
 from xfrlib.judge import fill_picture
 
 PARTS = ("eyebrows", "eyes", "nose", "mouth", "cheeks", "chin", "forehead", "ears")
+FEATHER = 3 / 112  # standard deviation of the soft edge of an exchanged part, in sides of the picture
 Score = Callable[[Tensor], Tensor]  # pictures (n, 3, H, W) -> scores (n, S)
 
 
@@ -81,3 +85,81 @@ def shapley(values: NDArray[np.float64]) -> NDArray[np.float64]:
         orders = [factorial(s) * factorial(players - 1 - s) / factorial(players) for s in size[without].tolist()]
         found.append(np.tensordot(orders, values[without | (1 << player)] - values[without], axes=1))
     return np.stack(found)
+
+
+def transplant_part(images: Tensor, donors: Tensor, alpha: Tensor, *, match_colour: bool = True) -> Tensor:
+    """Put the region of `donors` into `images`, both (B, 3, H, W) in [0, 1], with opacity (H, W) or (B, H, W).
+
+    With `match_colour` the donor is shifted, channel by channel, by the difference of the two mean colours in the seam
+    (weights alpha (1 - alpha)), so that light and skin do not draw the region's outline. Away from the region the
+    picture stays as it is to the bit.
+    """
+    if images.shape != donors.shape or images.ndim != 4 or alpha.shape[-2:] != images.shape[2:]:
+        raise ValueError(
+            f"images {tuple(images.shape)}, donors {tuple(donors.shape)} and alpha {tuple(alpha.shape)} do not fit: "
+            "give (B, 3, H, W) twice and (H, W) or (B, H, W)"
+        )
+    opacity = alpha[..., None, :, :]
+    difference = donors - images
+    if match_colour:
+        seam = opacity * (1 - opacity)
+        mean = (difference * seam).sum(dim=(2, 3), keepdim=True) / seam.sum(dim=(-2, -1), keepdim=True)
+        difference = difference - mean
+    return torch.where(opacity > 0, (images + opacity * difference).clamp(0, 1), images)
+
+
+def exchanged(image: Tensor, donors: Tensor, masks: Tensor) -> Tensor:
+    """A picture (3, H, W) with each of P parts in turn taken from each of n others: (n, P, 3, H, W).
+
+    All are aligned to one template, so that the five points lie on each other; parts are bool (P, H, W). The edge is
+    soft, and the part is shifted to the light of its surroundings: `transplant_part`.
+    """
+    sigma = FEATHER * masks.shape[-1]
+    alpha = gaussian_blur(masks.float(), 2 * round(4 * sigma) + 1, sigma).clamp(0, 1)
+    made = [transplant_part(image.expand(len(alpha), -1, -1, -1), one.expand(len(alpha), -1, -1, -1), alpha)
+            for one in donors]  # fmt: skip
+    return torch.stack(made)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What it does to a probe that a part is taken from another picture: by part, averaged over the donors."""
+
+    lost: dict[str, float]  #: of the similarity to the mate, with the part of the nearest non-mate
+    moved: dict[str, float]  #: how far the embedding moved with that part: 1 less the similarity to the unchanged probe
+    control: dict[str, float]  #: how far with the same part of the mate's own picture
+    seam: float  #: `control` over `moved`, their sums: the share that an exchange within one person has too
+    passes: int
+
+
+@torch.no_grad()
+def exchange(embed: Score, image: Tensor, mates: Tensor, others: Tensor, own: Tensor, masks: Tensor) -> Exchange:
+    """Exchange each part of a probe (3, H, W) with pictures of a non-mate, and with those of the mate as the control.
+
+    If probe and mate are one person, the control puts in the person's own part from another picture, with the same
+    seam. Its effect on the similarity to the mate would be flattering, because the template is made of those pixels; so
+    seam and exchange are compared by how far the embedding moves.
+
+    Parameters
+    ----------
+    embed : callable
+        Pictures (n, 3, H, W) -> embeddings (n, D) of unit length.
+    mates, others : Tensor
+        (m, 3, H, W) and (k, 3, H, W), of the mate and of the non-mate.
+    own : Tensor
+        (D,), the mate's template, of unit length.
+    masks : Tensor
+        bool (P, H, W), in the order of `PARTS`.
+    """
+    probe = F.normalize(embed(image[None])[0], dim=0)
+    other, mate = (
+        torch.stack([embed(one) for one in exchanged(image, donors, masks)]).mean(dim=0) for donors in (others, mates)
+    )
+    lost = probe @ own - other @ own
+    moved, control = 1 - other @ probe, 1 - mate @ probe
+    seam, passes = float(control.sum() / moved.sum().clamp(min=1e-12)), 1 + len(masks) * (len(others) + len(mates))
+    return Exchange(_by_part(lost), _by_part(moved), _by_part(control), seam, passes)
+
+
+def _by_part(values: Tensor) -> dict[str, float]:
+    return dict(zip(PARTS, values.double().tolist(), strict=False))

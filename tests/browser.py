@@ -27,7 +27,7 @@ needs_chromium = pytest.mark.skipif(
 
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("explore_core.js", "explore_guess.js", "explore.js", "explore.css")
+SCRIPTS = ("explore_core.js", "explore_guess.js", "explore_match.js", "explore.js", "explore.css")
 
 
 def lay_out_explorer(folder: Path, *contents: Any) -> Path:

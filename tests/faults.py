@@ -3,14 +3,15 @@
 make test-faults
 
 Works of a few seconds: preparation (pictures aligned, read, divided, listed), training (with its checkpoint),
-evaluation (with its finished batches), and a notebook that papermill runs. Each fault is followed by a rerun in the
-same folder, which must end with the files of an undisturbed run. The counts go to ``results/faults.json``, each with
-its provenance. It is not among the tests of pytest.
+evaluation (with its finished batches), reports on pairs of pictures, and a notebook that papermill runs. Each fault is
+followed by a rerun in the same folder, which must end with the files of an undisturbed run. The counts go to
+``results/faults.json``, each with its provenance. It is not among the tests of pytest.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -37,7 +39,13 @@ from prepared import prepare_manifest
 from tiny_training import Coloured, tiny, train
 
 from facedata.align import POINTS, TEMPLATE, align_folder
+from facedata.detect import Face
 from facedata.scan import write_manifest
+from matching import report as matching_report
+from matching.__main__ import compare_pairs
+from matching.faces import Aligner
+from matching.gallery import enrol
+from recognisers import load_recogniser
 from xfrlib import artifacts, judge
 
 SEED, PICTURES = 7, 24
@@ -86,6 +94,17 @@ def evaluation(folder: Path, share: tuple[int, int] = (0, 1)) -> None:
     if share == (0, 1):
         with artifacts.write_atomic(folder / "table.csv") as part:
             table.to_csv(part, index=False)
+
+
+def reports(folder: Path) -> None:
+    """Pairs of ``in/`` compared with the gallery that is enrolled from it: a page and numbers of each in ``out/``."""
+    torch.set_num_threads(1)
+    matching_report.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]  # a page says how long
+    slim = load_recogniser("slim", "builtin")
+    aligner = Aligner(slim, lambda picture: [Face(np.array([0, 0, 180, 180]), TEMPLATE * 1.5, 1.0)])
+    gallery = enrol(folder / "in", slim, aligner, folder / "cache", progress=False)
+    with open(os.devnull, "w", encoding="utf-8") as unheard, contextlib.redirect_stdout(unheard):
+        compare_pairs(matching_report.Matcher(slim, aligner, gallery), folder / "in", folder / "out")
 
 
 STEPS = """
@@ -250,6 +269,7 @@ WORKS: dict[str, tuple[Work, Callable[[Place, int], dict[str, Any]]]] = {
     "preparation": (preparation, every_fault),
     "training": (training, every_fault),
     "evaluation": (evaluation, every_fault),
+    "reports": (reports, every_fault),
     "training_with_a_worker": (training, lambda place, moments: {"worker_dies": place.a_worker_dies(moments)}),
     "evaluation_by_two": (evaluation, lambda place, moments: {"one_dies": place.one_of_two_dies(moments)}),
     # It writes as all others do, and a kernel takes seconds to start.

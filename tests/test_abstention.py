@@ -21,7 +21,7 @@ from xfrlib.explanation import select_classes
 from xfrlib.intervals import Estimate
 from xfrlib.profile import project_root
 from xfrlib.regions import disc
-from xfrlib.trust import advantages, should_show
+from xfrlib.trust import gains, should_show
 
 
 class Corners(nn.Module):
@@ -65,7 +65,7 @@ def test_a_threshold_and_a_temperature_are_in_log_odds():
 
 
 @pytest.mark.parametrize(
-    ("advantage", "threshold", "shown", "said"),
+    ("gain", "threshold", "shown", "said"),
     [
         (0.06, 0.0, True, "takes 0.1 log-odds more of the lead over the rivals than deleting a centred disc"),
         (0.04, 0.0, False, "takes as much of the lead over the rivals as deleting a centred disc, and keeping only it"),
@@ -75,13 +75,13 @@ def test_a_threshold_and_a_temperature_are_in_log_odds():
         (-0.06, -1.0, True, "takes 0.1 log-odds less of the lead over the rivals than deleting a centred disc"),
     ],
 )
-def test_an_advantage_that_rounds_to_nothing_is_none(advantage, threshold, shown, said):
+def test_a_gain_that_rounds_to_nothing_is_none(gain, threshold, shown, said):
     image = torch.full((1, 3, 8, 8), 0.1)
     image[..., :4] = 0.9
-    mask = half("left" if advantage > 0 else "right")  # worth 10 or -10 log-odds at temperature 1, see above
-    options = {"fill": "black", "temperature": 10 / abs(advantage), "threshold": threshold}
+    mask = half("left" if gain > 0 else "right")  # worth 10 or -10 log-odds at temperature 1, see above
+    options = {"fill": "black", "temperature": 10 / abs(gain), "threshold": threshold}
     found = should_show(Corners().eval(), image, mask, **options)[0]
-    assert (found.deletion, found.retention) == pytest.approx((advantage, advantage), abs=1e-5)
+    assert (found.deletion, found.retention) == pytest.approx((gain, gain), abs=1e-5)
     assert found.show == shown and said in found.reason
 
 
@@ -170,7 +170,7 @@ def test_verdicts_by_hand_a_tie_wins_nothing_and_loses_nothing():
     assert (by_margin["deletion"] == -found["retention"]).all(), "the columns of the other score"
 
 
-def test_an_advantage_that_rounds_to_nothing_is_a_tie():
+def test_a_gain_that_rounds_to_nothing_is_a_tie():
     rows = table()[lambda t: t["image"] == 0].reset_index(drop=True)
     for own, said in ((0.06, "wins both"), (0.04, "mixed"), (-0.04, "mixed"), (-0.06, "loses both")):
         rows[["deletion_lead_drop", "retention_lead_drop"]] = [[own, -own], [0.0, 0.0]]
@@ -185,7 +185,7 @@ def test_a_table_that_does_not_pair_is_refused():
     with pytest.raises(ValueError, match="not measured on the same"):
         picture_verdicts(table().iloc[1:].assign(method=lambda t: t["method"]))
     with pytest.raises(ValueError, match="2 rows against 1"):
-        advantages(table().iloc[:2], table().iloc[:1])
+        gains(table().iloc[:2], table().iloc[:1])
 
 
 def test_risk_and_coverage_by_hand():
@@ -292,17 +292,17 @@ def test_a_rule_that_knows_stands_and_one_that_shows_all_gains_nothing(judged):
 def test_a_rank_correlation_over_people_is_sure_of_families_and_networks():
     rng, label = np.random.default_rng(0), np.repeat(np.arange(24), 4)
     rows = pd.DataFrame({"label": label, "family": label, "network": np.tile([0, 1], 48), "same": 1.0})
-    rows["advantage"] = rng.normal(size=24)[label] + 0.1 * rng.normal(size=96)
-    rows["distance"] = rows["advantage"] + rng.normal(size=96)
+    rows["gain"] = rng.normal(size=24)[label] + 0.1 * rng.normal(size=96)
+    rows["distance"] = rows["gain"] + rng.normal(size=96)
     people = rows.groupby("label").mean()
     found = groups.goes_with(rows, "distance")
-    assert found.value == pytest.approx(people["distance"].corr(people["advantage"], method="spearman"))
+    assert found.value == pytest.approx(people["distance"].corr(people["gain"], method="spearman"))
     assert found.low > 0 and found.p < 0.01
     related = groups.goes_with(rows.assign(family=label // 6), "distance")
     assert related.value == found.value and related.p > found.p, "relatives are one draw"
     assert np.isnan(groups.goes_with(rows, "same").value)
     said = groups.why_rows({"distance": found}, {("why", "distance"): 0.004})[0]
-    assert said["rank correlation with the advantage, over people"] == f"{found.value:+.2f}"
+    assert said["rank correlation with the gain, over people"] == f"{found.value:+.2f}"
     assert said["p after Holm"] == "0.004"
 
 

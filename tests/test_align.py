@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facedata import detect
-from facedata.align import POINTS, TEMPLATE, align, align_folder, alignment_summary, main, similarity_transform
+from facedata.align import BOX, POINTS, TEMPLATE, align, align_folder, alignment_summary, main, similarity_transform
 from facedata.detect import Face, YuNet, choose_face, detector_model, overlap
 from facedata.scan import scan_faces
 
@@ -468,6 +468,13 @@ def test_the_table_is_written_and_summed_up(source: Path) -> None:
     ]
 
 
+def test_people_of_whom_nothing_could_be_aligned_are_named() -> None:
+    people = [("ann", "aligned", "ann/1.jpg"), ("ann", "no_face", ""), *((f"p{n}", "no_face", "") for n in range(7))]
+    table = pd.DataFrame(people, columns=["identity", "status", "aligned"]).assign(faces=0, note="")
+    assert alignment_summary(table).splitlines()[-1] == "without an aligned picture: p0, p1, p2, p3, p4 and 2 more"
+    assert "without" not in alignment_summary(table[:2])
+
+
 def test_a_second_run_does_nothing_and_says_the_same(source: Path) -> None:
     first = run(source)
     before = modified(source.with_name("target"))
@@ -580,6 +587,32 @@ def with_(frame: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
 def test_tables_that_do_not_fit_are_refused(source: Path, points: pd.DataFrame, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         run(source, points=points)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xff\xfe\0", "table.csv: no table of CSV in UTF-8: 'utf-8' codec"),
+        (b"", "table.csv: no table of CSV in UTF-8: No columns"),
+        (f"file,{','.join(BOX)}\nface.png,1,2,3,four\n".encode(), "table.csv: could not convert .* must be numbers"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(source: Path, tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        run(source, boxes=tmp_path / "table.csv")
+
+
+def test_a_table_of_an_earlier_run_that_cannot_be_read_is_named(source: Path) -> None:
+    source.with_name("target").mkdir()
+    source.with_name("target").joinpath("align.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="target/align.csv: .*; delete it, and every picture is aligned anew"):
+        run(source)
+
+
+def test_no_threads_are_refused(source: Path) -> None:
+    with pytest.raises(ValueError, match="workers = 0: must be 1 or more"):
+        run(source, workers=0)
 
 
 def test_a_bare_name_that_means_two_pictures_is_refused(source: Path) -> None:

@@ -73,9 +73,22 @@ def expected(net: Net, images: Tensor) -> tuple[Tensor, Tensor]:
         (lambda z: z / 1.01, r"\(div\)"),
         (lambda z: z[:, [1, 2, 3, 4, 0]], r"\(getitem\)"),
         (lambda z: z.sigmoid(), r"\(sigmoid\)"),
+        (lambda z: z.sort(1).values, r"\(sort\)"),
+        (lambda z: torch.from_numpy(-np.asarray(z.tolist())), r"\(outside torch\)"),
         (lambda z: z + torch.arange(5), r"\(add\)"),
     ],
-    ids=["softmax", "sign", "factor", "factor in place", "temperature", "permutation", "sigmoid", "prior"],
+    ids=[
+        "softmax",
+        "sign",
+        "factor",
+        "factor in place",
+        "temperature",
+        "permutation",
+        "sigmoid",
+        "sort",
+        "numpy",
+        "prior",
+    ],
 )
 def test_what_changes_the_logits_is_found_and_refused(end: Callable[[Tensor], Tensor], found: str, images: Tensor):
     with pytest.raises(ValueError, match="Net changes the output of its last linear layer.*let it return that output"):
@@ -137,6 +150,27 @@ def test_a_network_that_has_changed_since_the_last_call_is_looked_at_anew(images
     for _ in range(2):
         with pytest.raises(ValueError, match=r"linear layer \(softmax\)"):
             explain(model, images)
+
+
+def test_a_network_that_looks_elsewhere_since_the_last_call_lays_its_maps_there(images: Tensor):
+    """The map has as many cells, of other windows."""
+    model, other = Net(), Net()
+    before = explain(model, images).geometry
+    for layer in (model.second, other.second):
+        layer.padding, layer.kernel_size = (0, 0), (2, 2)
+        layer.weight = nn.Parameter(layer.weight[:, :, :2, :2].clone())
+    found, fresh = explain(model, images), explain(other, images)
+    assert found.cams.shape[2:] == (4, 4) and found.geometry == fresh.geometry != before
+    assert torch.equal(found.sdd, fresh.sdd)
+    model.second = nn.Sequential(model.second, nn.AvgPool2d(1, 1))
+    assert explain(model, images[:2]).geometry == fresh.geometry
+
+
+def test_a_network_that_sees_the_mirror_image_has_its_map_laid_over_the_picture(images: Tensor):
+    model = Wrapped(lambda net, x: net(x.flip(3)))
+    found, plain = explain(model, images), explain(model.net, images.flip(3))
+    torch.testing.assert_close(found.cams, plain.cams)
+    torch.testing.assert_close(found.log_sdd, plain.log_sdd.flip(2))
 
 
 def test_of_several_heads_the_one_that_is_returned_makes_the_map(images: Tensor):
@@ -222,6 +256,7 @@ def test_a_pointwise_convolution_is_a_linear_layer(first: bool, images: Tensor):
     found, plain = explain(model, images), explain(model.net, images)
     torch.testing.assert_close((found.cams, found.log_sdd), (plain.cams, plain.log_sdd), rtol=1e-4, atol=1e-4)
     rectified = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.constant_(rectified[0].bias, -0.5)  # else, by chance, there may be nothing for the ReLU to change
     with pytest.raises(ValueError, match="changes the output of its last linear layer .relu, adaptive_avg_pool2d"):
         explain(rectified, images)
 
@@ -454,6 +489,10 @@ def test_a_part_in_training_mode_is_named_before_anything_runs(part: str, pictur
     for measure in (deletion_retention, should_show):
         with pytest.raises(ValueError, match=f"the model's {part} is in training mode.*model.eval"):
             measure(model, pictures, HALF)
+        for wrong in ({"temperature": 0}, {"fill": "red"}):
+            with pytest.raises(ValueError, match="temperature = 0: must be|fill = 'red': use one of"):
+                measure(model.eval(), pictures, HALF, **wrong)
+        getattr(model, part).train()
     assert not runs and torch.equal(model.norm.running_mean, before)
     explain(model, pictures)
     assert getattr(model, part).training and torch.equal(model.norm.running_mean, before)
@@ -473,6 +512,23 @@ def test_threads_on_one_network_get_their_own_maps(pictures: Tensor):
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(right, range(2))) == [True, True]
     assert all(part.training for part in model.modules())
+
+
+def test_threads_of_explainers_leave_the_weights_as_they_were(pictures: Tensor):
+    """Both would note what needs a gradient while the other has taken it away."""
+    model, classes = own_model(), torch.zeros(1, 1).long()
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    model.register_forward_hook(lambda *_: time.sleep(0.002))
+    together = threading.Barrier(2)
+
+    def many(_: int) -> None:
+        together.wait()
+        for _ in range(20):
+            explain_with("cam", model, pictures[:1], classes, progress=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(many, range(2)))
+    assert [parameter.requires_grad for parameter in model.parameters()] == wanted and any(wanted)
 
 
 class Narrow(Tensor):
@@ -521,6 +577,13 @@ def test_an_explanation_ranks_by_the_map_that_does_not_underflow():
     assert found.mask().sum().item() == 2 * round(0.2 * 64 * 64)
     with pytest.warns(UserWarning, match="zeros have no order: rank an SDD map by log_sdd"):
         assert not torch.equal(top_fraction_mask(found.sdd, 0.3), found.mask(0.3))
+
+
+@pytest.mark.parametrize("high", [0.25, 1.0, 3.0])
+def test_a_rectified_map_that_ends_inside_the_fraction_warns(high: float):
+    maps = torch.tensor([[[high, 0.0], [0.0, 0.0]]])
+    with pytest.warns(UserWarning, match="zeros have no order"):
+        assert top_fraction_mask(maps, 0.5).tolist() == [[[True, True], [False, False]]]
 
 
 @pytest.mark.filterwarnings("error")

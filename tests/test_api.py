@@ -84,7 +84,7 @@ def test_every_public_name_is_documented(reference: Path) -> None:
     here = {origin(name) for name in names} | names
     missing = {name for name in called_in_notebooks() if (defined := origin(name)) and defined not in here}
     assert {name for name in missing if origin(name).startswith("xfrlib.")} == set()
-    assert len(called_in_notebooks()) > 100
+    assert len(called_in_notebooks()) >= 100
 
 
 def test_every_module_has_one_place(reference: Path) -> None:
@@ -195,11 +195,11 @@ def test_a_comment_beside_a_field_is_one_that_autodoc_reads(folder: str) -> None
 def test_every_command_is_shown_with_its_help(reference: Path) -> None:
     page = page_of(reference, "api/commands")
     shown = [block.astext() for block in page.findall(nodes.literal_block)]
-    assert len(shown) == 7 and all(text.startswith("usage: ") for text in shown)
+    assert len(shown) == 8 and all(text.startswith("usage: ") for text in shown)
     usages = {re.split(r"[ \n]", text.removeprefix("usage: ").removeprefix("python -m "))[0] for text in shown}
     commands = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for folder in ("xfrlib", "facedata", "matching")
+        for folder in ("xfrlib", "facedata", "madefaces", "matching")
         for path in (ROOT / folder).rglob("*.py")
         if "command_line_run(" in (text := path.read_text(encoding="utf-8")) or "ArgumentParser(" in text
     }

@@ -231,6 +231,8 @@ def test_a_command_shows_errors_of_the_program_whole_and_escapes_what_the_termin
     assert terminal.buffer.getvalue() == b"Zo\\xeb \\u738b\n"
     with pytest.raises(SystemExit, match="the sentence"):
         command(artifacts.MissingArtifactError("the sentence"))
+    with pytest.raises(SystemExit, match="^stopped$"):  # Ctrl-C
+        command(KeyboardInterrupt())
     with pytest.raises(TypeError):
         command(TypeError("a fault of ours"))
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+import yaml
 from bs4 import BeautifulSoup, Tag
 
 from xfrlib.artifacts import build_root
+from xfrlib.profile import project_root
 
 SITES = sorted(path.parent for path in build_root().glob("*/html/index.html"))
 # What a browser fetches by itself; of the links only these, for an anchor or a canonical address is fetched by nobody.
@@ -154,7 +156,30 @@ def test_local_links_lead_somewhere(site: Path) -> None:
 
 @needs_site
 @of_each_site
+def test_no_page_shows_a_path_of_the_machine(site: Path) -> None:
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    signs = ("PosixPath(", str(project_root()))
+    assert {page.name for page, text in pages.items() if any(sign in text for sign in signs)} == set()
+
+
+@needs_site
+@of_each_site
 def test_downloads_are_notebooks_to_be_run(site: Path) -> None:
     notebooks = [json.loads(path.read_text(encoding="utf-8")) for path in (site / "_sources").rglob("*.ipynb")]
     code = [[cell for cell in notebook["cells"] if cell["cell_type"] == "code"] for notebook in notebooks]
     assert notebooks and all(code) and not any(cell["outputs"] for cells in code for cell in cells)
+
+
+@needs_site
+@of_each_site
+def test_the_main_line_has_nine_chapters_of_at_most_twenty_minutes(site: Path) -> None:
+    """By the clock of book/_ext/reading.py: words, tables, formulas, figures and code that is shown."""
+    parts = yaml.safe_load((project_root() / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    numbered = [[chapter["file"] for chapter in part["chapters"]] for part in parts if part.get("numbered")]
+    main = [file for files in numbered[:-1] for file in files]  # the last part goes into depth
+    assert len(main) == 9
+    minutes = {}
+    for file in main:
+        found = parsed(site / f"{file}.html").find(class_="reading-time")
+        minutes[file] = int(re.findall(r"\d+", found.get_text())[0]) if found else None
+    assert all(count and count <= 20 for count in minutes.values()), minutes

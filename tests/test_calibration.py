@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from studies.calibration import expected_calibration_error
-from xfrlib.trust import fit_temperature
+from studies.calibration import expected_calibration_error, fit_temperature
 
 
 def drawn(scale: float, n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,9 +6,10 @@ import torchvision
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xfrlib import class_activation_maps
-from xfrlib.cam import pooled_features
+from xfrlib.cam import PooledFeatures, centred, pooled_features
 from xfrlib.geometry import Geometry
 
 
@@ -59,6 +60,34 @@ def test_equals_grad_cam_of_a_peer_up_to_its_relu_and_scale(classifier, images):
 def test_bad_shapes_and_classes_are_named(features, weight, classes, said):
     with pytest.raises(ValueError, match=said):
         class_activation_maps(torch.zeros(features), torch.zeros(weight), torch.tensor(classes))
+
+
+class Sizes(TorchDispatchMode):
+    """The number of values in each result of each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.found += [result.numel()] if isinstance(result, torch.Tensor) and result.dim() else []
+        return result
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_maps_of_a_few_classes_copy_nothing_of_the_size_of_the_head(centre):
+    generator = torch.Generator().manual_seed(0)
+    features, weight = (torch.randn(*size, generator=generator) for size in ((2, 6, 4, 4), (1000, 6)))
+    pooled = PooledFeatures(features, torch.empty(2, 1000), weight, Geometry((4, 4), (0, 0)))
+    classes = torch.tensor([[3, 999, 0], [0, 3, 5]])
+    with Sizes() as sizes:
+        maps = pooled.maps(classes, centre=centre)
+    assert max(sizes.found) < weight.numel() / 10
+    assert torch.equal(maps, class_activation_maps(features, centred(weight) if centre else weight, classes))
+    for wrong in (-1, 1000):
+        with pytest.raises(ValueError, match=f"classes must lie in 0 to 999, got {min(wrong, 0)} to"):
+            pooled.maps(torch.tensor([[0, wrong], [0, 1]]), centre=centre)
 
 
 def test_a_torchvision_resnet_is_accepted_and_its_modes_and_hooks_are_put_back(images):

@@ -111,8 +111,15 @@ def test_a_gain_without_spread_is_not_told_apart():
     found = candidates.gained(rows, "better")
     assert np.isnan(found["deletion"][1:]).all() and found["retention"].low > 0
     assert candidates.stands(found) == "is above the disc in retention alone"
-    said = candidates.compared({"balance": found["deletion"]}, "the prior")
+    said = candidates.compared(found | {"balance": found["deletion"]}, "the prior")
     assert said == "not clearly different from that of the prior (difference 0.00 (no interval))"
+
+
+def test_two_measures_that_disagree_for_certain_give_no_verdict_by_their_sum():
+    rows = table({"better": (3.0, 2.5)})
+    found = candidates.gained(rows, "better")
+    assert found["deletion"].low > 0 > found["retention"].high
+    assert candidates.compared(found, "the prior").startswith("no measure against the prior, because deletion and ret")
 
 
 def test_what_is_left_of_the_search_is_a_percentage_or_nothing():

@@ -141,8 +141,8 @@ def test_distributed_commands_give_the_notebooks_what_one_process_would(
         (["--profile=nobody"], "there is no profile 'nobody'"),
         (["--profile=quick", "--set=epohcs=3"], "did you mean 'epochs'"),
         (["--profile=quick", "--set=epochs=0"], "epochs = 0: must be at least 1"),
-        (["--profile=quick", "--set=epochs"], "epochs = None"),
-        (["--profile=quick", "--set=fills=[grey"], "fills = [grey: not a value as YAML writes it"),
+        (["--profile=quick", "--set=epochs"], "epochs: not FIELD=VALUE"),
+        (["--profile=quick", "--set=fills=[grey"], "fills=[grey: not FIELD=VALUE, with a value as YAML writes it"),
     ],
 )
 def test_the_distributed_command_line_names_what_is_wrong(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xfrlib import class_activation_maps, explain, scaled_directed_divergence
+from xfrlib import class_activation_maps, deletion_retention, explain, scaled_directed_divergence
 from xfrlib.geometry import Geometry, cell_geometry
 from xfrlib.sdd import Divergence
 
@@ -105,3 +105,31 @@ def test_bad_arguments_are_named(classifier, images, arguments, said):
 def test_one_picture_without_its_batch_axis_says_how_to_add_it(classifier, images):
     with pytest.raises(ValueError, match=r"images\[None\]"):
         explain(classifier, images[0])
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (lambda model: None, "NoneType"),
+        (lambda model: "model.pth", "str"),
+        (lambda model: lambda pictures: model(pictures), "function"),
+        (lambda model: type(model), "type"),
+        (lambda model: model.state_dict(), "OrderedDict"),
+    ],
+)
+def test_what_is_no_network_is_named(classifier, images, made, kind):
+    masks = torch.zeros(5, 16, 16, dtype=torch.bool)
+    for asked in (lambda model: explain(model, images), lambda model: deletion_retention(model, images, masks)):
+        with pytest.raises(ValueError, match=f"model must be a torch.nn.Module, got {kind}"):
+            asked(made(classifier))
+
+
+@pytest.mark.parametrize("spoilt", [lambda x: x.to_sparse(), lambda x: x.to("meta"), lambda x: x.to(torch.complex64)])
+def test_tensors_that_hold_no_plain_numbers_are_refused(classifier, images, spoilt):
+    masks = torch.zeros(5, 16, 16, dtype=torch.bool)
+    with pytest.raises(ValueError, match="images must be dense and real"):
+        explain(classifier, spoilt(images))
+    with pytest.raises(ValueError, match="images must be dense and real"):
+        deletion_retention(classifier, spoilt(images), masks)
+    with pytest.raises(ValueError, match="masks must be dense and real"):
+        deletion_retention(classifier, images, spoilt(masks))

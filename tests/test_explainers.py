@@ -13,11 +13,13 @@ from torch.nn import functional
 from studies import taught_explainers  # noqa: F401 - enters two explainers
 from studies.explainers_compared import passes_per_picture
 from xfrlib import FaceClassifier, class_activation_maps, explain, top_fraction_mask
+from xfrlib.cam import pooled_features
 from xfrlib.explainers import EXPLAINERS, explain_with, lime_and_shap
 from xfrlib.explainers.job import draw_seed, explained_output
 from xfrlib.explainers.lime_and_shap import over_superpixels, superpixels
 from xfrlib.explainers.rise import rise_masks
-from xfrlib.geometry import Geometry, map_geometry, upsampled
+from xfrlib.geometry import Geometry, upsampled
+from xfrlib.models.weights import seeded
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[explainers]'")
 pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[explainers]'")
@@ -117,7 +119,7 @@ def test_a_map_depends_on_seed_and_picture_alone(name, classifier, images, class
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_the_passes_are_those_announced(name, classifier, images, classes):
     seen = []
-    map_geometry(classifier, images, classifier.features)  # found once for a network, by a pass of its own
+    pooled_features(classifier, images)  # where cells look is found once for a network, by a pass of its own
     classifier.backbone.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     run(name, classifier, images, classes, batch_size=3)
     assert sum(seen) == 5 * passes_per_picture(name, classifier, **SMALL.get(name, {}))[0]
@@ -201,9 +203,56 @@ def test_bad_arguments_are_named(name, changes, said, classifier, images, classe
         explain_with(name, classifier, **arguments)
 
 
-def test_another_kind_of_network_is_refused(images, classes):
-    with pytest.raises(ValueError, match="expected a xfrlib.FaceClassifier"):
+WITHOUT_MAP = {
+    "saliency": {},
+    "integrated_gradients": {"steps": 2},
+    "lime": {"samples": 6, "segments": 4},
+    "kernel_shap": {"samples": 6, "segments": 4},
+    "rise": {"masks": 4},
+}
+
+
+def test_a_network_that_gives_no_logits_is_refused(images, classes):
+    with pytest.raises(ValueError, match="not logits"):
         explain_with("cam", nn.Conv2d(3, 7, 3), images, classes)
+    with pytest.raises(ValueError, match="model must be a torch.nn.Module, got function"):
+        explain_with("saliency", lambda pictures: pictures, images, classes)
+
+
+def test_every_explainer_takes_a_network_of_timm():
+    """As `explain` does: with the weights of its last layer, and its own logits."""
+    timm = pytest.importorskip("timm")
+    with seeded(3):
+        model = timm.create_model("resnet18", num_classes=5).eval()
+        pictures = torch.rand(2, 3, 64, 64)
+    wanted = torch.tensor([[1, 0, 4], [3, 2, 0]])
+    small = WITHOUT_MAP | {"integrated_gradients": {"steps": 2}}
+    for name in EXPLAINERS.keys() - {"scorecam"}:  # which has a pass for each of 512 channels
+        maps = explain_with(name, model, pictures, wanted, progress=False, **small.get(name, {}))
+        assert maps.shape == (2, 64, 64) and maps.isfinite().all(), name
+    cams = explain(model, pictures, target=wanted[:, 0], competitors=wanted[:, 1:]).upsampled_cams[:, 0]
+    torch.testing.assert_close(explain_with("cam", model, pictures, wanted, progress=False), cams)
+    grad = explain_with("gradcam", model, pictures, wanted, progress=False)  # CAM over the number of cells
+    torch.testing.assert_close(4 * grad, cams, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="classes"):
+        explain_with("saliency", model, pictures, wanted + 3, progress=False)
+
+
+def test_a_vision_transformer_gets_what_needs_no_map_and_a_sentence_for_the_rest():
+    timm = pytest.importorskip("timm")
+    size = {"img_size": 32, "patch_size": 16, "embed_dim": 12, "depth": 1, "num_heads": 2}
+    with seeded(3):
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **size).eval()
+        pictures = torch.rand(2, 3, 32, 32)
+    wanted = torch.tensor([[1, 0], [3, 2]])
+    for name, budget in WITHOUT_MAP.items():
+        maps = explain_with(name, model, pictures, wanted, progress=False, **budget)
+        assert maps.shape == (2, 32, 32) and maps.isfinite().all(), name
+    for name in ("cam", "gradcam", "sdd_sum", "layercam", "scorecam"):
+        with pytest.raises(ValueError, match="VisionTransformer does not feed the global average"):
+            explain_with(name, model, pictures, wanted, progress=False)
+    with pytest.raises(ValueError, match="needs ReLU or PReLU: without any, it is the plain gradient"):
+        explain_with("guided_backpropagation", model, pictures, wanted, progress=False)
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, classifier, images, classes):

@@ -14,7 +14,7 @@ from xfrlib import FaceClassifier
 from xfrlib.intervals import mean_interval
 from xfrlib.profile import project_root
 
-TITLES = {"sdd_sum": "SDD (sum)", "cam": "CAM", "rise": "RISE"}
+TITLES = {"sdd_sum": "SDD", "cam": "CAM", "rise": "RISE"}
 FAMILIES = np.array([0, 0, 1, 1])
 
 
@@ -63,7 +63,7 @@ def test_what_the_chosen_settings_gain_on_the_defaults_is_positive_for_better(
 ) -> None:
     tuned = table.replace({"method": {"rise": "sdd_sum_default"}})  # two lower in deletion, two lower in retention
     (row,) = study.tuned_rows(tuned, ["grey"], mean, TITLES)
-    assert row["chosen settings less defaults"] == "SDD (sum)"
+    assert row["chosen settings less defaults"] == "SDD"
     assert row["deletion, grey"].value == 2 and row["retention, grey"].value == -2
 
 
@@ -72,8 +72,8 @@ def test_ranks_leave_clones_out_and_the_smaller_fall_is_better_in_retention(
 ) -> None:
     ranked = study.mean_ranks(table, ["grey", "grey"], ["cam"], mean, TITLES)
     values = ranked.set_index(["measure", "method"])["value"]
-    assert values["deletion, rank"].to_dict() == {"SDD (sum)": 1, "RISE": 2}
-    assert values["retention, rank"].to_dict() == {"SDD (sum)": 2, "RISE": 1}
+    assert values["deletion, rank"].to_dict() == {"SDD": 1, "RISE": 2}
+    assert values["retention, rank"].to_dict() == {"SDD": 2, "RISE": 1}
 
 
 def test_verdicts_in_words_need_all_fills() -> None:
@@ -84,10 +84,10 @@ def test_verdicts_in_words_need_all_fills() -> None:
             for fill, word in zip(("black", "mean"), words, strict=True)
         ]
     )
-    assert study.in_words(compared, "deletion", TITLES) == "in deletion SDD (sum) is better than RISE"
+    assert study.in_words(compared, "deletion", TITLES) == "in deletion SDD is better than RISE"
     assert study.in_words(compared[:0], "deletion", TITLES).endswith("neither better nor worse than any")
     cam, rise = study.verdict_rows(compared, TITLES)
-    assert list(rise) == ["SDD (sum) minus", "deletion, black", "deletion, mean"]
+    assert list(rise) == ["SDD minus", "deletion, black", "deletion, mean"]
     assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
     (silent, _) = study.verdict_rows(compared.assign(verdict=""), TITLES)
     assert silent["deletion, mean"] == "+1.00 [+0.00, +2.00]"

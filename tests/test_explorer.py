@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import os
 import re
+import shutil
+import sys
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -102,7 +105,10 @@ def test_filters_agree_with_a_plain_loop(pictures, classifier):
     assert pictures.matching(name="PERSON 2") == pictures.matching(name="person_2") == [4, 5]
     assert pictures.matching(name="007.png") == [7]
     assert pictures.matching(subject=1) == [2, 3]
-    assert pictures.matching(name="nobody") == []
+    with pytest.raises(ValueError, match="no picture passes the filter name 'nobody'; 2 pass those before it"):
+        pictures.matching(name="nobody", subject=1)
+    with pytest.raises(ValueError, match="the filter probability 0% to 0%; 8 pass"):
+        pictures.matching(confidence=(0, 0))
     with pytest.raises(ValueError, match="outcome = 'maybe': use one of all, right, wrong"):
         pictures.matching(outcome="maybe")
 
@@ -116,7 +122,7 @@ def test_a_filter_asks_the_network_once_about_each_picture(pictures, seen):
     pictures.matching(outcome="wrong")
     assert sum(seen) == 8
     assert said == ["looking for pictures: asking the network about every picture, 0 of 6 …"]
-    pictures.matching(outcome="right", confidence=(0.5, 1.0))
+    pictures.matching(outcome="right", confidence=(0.1, 1.0))
     for row in range(8):
         pictures.pooled(row)
     assert sum(seen) == 8
@@ -212,7 +218,17 @@ def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classif
     assert [panel.pictures.person(row) for row in range(3)] == ["alpha", "beta", "stranger"]
     panel.picture.value = 2
     assert "who this is is not known" in panel.status.value
-    assert 2 not in panel.pictures.matching(outcome="wrong") + panel.pictures.matching(outcome="right")
+    assert panel.pictures.outcome(2) == "unknown"
+
+
+def test_a_folder_is_opened_without_suffixes_and_names_that_no_table_takes(tmp_path):
+    (tmp_path / "ann").mkdir()
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "ann" / "4f3a", format="PNG")
+    (tmp_path / "ann" / "README").write_text("no picture")
+    if sys.platform == "linux":  # other systems refuse such a name
+        shutil.copytree(os.fsencode(tmp_path / "ann"), os.fsencode(tmp_path) + b"/J\xf6rg")
+    faces = open_folder(tmp_path)
+    assert faces.identities == ["ann"] and faces.table["path"].tolist() == ["ann/4f3a"]
 
 
 @pytest.mark.parametrize(("given", "told", "side"), [({}, None, 112), ({}, 96, 96), ({"size": 64}, 96, 64)])
@@ -385,9 +401,8 @@ def test_a_subject_brings_its_pictures_and_a_thumbnail_chooses_one(panel):
     shown[1].click()
     assert panel.picture.value == panel.row == 5
     panel.outcome.value = "right"
-    assert (
-        panel.rows == panel.pictures.matching(subject=2, outcome="right") or "no picture passes" in panel.status.value
-    )
+    none = "no picture passes the filter predictions" in panel.status.value
+    assert none or panel.rows == panel.pictures.matching(subject=2, outcome="right")
 
 
 def test_thumbnails_come_in_pages(pictures):
@@ -495,7 +510,7 @@ def test_errors_are_sentences_and_go_away(panel):
     panel.chosen.value = chosen
     assert "Cannot" not in panel.status.value
     panel.name.value = "nobody of that name"
-    assert "no picture passes these filters" in panel.status.value
+    assert "no picture passes the filter name &#x27;nobody of that name&#x27;" in panel.status.value
     panel.name.value = ""
     assert "Cannot" not in panel.status.value
     panel.pictures.model.train()
@@ -513,7 +528,7 @@ def test_names_are_shown_as_text_not_as_markup(classifier):
 
 
 def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):
-    panel = explorer(classifier, Faces(), top_k=3, folder=tmp_path, provenance=lambda: {"profile": "tiny"})
+    panel = explorer(classifier, Faces(), top_k=3, delta=1.0, folder=tmp_path, provenance=lambda: {"profile": "tiny"})
     panel.compare.value = True
     panel.delta.value = 2.0
     panel.save.click()
@@ -537,3 +552,36 @@ def test_figure_and_numbers_are_saved_with_their_origin(classifier, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2  # the same settings are the same files
     classifier.head.bias.data += 1
     assert panel.pictures.provenance(0)["weights_sha256"] != before
+
+
+def test_people_have_the_names_and_the_look_alikes_that_are_given(classifier, pictures):
+    names, families = ["Ada", "Anan", "Bela", "Dov", "Ebele", "Farid", "Gita"], [0, 0, 1, 2, 3, 4, 5]
+    given = Pictures(classifier, pictures.dataset, names=names, families=families)
+    assert given.title(2).startswith("Anan: ") and given.matching(name="anan") == [2, 3]
+    assert [given.look_alikes(k) for k in range(3)] == [(1,), (0,), ()]
+    calculator = Calculator(given)
+    assert calculator.classes(0, Settings(target=1, rivals="look-alikes", top_k=3)) == [1, 0]
+    with pytest.raises(ValueError, match="Dov is alone in the family"):
+        calculator.classes(0, Settings(target=3, rivals="look-alikes", top_k=3))
+
+
+def test_the_panel_opens_with_more_than_a_dot(classifier, pictures):
+    panel = explorer(classifier, pictures.dataset)
+    log = panel.shown[0][0].explanation.log_sdd
+    assert 0.5 < float(-log.min()) / 4 < 2 and panel.delta.value == pytest.approx(panel.sides[0].delta)
+    assert explorer(classifier, pictures.dataset, delta=2.0).delta.value == 2.0
+
+
+def test_the_region_is_outlined_on_the_map_and_the_mask_has_an_edge(calculator):
+    maps = calculator.maps(0, Settings(top_k=3))
+    views = map_views(calculator.pictures, maps, "", *common_colours([maps]))
+    assert torch.equal(views["sdd"].line, maps.mask[0]) and views["picture"].line is None
+    mask = views["mask"].picture
+    assert (mask[:, 0] == 0.5).all() and (mask[:, :, -1] == 0.5).all()
+    assert torch.equal(mask[0, 1:-1, 1:-1] == 1, maps.mask[0, 1:-1, 1:-1])
+
+
+def test_a_picture_of_nobody_carries_the_warning(panel):
+    assert "nobody" not in panel.status.value
+    upload(panel, "ellipse.png", encoded((64, 64)))
+    assert "the network knows no “nobody”" in panel.status.value

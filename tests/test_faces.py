@@ -239,6 +239,7 @@ def test_every_file_has_a_row_and_a_reason(tmp_path):
             ["set/images/val/Ann/1.png", "set/a.txt"],
             r"lie deeper, in set/images/val \(such as set/images/val/Ann/1.png",
         ),
+        (["Train/1.png", "test/2.png"], "its pictures lie in Train and test, which are parts of a set and no people"),
     ],
 )
 def test_people_at_another_level_are_recognised_and_named(tmp_path, files, sentence):

@@ -141,7 +141,7 @@ def test_the_index_links_to_every_page_and_shows_its_thumbnail(out: Path, tmp_pa
     assert cards.count(":img-alt: ") == len(PEOPLE) and "## Family 01: nose" in cards
     assert (
         "SDD's region hits the nose in 3 of 4, a disc in 1." in cards
-        and "None of the differing part (nose) can be seen." in cards
+        and "The part that differs, the nose, is hidden in every picture." in cards
     )
     assert "4 people; 12 of their 16 test pictures are named right." in cards and "in 9, a centred disc" in cards
     staged = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))["parts"][0]["chapters"]
@@ -178,9 +178,9 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
     save_classifier(folder / "classifier.safetensors", FaceClassifier(load_backbone("slim"), 4, seed=1), people)
 
     target = folder / "gallery" / "family01_b.ipynb"
-    make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, "family01 b")
+    make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, tool.shown("family01_b"))
     page = nbformat.read(target, as_version=4)
-    assert page.cells[0].source.startswith("# family01 b\n")
+    assert page.cells[0].source.startswith("# Bao\n")
     assert all(output.output_type != "error" for cell in page.cells for output in cell.get("outputs", []))
     card = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     assert card["rivals"] == ["family01_a"] and card["pictures"] == 1 and card["hits"]["pictures"] in (0, 1)

@@ -85,6 +85,10 @@ class Picked(nn.Module):
         (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), Geometry((1, 1), (0, 0))),
         (nn.ChannelShuffle(3), Geometry((1, 1), (0, 0))),
         (lambda x: F.conv2d(x.flip(1), UNEVEN, stride=2, padding=1), Geometry((2, 2), (0, 0))),  # RGB to BGR
+        (lambda x: x.flip(-1), Geometry((1, -1), (0, 15))),
+        (lambda x: F.avg_pool2d(x, 2).flip(1, 2), Geometry((-2, 2), (14.5, 0.5))),
+        (lambda x: F.conv2d(x.flip(3), UNEVEN, stride=2, padding=1), Geometry((2, -2), (0, 15))),
+        (lambda x: x.view(1, 3, 1, 16, 16).transpose(1, 2).flatten(1, 2), Geometry((1, 1), (0, 0))),
     ],
 )
 def test_one_layer(function: Callable[[Tensor], Tensor], expected: Geometry) -> None:
@@ -95,7 +99,6 @@ def test_one_layer(function: Callable[[Tensor], Tensor], expected: Geometry) -> 
     "function",
     [
         lambda x: x.transpose(2, 3),
-        lambda x: x.flip(3),
         lambda x: x.roll(2, 2),
         lambda x: x[:, :, 2:],
         lambda x: x.permute(0, 2, 3, 1),

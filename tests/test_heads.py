@@ -14,6 +14,7 @@ from facedata.align import TEMPLATE as ARCFACE
 from facedata.align import similarity_transform
 from facedata.dlib import CORNERS as DLIB
 from madefaces import head_paint, head_shapes, head_surface
+from madefaces.__main__ import main as command
 from madefaces.head_view import Camera
 from madefaces.heads import DIFFERING, FRAMES, GENES, HEADS, LANDMARKS, PARTS, nuisance_of, places, render
 from madefaces.people import Identity, make_families, part_differs, picture_seed, read_people, swap_parts, write_faces
@@ -319,3 +320,18 @@ def test_written_heads_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         np.asarray(Image.open(tmp_path / "faces_parts" / people[1].name / "000.png")), mask[0]
     )
+
+
+@needs_shapes
+def test_the_command_writes_aligned_heads_and_refuses_impossible_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "heads"
+    command([str(folder), "--families", "1", "--family-size", "2", "--pictures", "1", "--seed", "4"])
+    people = make_families(1, 2, seed=4, kind=HEADS)
+    written = np.asarray(Image.open(folder / people[1].name / "000.png"))
+    assert written.shape == (112, 112, 3)
+    np.testing.assert_array_equal(written, render([people[1]], [picture_seed(4, 1, 0)], frame="arcface")[0][0])
+    with pytest.raises(SystemExit, match="pictures_per_identity is 0: give at least 1"):
+        command([str(folder), "--pictures", "0"])
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit, match="file is no folder: name another"):
+        command([str(tmp_path / "file"), "--pictures", "1"])

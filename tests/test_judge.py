@@ -1,4 +1,4 @@
-"""One loop deletes and retains for all chapters: held to the loops that chapters 9 and 10 had, written out naively."""
+"""One loop deletes and retains for all chapters: held to the loops that chapters 10 and 12 had, written out naively."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def region_after_region(
 def distinct_regions(
     model: nn.Module, images: Tensor, regions: Mapping[str, np.ndarray], fills: Fills, size: int
 ) -> pd.DataFrame:
-    """The loop that chapter 9 had: in each batch every distinct region of a picture goes through the network once."""
+    """The loop that chapter 12 had: in each batch every distinct region of a picture goes through the network once."""
     tables, names = [], list(regions)
     stack = np.stack(list(regions.values()), axis=1)
     for start in range(0, len(images), size):

@@ -132,6 +132,34 @@ def test_a_source_that_is_not_lfw_is_refused(tmp_path: Path, name: str, kind: ty
         lfw.fetch_lfw(tmp_path / "out", source=tmp_path / name, progress=False)
 
 
+def test_what_is_no_archive_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "page.tgz").write_text("<html>404</html>" * 100)
+    with pytest.raises(ValueError) as refused:
+        lfw.fetch_lfw(tmp_path / "out", source=tmp_path / "page.tgz", progress=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_fails_where_no_picture_is_left(
+    tmp_path: Path, pictures: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_folder(tmp_path / "in", pictures)
+    common = ["--out", str(tmp_path / "lfw"), "--source", str(source), "--no-progress"]
+    with pytest.raises(SystemExit, match="lfw: no picture can be used; the reasons stand above"):
+        lfw.main([*common, "--min-images", "99"])
+    assert "33 files, of which 0 of 0 people are used (others: 33 too_few_images)" in capsys.readouterr().out
+
+
+def test_the_command_fails_where_no_face_is_found(
+    tmp_path: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facedata import align
+
+    monkeypatch.setattr(align, "find_detector", lambda: lambda picture: [])
+    common = ["--out", str(tmp_path / "lfw"), "--source", str(make_folder(tmp_path / "in", pictures)), "--no-progress"]
+    with pytest.raises(SystemExit, match="lfw_aligned: no picture could be aligned; the reasons stand above"):
+        lfw.main([*common, "--align"])
+
+
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise URLError("Name or service not known")

@@ -1,6 +1,7 @@
 """What the site offers for download: notebooks that run again what their pages show, and say what it takes."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,19 @@ def test_a_run_says_how_many_notebooks_are_to_come_and_about_how_long(
     said = make_book.to_come("quick", names[3])
     assert said == f"; {len(names) - 3} more are to be made, all in about {left:.0f} min on {known['device']}"
     assert make_book.to_come("other", names[0]) == f"; {len(names) - 1} more are to be made"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["run", "quick", "99_none"], "there is no chapter '99_none'; there are: 01_data_preparation, "),
+        (["run", "nobody"], "invalid choice: 'nobody' (choose from 'facescrub12', "),
+    ],
+)
+def test_a_chapter_or_a_profile_that_is_not_there_is_named_beside_those_that_are(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_book.py", *given])
+    with pytest.raises(SystemExit) as stopped:
+        make_book.main()
+    assert said in f"{stopped.value.code}{capsys.readouterr().err}"

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ from matching.report import Matcher, Settings
 from recognisers import load_recogniser
 from xfrlib.geometry import cell_geometry
 from xfrlib.judge import fill_picture
+from xfrlib.match import template, unit_embeddings
 from xfrlib.models import Backbone
 
 
@@ -110,6 +114,55 @@ def test_parts_of_a_sum_are_worth_what_each_adds() -> None:
     np.testing.assert_allclose(parts.shapley(values.numpy())[:, 0], alone, atol=1e-5)
 
 
+def test_a_part_from_the_same_picture_changes_nothing_and_other_places_stay() -> None:
+    masks = parts.part_masks(TEMPLATE, 112)
+    image, other = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(parts.exchanged(image, image[None], masks)[0], image.expand(8, -1, -1, -1))
+    made = parts.exchanged(image, torch.stack([other, image]), masks)
+    assert made.shape == (2, 8, 3, 112, 112)
+    mouth = made[0, parts.PARTS.index("mouth")]
+    assert torch.equal(mouth[:, :70], image[:, :70]) and not torch.equal(mouth[:, 92], image[:, 92])
+
+
+def test_an_exchange_by_hand() -> None:
+    """The embedding is the mean brightness of the left and of the right half; the part is the left half, the donor of
+    the non-mate is dark there, that of the mate is as bright as the probe."""
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[0, :, :8] = True
+    probe, dark = torch.full((3, 16, 16), 0.5), torch.full((3, 16, 16), 0.5)
+    dark[:, :, :6] = 0.0  # within the part, away from the seam, in which colours are matched
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        halves = torch.stack([images[..., :8].mean((1, 2, 3)), images[..., 8:].mean((1, 2, 3))], dim=1)
+        return torch.nn.functional.normalize(halves, dim=1)
+
+    own = torch.tensor([1.0, 0.0])
+    found = parts.exchange(embed, probe, probe[None], dark[None], own, masks)
+    changed = embed(parts.exchanged(probe, dark[None], masks)[0])[0]
+    unchanged = torch.tensor([0.5, 0.5]).sqrt()
+    part = parts.PARTS[0]
+    assert found.lost == {part: pytest.approx(float(unchanged[0] - changed[0]), abs=1e-6)} and found.lost[part] > 0.1
+    assert found.moved == {part: pytest.approx(float(1 - changed @ unchanged), abs=1e-6)}
+    assert found.control == {part: pytest.approx(0, abs=1e-6)} and found.seam == pytest.approx(0, abs=1e-4)
+    assert found.passes == 3
+    alike = parts.exchange(embed, probe, dark[None], dark[None], own, masks)
+    assert alike.seam == pytest.approx(1) and alike.control == alike.moved
+
+
+def test_a_persons_own_parts_move_the_embedding_less_than_those_of_another(made: Path, slim: Backbone) -> None:
+    """Of made people who are no look-alikes, averaged over the parts."""
+    aligner, masks = Aligner(slim, nobody), parts.part_masks(TEMPLATE, 112)
+    seams = []
+    for person, stranger in ((0, 2), (2, 4), (4, 0)):
+        probe, *mates = (aligner(path).face for path in pictures(made, person))
+        others = torch.stack([aligner(path).face for path in pictures(made, stranger)])
+        own = template(slim, torch.stack(mates))
+        found = parts.exchange(lambda x: unit_embeddings(slim, x), probe, torch.stack(mates), others, own, masks)
+        seams.append(found.seam)
+        assert sum(found.lost.values()) > 0
+    assert max(seams) < 1 and min(seams) > 0
+
+
 # --- what a similarity means
 
 
@@ -124,6 +177,20 @@ def test_a_picture_is_never_compared_with_a_template_that_it_is_part_of() -> Non
     np.testing.assert_allclose(found.nonmated[:2], np.cos(np.deg2rad([90, 180])), atol=1e-6)
     several = comparisons(gallery, 2)  # the mean of 0 and 10 degrees; of two pictures one is kept to be compared
     np.testing.assert_allclose(several.mated, np.cos(np.deg2rad([15, 10])), atol=1e-6)
+
+
+def test_of_a_large_gallery_so_many_people_are_drawn_that_the_comparisons_are_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(galleries, "MOST_COMPARISONS", 200)
+    embeddings = torch.nn.functional.normalize(torch.randn(80, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    names, digests = tuple(f"p{number}" for number in range(40)), tuple(map(str, range(80)))
+    gallery = Gallery(names, np.repeat(np.arange(40), 2), digests, embeddings, ())
+    found = comparisons(gallery)
+    assert len(np.unique(found.pairs)) == 10 and len(found.nonmated) == 20 * 9 and len(found.mated) == 10
+    everything = (embeddings @ embeddings.T).flatten().double().numpy()
+    assert np.isin(found.nonmated.round(5), everything.round(5)).all(), "of pictures of the gallery"
+    np.testing.assert_array_equal(comparisons(gallery).nonmated, found.nonmated)
 
 
 def test_the_gallery_is_asked_without_those_who_are_in_the_pair() -> None:
@@ -339,7 +406,7 @@ def test_what_is_no_gallery_is_told(slim: Backbone, tmp_path: Path, photograph: 
 # --- the whole report
 
 KEYS = ["probe", "mate", "similarity", "notes", "gallery", "threshold", "likelihood_ratio", "match", "map", "parts",
-        "trust", "seconds", "provenance"]  # fmt: skip
+        "trust", "exchange", "seconds", "provenance"]  # fmt: skip
 
 
 def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: Path, slim: Backbone) -> None:
@@ -362,6 +429,10 @@ def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: 
     assert shown["similarity"] == pytest.approx(said["similarity"], abs=1e-5)
     assert said["map"]["mean"][0] + said["map"]["constant"] == pytest.approx(said["similarity"], abs=1e-5)
     assert said["trust"]["passes"] == 5 + 49 and said["trust"]["score"] == pytest.approx(shown["lead"], abs=1e-5)
+    exchange, nearest = said["exchange"], said["gallery"]["nonmates"][0]["name"]
+    assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(parts.PARTS)
+    assert exchange["passes"] == 1 + 8 * (3 + 1) and exchange["seam"] > 0
+    assert f"moves the embedding {100 * exchange['seam']:.0f} % as far" in page.page(report)
     assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "quick"}
 
 
@@ -429,7 +500,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def run(*arguments: object) -> Path:
         fixed = ["--recogniser", "slim", "--out", tmp_path / "out", "--no-progress", "--quick"]
-        command.main([str(argument) for argument in [*arguments, *fixed]])
+        command.main([str(argument) for argument in [*fixed, *arguments]])
         return tmp_path / "out"
 
     return run
@@ -441,7 +512,7 @@ def test_the_command_writes_a_page_and_a_file(
     probe, mate, _ = pictures(made, 0)
     out = run(probe, mate, "--gallery", made, "--false-match-rate", 0.1)
     said = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert list(said) == [key for key in KEYS if key not in ("parts", "trust")]
+    assert list(said) == [key for key in KEYS if key not in ("parts", "trust", "exchange")]
     assert f"similarity {said['similarity']:.3f}" in capsys.readouterr().out
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
@@ -469,12 +540,69 @@ def test_a_folder_of_pairs_becomes_a_table_and_a_page_each(
     assert 'href="same.html"' in table and "1.jpg: cannot be read: not a picture" in table
 
 
+def test_what_makes_no_pair_is_named(
+    run: Callable[..., Path], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, (one, two, _) = tmp_path / "pairs", pictures(made, 0)
+    for name, files in {"two": [one, two], "single": [one], "nothing": []}.items():
+        (pairs / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, pairs / name)
+    shutil.copy(one, pairs / "beside.png")
+    table = (run(pairs) / "index.html").read_text(encoding="utf-8")
+    said = capsys.readouterr().out
+    for name, why in {
+        "single": "holds one picture; a pair needs two",
+        "nothing": "holds no picture",
+        "beside.png": "lies beside the folders of people",
+    }.items():
+        assert f"{name}: {why}" in said and name in table and why in table
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_no_utf8_does_not_stop_the_others(run: Callable[..., Path], made: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/pairs/J\xf6rg"
+    os.makedirs(folder)
+    for number, path in enumerate(pictures(made, 0)[:2]):
+        shutil.copy(path, folder + b"/\xff%d.png" % number)
+    out = run(tmp_path / "pairs")
+    assert 'href="J%F6rg.html"' in (out / "index.html").read_text(encoding="utf-8")
+    assert os.path.isfile(os.fsencode(out) + b"/J\xf6rg.html") and os.path.isfile(os.fsencode(out) + b"/J\xf6rg.json")
+
+
+def test_who_is_left_out_of_the_gallery_is_named_at_once(
+    run: Callable[..., Path], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = Path(shutil.copytree(made, tmp_path / "gallery"))
+    (gallery / "nobody").mkdir()
+    probe, mate, _ = pictures(made, 0)
+    said = json.loads((run(probe, mate, "--gallery", gallery) / "report.json").read_text(encoding="utf-8"))
+    assert said["gallery"]["left_out"] == [f"{gallery / 'nobody'}: holds no picture"]
+    assert f"1 pictures or folders not used: {gallery / 'nobody'}: holds no picture" in capsys.readouterr().out
+
+
+def test_a_mate_of_the_gallery_is_made_of_the_pictures_that_can_be_used(
+    run: Callable[..., Path], made: Path, tmp_path: Path
+) -> None:
+    gallery = Path(shutil.copytree(made, tmp_path / "gallery"))
+    probe, person = tmp_path / "probe.png", pictures(gallery, 2)[0].parent
+    face = Image.open(pictures(made, 2)[0]).convert("RGB")
+    face.putpixel((0, 0), (1, 2, 3))  # another file of nearly the same picture
+    face.save(probe)
+    (person / "000.jpg").write_bytes(b"no picture")
+    said = json.loads((run(probe, "--gallery", gallery) / "report.json").read_text(encoding="utf-8"))
+    assert [mate["file"] for mate in said["mate"]] == [path.name for path in pictures(made, 2)]
+
+
 def test_what_cannot_be_compared_is_a_sentence(
     run: Callable[..., Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two, _ = pictures(made, 0)
     with pytest.raises(SystemExit, match="also among the mate's pictures"):
         run(one, one)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="file: is a file; name a folder"):
+        run(one, two, "--out", tmp_path / "file")
     with pytest.raises(SystemExit, match="one picture and nothing to compare it with"):
         run(one)
     with pytest.raises(SystemExit, match="holds no pair"):

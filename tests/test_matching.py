@@ -1,5 +1,7 @@
 """Matching: a gallery asked as a classifier, error rates by hand, and maps of a pair held to what they should be."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,14 @@ import torch.nn.functional as F
 from test_match import draw, pictures
 from torch import Tensor, nn
 
+from facedata.align import TEMPLATE
+from matching.faces import realigned, template_for
+from matching.maps import match_maps
 from recognisers import as_recogniser, load_recogniser
 from studies import matching
 from xfrlib import explain_match
 from xfrlib.models import load_backbone
+from xfrlib.run import NotebookRun, ParameterError
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +52,61 @@ def test_error_rates_by_hand() -> None:
     assert rates.first.value == pytest.approx(2 / 3)
     assert threshold == pytest.approx(0.35) and rates.missed.value == pytest.approx(1 / 3)
     assert rates.equal_error.value == pytest.approx(1 / 3)
+    assert rates.missed.low == 0 and rates.missed.high <= 1  # of three people the jackknife alone reaches below 0
     sure, _ = matching.error_rates(torch.eye(4) + 0.1, np.arange(4), np.arange(4))
     assert (sure.first.value, sure.equal_error.value, sure.missed.value) == (1, 0, 0)
     assert np.isnan(sure.equal_error.low)  # no spread is not certainty
+
+
+def test_a_recogniser_is_chosen_by_name_and_refused_for_whom_it_has_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, learnt = NotebookRun("09_matching", "quick"), NotebookRun("09_matching", "facescrub12")
+    assert matching.choose(quick, "", "").name == "slim"
+    assert matching.choose(quick, "slim", "").checkpoint_sha256 is not None
+    for run, name, checkpoint, said in (
+        (learnt, "dlib", "", "has learnt people of facescrub12; judge it on others"),
+        (quick, "dlip", "", "unknown recogniser_name = 'dlip'; did you mean 'dlib'?"),
+        (quick, "faceres", "", "give its weights as recogniser_checkpoint"),
+        (quick, "faceres", "nowhere", "There is no checkpoint of 'faceres'"),
+    ):
+        with pytest.raises(ParameterError, match=re.escape(said)):
+            matching.choose(run, name, checkpoint)
+
+
+def test_realigned_pictures_have_eyes_nose_and_mouth_where_a_recogniser_wants_them() -> None:
+    """A bright square at each of the five points is found again at the other template, and nowhere else."""
+    image = torch.zeros(1, 3, 112, 112)
+    for x, y in TEMPLATE.round().astype(int):
+        image[:, :, y - 1 : y + 2, x - 1 : x + 2] = 1
+    for name in ("dlib", "faceres"):
+        recogniser = load_recogniser(name)
+        found, template = realigned(image, recogniser), template_for(recogniser)
+        assert found.shape == (1, 3, recogniser.size, recogniser.size)
+        rows, columns = np.mgrid[: recogniser.size, : recogniser.size]
+        near = np.stack([np.hypot(columns - x, rows - y) < 8 for x, y in template])
+        bright = found[0].mean(0).numpy()
+        for one, (x, y) in zip(near, template, strict=True):
+            weight = bright * one
+            centre = (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
+            np.testing.assert_allclose(centre, (x, y), atol=1)
+        assert float((bright * ~near.any(0)).max()) < 0.1
+    slim = load_recogniser("slim", "builtin")
+    assert realigned(image, slim) is image
+    with pytest.raises(ValueError, match=r"give aligned pictures, \(B, 3, 112, 112\)"):
+        realigned(torch.zeros(1, 3, 150, 150), slim)
+
+
+def test_a_recogniser_of_four_cells_has_maps_of_an_earlier_block() -> None:
+    """Each is that of the report for the same pair; similarities stay those of the last map."""
+    dlib = load_recogniser("dlib", seed=1)
+    probes, templates = pictures(2, 150), F.normalize(draw(2, 4, 128), dim=2)
+    found = matching.lay_maps(dlib, probes, templates)
+    assert found.cams.shape == (2, 4, 150, 150) and found.log_sdd.shape == (2, 150, 150)
+    alone = match_maps(dlib, probes[1], templates[1, 0], templates[1, 1:])
+    assert alone.layer == "blocks.9"
+    torch.testing.assert_close(found.cams[1], alone.laid())
+    torch.testing.assert_close(found.log_sdd[1], alone.log_sdd)
+    exact = explain_match(dlib, probes, templates[:, 0], templates[:, 1:])
+    torch.testing.assert_close(found.similarities, exact.similarities)
 
 
 class Sums(nn.Module):
@@ -93,6 +151,6 @@ def test_the_gradient_of_the_lead_is_that_of_its_difference_quotient(gallery: ma
     exact = probe.clone().requires_grad_()
     similarities = gallery(exact)
     (gradient,) = torch.autograd.grad(similarities[0, 0] - similarities[0, 1], exact)
-    found = matching._gradient(gallery, probe, pair)
+    found = matching.gradient_of_lead(gallery, probe, pair)
     assert found.shape == (1, 112, 112) and bool((found >= 0).all())
     assert float(found.sum()) == pytest.approx(float(gradient.abs().sum()), rel=0.05)

@@ -3,6 +3,7 @@
 import base64
 import copy
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 import sphinx_book_theme
 import torch
 from browser import SCRIPTS, console_errors, lay_out_explorer, needs_chromium, open_browser, requests
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from test_site_in_browser import barriers
@@ -28,17 +30,22 @@ from explore import (
     explain_options,
     export_explorer,
     gentle_delta,
+    neutral,
     pack_faces,
     passes,
     rule_page,
+    templates,
     write_explorer,
 )
+from madefaces.names import given_name
 from madefaces.parts import PARTS
 from madefaces.people import make_families, picture_seed, render
 from network import WEIGHTS_LIMIT, pack_classifier
-from xfrlib import FaceClassifier, deletion_retention, explain, load_backbone, top_fraction_mask
+from recognisers import as_recogniser
+from xfrlib import FaceClassifier, deletion_retention, explain, explain_match, load_backbone, top_fraction_mask
 from xfrlib.geometry import Geometry, upsampled
-from xfrlib.plots import percent
+from xfrlib.match import template
+from xfrlib.plots import gentle_power, percent
 from xfrlib.profile import FORMS
 from xfrlib.regions import disc, pixel_count
 from xfrlib.trust import LEAST, _judged, should_show
@@ -91,6 +98,11 @@ def as_tensor(pictures):
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
+def recogniser_of(model):
+    """The recogniser of the page: the classifier's backbone, and the average of its map for an embedding."""
+    return as_recogniser(copy.deepcopy(model.backbone))
+
+
 def as_bytes(images):
     return (255 * images).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -106,7 +118,7 @@ def relative(found, expected) -> float:
 def test_the_weights_fit_and_the_scripts_too(model):
     description, weights = pack_classifier(model)
     assert len(weights) <= WEIGHTS_LIMIT == 4_000_000
-    assert sum((STATIC / name).stat().st_size for name in SCRIPTS) < 80_000
+    assert sum((STATIC / name).stat().st_size for name in SCRIPTS) < 90_000
     assert len(description["blocks"]) == 6 and description["head"]["bias"]["size"] == model.num_classes
 
 
@@ -164,13 +176,18 @@ def test_a_difference_holds_the_part_before_and_after(people, faces):
 
 
 def test_portraits_are_neutral_and_small(people, faces):
-    packed = pack_faces(people, faces)
-    size = packed["portrait_size"]
-    portraits = np.frombuffer(base64.b64decode(packed["portraits"]), np.uint8).reshape(len(people), size, size, 3)
-    neutral, _ = render(people, [3] * len(people), nuisance=0)
-    coarse = neutral.reshape(len(people), size, 112 // size, size, 112 // size, 3).mean(axis=(2, 4))
-    assert np.abs(portraits - coarse).mean() < 4
+    files = [base64.b64decode(portrait) for portrait in pack_faces(people, faces)["portraits"]]
+    portraits = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+    assert (portraits == render(people, [3] * len(people), nuisance=0)[0]).all(), "no seed changes a neutral picture"
+    assert max(map(len, files)) < 112 * 112, "a byte a pixel at most"
     assert len({portrait.tobytes() for portrait in portraits}) == len(people), "look-alikes can be told apart"
+
+
+def test_the_gallery_has_a_template_of_every_neutral_picture(model, people):
+    found, pictures = templates(model, people), as_tensor(neutral(people))
+    assert "pool" not in dict(model.backbone.named_children()), "the classifier stays as it is"
+    for own, picture in zip(found, pictures, strict=True):
+        torch.testing.assert_close(own, template(recogniser_of(model), picture[None]))
 
 
 def test_what_passes_is_what_the_rule_would_show(model, people, faces, images):
@@ -269,6 +286,18 @@ const answer = async (request) => {
   console.log(JSON.stringify(answers));
 })();
 """
+RUN_MATCH = """
+const core = require(process.argv[1])();
+const { description, weights, templates, requests } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const session = core.session(core.readNetwork(description, core.decodeBase64(weights)), 112);
+const list = (values) => Array.from(values), gallery = Float32Array.from(templates.flat());
+console.log(JSON.stringify(requests.map((given) => {
+  const found = session.matched({ ...given, pixels: core.decodeBase64(given.pixels), templates: gallery });
+  const power = core.gentlePower(found.log);
+  for (const name of ["similarities", "map", "difference", "log"]) found[name] = list(found[name]);
+  return { ...found, cams: found.cams.map(list), power };
+})));
+"""
 CALL = """
 const core = require(process.argv[1])();
 const [what, ...calls] = JSON.parse(require("fs").readFileSync(0, "utf8"));
@@ -345,11 +374,81 @@ def assert_judged_as_xfrlib(found, judged, model, image) -> None:
     pairs = torch.tensor([found["classes"]])
     (expected,) = should_show(model, image[None], mask, fill="black", temperature=TEMPERATURE, pairs=pairs)
     verdict = judged["verdict"]
-    advantages = verdict["deletion"], verdict["retention"]
-    assert advantages == pytest.approx((expected.deletion, expected.retention), abs=0.02)
-    if min(abs(value - LEAST) for value in (*advantages, *expected[2:])) > 0.02:  # no rounding decides
+    gains = verdict["deletion"], verdict["retention"]
+    assert gains == pytest.approx((expected.deletion, expected.retention), abs=0.02)
+    if min(abs(value - LEAST) for value in (*gains, *expected[2:])) > 0.02:  # no rounding decides
         assert verdict["show"] == expected.show
-    assert (verdict["show"], verdict["reason"]) == _judged(*advantages, 0.0, "black")[:2]
+    assert (verdict["show"], verdict["reason"]) == _judged(*gains, 0.0, "black")[:2]
+
+
+def assert_matched_as_xfrlib(found, model, image, gallery, own) -> None:
+    """Hold one answer of the comparison to `explain_match` on the picture (3, 112, 112) and templates (N, C)."""
+    others = [n for n in range(len(gallery)) if n != own]
+    how: dict[str, Any] = {"top_k": len(found["classes"])}
+    expected = explain_match(recogniser_of(model), image[None], gallery[own], gallery[others], **how)
+    assert found["classes"] == [own, *(others[n] for n in expected.chosen[0].tolist())]
+    similarities, cams = expected.similarities[0], expected.cams[0]
+    assert relative(np.array(found["similarities"])[found["classes"]], similarities) < TOLERANCE
+    assert found["constant"] == 0 and not expected.constants.any()
+    sums = np.array(found["cams"]).mean(axis=1) + found["constant"]
+    np.testing.assert_allclose(sums, np.array(found["similarities"])[found["classes"]], atol=1e-6)
+    assert relative(found["cams"], cams.flatten(1)) < TOLERANCE
+    laid = expected.upsampled_cams[0]
+    assert relative(found["map"], laid[0].flatten()) < TOLERANCE
+    np.testing.assert_allclose(
+        found["difference"], (laid[0] - laid[1]).flatten(), atol=TOLERANCE * float(cams.abs().max())
+    )
+    assert relative(found["log"], expected.log_sdd[0].flatten()) < 5 * TOLERANCE  # of small differences of large maps
+
+
+@needs_node
+class TestTwoPictures:
+    @pytest.mark.parametrize("top_k", [2, 5, 9])
+    def test_matches_as_xfrlib_explains_them(self, model, people, images, top_k):
+        description, weights = pack_classifier(model)
+        gallery = templates(model, people)
+        asked = [
+            {"pixels": base64.b64encode(pixels.tobytes()).decode(), "own": own, "topK": top_k}
+            for n, pixels in enumerate(as_bytes(images))
+            for own in (n, (n + 1) % len(people))
+        ]
+        given = {"description": description, "weights": base64.b64encode(weights).decode()}
+        answers = node(RUN_MATCH, {**given, "templates": gallery.tolist(), "requests": asked})
+        for n, (one, found) in enumerate(zip(asked, answers, strict=True)):
+            assert len(found["classes"]) == top_k
+            assert_matched_as_xfrlib(found, model, images[n // 2], gallery, one["own"])
+            log_sdd = torch.tensor(found["log"]).view(1, 112, 112)
+            assert found["power"] == pytest.approx(float(gentle_power(log_sdd)), rel=1e-5)
+        first = [found["similarities"].index(max(found["similarities"])) for found in answers[::2]]
+        assert 0 < sum(n == own for n, own in enumerate(first)) < len(first), "some mates lead, and some do not"
+
+    def test_by_hand(self):
+        """Two channels on two cells, 3 1 and 4 -4: the embedding is (2, 0), of length 2."""
+        features = {"channels": 2, "h": 1, "w": 2, "data": [3, 1, 4, -4]}
+        geometry = {"stride": [1, 1], "offset": [0, 0]}
+        (found,) = call("match", [features, [1, 0, 0, 1, 0.6, 0.8], {"own": 1, "topK": 2}, 2, geometry])
+        assert list(found["similarities"].values()) == pytest.approx([1, 0, 0.6])
+        assert found["classes"] == [1, 0]
+        assert [list(cam.values()) for cam in found["cams"]] == [[2, -2], [1.5, 0.5]]
+        assert list(found["difference"].values()) == [0.5, -2.5, 0.5, -2.5]
+
+    def test_a_comparison_ends_no_request_and_is_ended_by_none(self, model, people, images):
+        script = """
+        const core = require(process.argv[1])();
+        const { start, pixels, templates } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        const said = [], picture = core.decodeBase64(pixels.pixels);
+        const scope = { postMessage: (message) => said.push([message.kind, message.id]) };
+        core.startWorker(scope);
+        scope.onmessage({ data: { kind: "start", ...start } });
+        const match = { kind: "match", own: 0, topK: 2, templates: Float32Array.from(templates.flat()) };
+        scope.onmessage({ data: { ...pixels, pixels: picture, id: 4 } });
+        scope.onmessage({ data: { ...match, pixels: picture, id: 1 } });
+        process.on("exit", () => console.log(JSON.stringify(said)));
+        """
+        description, weights = pack_classifier(model)
+        start = {"description": description, "weights": base64.b64encode(weights).decode(), "size": 112}
+        given = {"start": start, "pixels": request(as_bytes(images)[0]), "templates": templates(model, people).tolist()}
+        assert node(script, given) == [["ready", None], ["maps", 4], ["matched", 1], ["masked", 4]]
 
 
 @needs_node
@@ -589,6 +688,26 @@ SETTLED = """
 const e = document.getElementById("explorer").explorer;
 return Boolean(e && [e.answer, e.masked, e.judged].every((message) => message && message.id === e.sent));
 """
+COMPARED = """
+const box = document.querySelector(".xe-match");
+return box.childElementCount > 0 && !box.hasAttribute("aria-busy");
+"""
+COMPARISON = """
+const e = document.getElementById("explorer").explorer, { found } = e.match, list = (values) => Array.from(values);
+const maps = ["similarities", "map", "difference", "log"].map((name) => [name, list(found[name])]);
+const { classes, constant } = found, said = document.getElementById("xe-match-says").textContent;
+return { classes, constant, said, ...Object.fromEntries(maps), cams: found.cams.map(list),
+  pictures: [...document.querySelectorAll(".xe-match-pictures p")].map((text) => text.textContent),
+  drawn: [...document.querySelectorAll(".xe-match-pictures canvas")].map((canvas) => canvas.toDataURL()).join() };
+"""
+# The pixels of a picture, row by row, as the browser has read it.
+PIXELS = """
+const [picture] = arguments, canvas = document.createElement("canvas");
+canvas.width = canvas.height = picture.naturalWidth;
+canvas.getContext("2d").drawImage(picture, 0, 0);
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+return Array.from(data).filter((_, i) => i % 4 < 3);
+"""
 # What the page does before the first answer for a face. A busy worker takes up the newest request alone: `release`.
 KEEP_BACK = """
 const e = document.getElementById("explorer").explorer, { worker } = e, kept = [];
@@ -712,7 +831,7 @@ class TestPage:
         state = self.state(page)
         assert (self.picture(state) == images[0]).all()
         assert_as_xfrlib(state, model, images[0], **self.settings(page))
-        name = people[int(np.argmax(state["logits"]))].name.replace("_", " ")
+        name = given_name(people[int(np.argmax(state["logits"]))].name)
         assert name in state["table"] and "named" in state["table"]
         self.wait(page, "return document.getElementById('xe-say').textContent.includes(arguments[0])", f"names {name}")
         assert "strongest over the" in page.execute_script("return document.getElementById('xe-say').textContent")
@@ -746,7 +865,8 @@ class TestPage:
         assert panel.is_displayed() and not figure.is_displayed()
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_the_panel_puts_no_barrier_before_a_reader(self, page, scheme):
+    @pytest.mark.parametrize("compare", [False, True])
+    def test_the_panel_puts_no_barrier_before_a_reader(self, page, scheme, compare):
         dress = """
         document.head.prepend(Object.assign(document.createElement("style"), { textContent: arguments[0] }));
         document.documentElement.dataset.theme = arguments[1];
@@ -754,7 +874,11 @@ class TestPage:
         """
         page.execute_script(dress, theme_styles(), scheme)
         self.state(page)
-        self.element(page, "xe-truth").send_keys(" ")
+        if compare:
+            self.element(page, "xe-compare").click()
+            self.compared(page)
+        else:
+            self.element(page, "xe-truth").send_keys(" ")
         background = "return getComputedStyle(document.body).backgroundColor"
         assert (contrast(page.execute_script(background), "rgb(0, 0, 0)") < 2) == (scheme == "dark"), "the theme's"
         assert barriers(page) == []
@@ -767,9 +891,8 @@ class TestPage:
             surface = "return getComputedStyle(document.querySelector('.xe-family')).backgroundColor"
             return min(contrast(colour, page.execute_script(text)) for text in (background, surface))
 
-        for name, drawn_on in (
-            ("xe-target", "#xe-target"), ("xe-canvas", "#xe-canvas"), ("xe-face-0", ".xe-family input:checked + canvas")
-        ):  # fmt: skip
+        own = [("xe-second", "#xe-second")] if compare else [("xe-target", "#xe-target"), ("xe-canvas", "#xe-canvas")]
+        for name, drawn_on in [*own, ("xe-face-0", ".xe-family input:checked + canvas")]:
             assert ring(name, drawn_on) >= 3, name
 
     def test_what_means_nothing_before_the_first_answer_is_barred(self, page):
@@ -969,7 +1092,7 @@ class TestPage:
             assert state["settings"]["share"] == 0.2, "everybody guesses at the opening settings"
             assert page.execute_script("return document.getElementById('explorer').explorer.face.identity") == number
             assert page.execute_script(shown) == 0
-            assert not any(who.name.replace("_", " ") in page.execute_script(hidden_text) for who in people)
+            assert not any(given_name(who.name) in page.execute_script(hidden_text) for who in people)
             named = int(np.argmax(state["probabilities"]))
             family = [n for n, who in enumerate(people) if who.family == people[number].family]
             survives = int(np.argmax(state["deletion"])) == named
@@ -994,6 +1117,68 @@ class TestPage:
                 self.element(page, "xe-guess-next").click()
         self.element(page, "xe-guess").click()
         assert not page.find_elements("id", "xe-guess-says"), "the guessing is left"
+
+    def test_two_pictures_are_compared_as_xfrlib_compares_them(self, page, model, images, people):
+        from selenium.webdriver.common.keys import Keys
+
+        gallery, names = templates(model, people), [given_name(who.name) for who in people]
+        self.state(page)
+        self.element(page, "xe-compare").send_keys(Keys.ENTER)
+        for own in (0, 1, 3):  # the mate, a look-alike and somebody else
+            found = self.compared(page, own)
+            assert page.switch_to.active_element.get_attribute("id") == "xe-second", "the next key chooses"
+            assert_matched_as_xfrlib(found, model, images[0], gallery, own)
+            other, similarities = found["classes"][1], found["similarities"]
+            first, last = (own, other) if similarities[own] > similarities[other] else (other, own)
+            for n in (own, other):
+                nearest = n == int(np.argmax([-1, *similarities[1:]]))
+                role = "its mate" if n == 0 else "the nearest non-mate" if nearest else "a non-mate"
+                alike = " and a look-alike" if n and people[n].family == people[0].family else ""
+                assert re.search(rf"{similarities[n]:.3f} to {names[n]}, {role}{alike}\b", found["said"])
+            gap = similarities[first] - similarities[last]
+            assert f"{names[first]} leads {names[last]} by {gap:.3f}: the two pictures " in found["said"]
+            assert ("pictures match" in found["said"]) == (first == own)
+            assert ("which is right" in found["said"]) == ((first == own) == (own == 0))
+            assert len(found["pictures"]) == 6 and all(found["pictures"]), "each has words"
+        assert not page.find_element("css selector", ".xe-main").is_displayed()
+        portrait = "return document.querySelectorAll('.xe-match-pictures img')[0]"
+        shown = page.execute_script(PIXELS, page.execute_script(portrait))
+        assert shown == neutral(people)[3].ravel().tolist(), "the picture of which the template was made"
+
+    def test_what_is_compared_follows_the_person_and_the_paint(self, page, model, images, people):
+        gallery = templates(model, people)
+        self.state(page)
+        page.execute_script("arguments[0].focus()", self.element(page, "xe-canvas"))
+        self.element(page, "xe-canvas").send_keys("\ue015" * 6 + " ")  # down, as far as the mouth, and a spot
+        painted = self.picture(self.state(page))
+        self.element(page, "xe-compare").click()
+        found = self.compared(page)
+        assert (painted != images[0]).any() and "painted over" in found["pictures"][0]
+        assert_matched_as_xfrlib(found, model, painted, gallery, 0)
+        self.element(page, "xe-face-4").send_keys(" ")
+        found = self.compared(page)
+        assert_matched_as_xfrlib(found, model, images[4], gallery, 4)
+        plain = found["drawn"]
+        self.element(page, "xe-match-truth").send_keys(" ")
+        assert self.compared(page)["drawn"] != plain
+        self.element(page, "xe-match-back").click()
+        assert page.switch_to.active_element.get_attribute("id") == "xe-compare", "where the reader came from"
+        assert not page.find_elements("id", "xe-second")
+        state = self.state(page)
+        assert_as_xfrlib(state, model, images[4], **self.settings(page))
+
+    def compared(self, page, own=None) -> dict[str, Any]:
+        """What the comparison shows, of the second picture of a person if one is given, chosen by the keyboard."""
+        self.wait(page, COMPARED)
+        if own is not None:
+            options = "return [...document.getElementById('xe-second').options].map((option) => Number(option.value))"
+            order, second = page.execute_script(options), self.element(page, "xe-second")
+            at = page.execute_script("return arguments[0].selectedIndex", second)
+            step = order.index(own) - at
+            if step:
+                second.send_keys(("\ue015" if step > 0 else "\ue013") * abs(step))
+            self.wait(page, COMPARED)
+        return page.execute_script(COMPARISON)
 
     def test_it_says_for_how_many_pictures_the_rule_would_show_the_map(self, page, model, images):
         first = self.state(page)["settings"]
@@ -1118,14 +1303,20 @@ class TestPage:
             seen.add(self.state(page)["drawn"])
         assert len(seen) == len(options)
 
-    def test_a_phone_shows_all_of_it(self, page):
-        metrics = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    @pytest.mark.parametrize("compare", [False, True])
+    @pytest.mark.parametrize("width", [360, 390])
+    def test_a_phone_shows_all_of_it(self, page, width, compare):
+        if compare:
+            self.element(page, "xe-compare").click()
+            self.compared(page)
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         try:
-            assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width
             small = page.execute_script(
                 "return [...document.querySelectorAll('.xe button, .xe select, .xe-family label')]"
-                ".map((e) => e.getBoundingClientRect()).filter((box) => box.height < 38 || box.width < 38).length"
+                ".filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect())"
+                ".filter((box) => box.height < 38 || box.width < 38).length"
             )
             assert small == 0, "a finger needs room"
         finally:

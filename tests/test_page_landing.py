@@ -16,6 +16,7 @@ from pypdf import PdfReader
 
 from explore import PageFace
 from landing import Decision, border, median_between_look_alikes, shown_maps, write_landing
+from madefaces.names import given_name
 from madefaces.people import make_families
 from xfrlib import FaceClassifier, explain
 from xfrlib.geometry import Geometry, upsampled
@@ -70,7 +71,7 @@ def test_what_is_written(folder: Path) -> None:
     assert np.abs(face - sdd).mean() > 5
     text = (written / "data.js").read_text(encoding="utf-8")
     data = json.loads(re.fullmatch(r"var landingData = (.*);\n", text).group(1))  # type: ignore[union-attr]
-    assert data["names"] == [person.name.replace("_", "\u00a0") for person in PEOPLE[:2]]
+    assert data["names"] == ["Ada", "Anan"] == [given_name(person.name) for person in PEOPLE[:2]]
     assert set(data["parts"]) == set(PEOPLE[0].differs)
 
 

@@ -124,24 +124,24 @@ def test_cams_share_one_labelled_scale(images):
     assert plots.CAM_UNIT + plots.HALVES in [axis.get_xlabel() for axis in figure.axes]
 
 
-def test_subject_figure_is_figure_3_of_the_paper(classifier, images):
+def test_subject_figure_has_what_figure_3_of_the_paper_has(classifier, images):
     explanation = explain(classifier, images, top_k=4)
     names = [f"person {i}" for i in range(7)]
     samples = torch.rand(4, 3, 16, 16)
     figure = figures.subject_figure(samples, images[2], explanation, names, index=2)
-    top, bottom = np.array(picture_axes(figure)[:10]).reshape(2, 5)
-    for i, label in enumerate(explanation.classes[2].tolist()):
-        probability = plots.percent(explanation.probabilities[2, i])
-        assert top[i].get_title().split("\n") == [f"person {label}", probability]
-        np.testing.assert_array_equal(top[i].images[0].get_array(), plots.as_pictures(samples)[i])
-    np.testing.assert_array_equal(top[4].images[0].get_array(), plots.as_pictures(images)[2])
+    (picture, sdd), *people = np.array(picture_axes(figure)[:10]).reshape(5, 2)
+    np.testing.assert_array_equal(picture.images[0].get_array(), plots.as_pictures(images)[2])
+    heat = plots.tint(images[2], explanation.sdd[2], ScalarMappable(Normalize(0, 1)))
+    np.testing.assert_allclose(sdd.images[0].get_array(), heat, atol=1e-6)
+    assert len(sdd.collections) == 2  # the outline of the top pixels
     high = float(explanation.cams[2].abs().max())
-    signed, relative = ScalarMappable(Normalize(-high, high), plots.DIVERGING), ScalarMappable(Normalize(0, 1))
-    for axis, cam in zip(bottom[:4], explanation.upsampled_cams[2], strict=True):
-        np.testing.assert_allclose(axis.images[0].get_array(), plots.tint(images[2], cam, signed), atol=1e-6)
-    heat = plots.tint(images[2], explanation.sdd[2], relative)
-    np.testing.assert_allclose(bottom[4].images[0].get_array(), heat, atol=1e-6)
-    assert len(bottom[4].collections) == 2  # the outline of the top pixels
+    signed = ScalarMappable(Normalize(-high, high), plots.DIVERGING)
+    for i, (label, (face, place)) in enumerate(zip(explanation.classes[2].tolist(), people, strict=True)):
+        probability = plots.percent(explanation.probabilities[2, i])
+        assert face.get_title().split("\n") == [f"person {label}", probability]
+        np.testing.assert_array_equal(face.images[0].get_array(), plots.as_pictures(samples)[i])
+        cam = plots.tint(images[2], explanation.upsampled_cams[2, i], signed)
+        np.testing.assert_allclose(place.images[0].get_array(), cam, atol=1e-6)
     assert {axis.get_xlabel() for axis in figure.axes} == {"", plots.CAM_UNIT + plots.HALVES, "SDD (relative)"}
     with pytest.raises(ValueError, match="3 samples for 4 classes"):
         figures.subject_figure(samples[:3], images[2], explanation, names, index=2)

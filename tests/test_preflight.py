@@ -81,6 +81,9 @@ def test_what_is_missing_is_named_and_stops(
     people(tmp_path, ann=5, bob=4)
     checks = by_name(preflight.preflight(profile(**values))[0])
     assert not checks[name].enough and sentence in checks[name].found
+    assert ("the whole takes about" in checks["device"].found) == (
+        values.get("folder") != "nowhere" and "min_images" not in values
+    )
     assert [check.name for check in checks.values() if not check.enough] == [name]
     with pytest.raises(SystemExit, match="cannot run yet"):
         preflight.main([f"--profile={tmp_path / 'p.yaml'}"])

@@ -89,7 +89,7 @@ def test_a_file_with_an_unknown_field_or_no_dataset_is_refused(tmp_path):
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="facescrub12, lfw.*quick"):
+    with pytest.raises(FileNotFoundError, match="facescrub12, heads, lfw.*quick"):
         load_profile("quik")
 
 

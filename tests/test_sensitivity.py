@@ -114,7 +114,7 @@ def test_what_a_setting_shares_with_the_default_is_a_mean_over_networks_and_pict
 
 def test_a_setting_is_paired_with_the_default_by_picture_and_judged_in_words():
     rows = [
-        {"image": image, "family": image // 2, "setting": name, "criterion": image + gain, "network": network}
+        {"image": image, "family": image // 2, "setting": name, "balance": image + gain, "network": network}
         for image in range(8) for network in (0, 1) for name, gain in (("default", 0.0), ("delta 3", 1.0 + network))
     ]  # fmt: skip
     table = pd.DataFrame(rows)
@@ -147,10 +147,10 @@ def test_a_gain_counts_only_where_every_fill_shows_it(black, blur, said):
     assert sensitivity.repeated(differences, "worse") == (["delta 3"] if black is blur is WORSE else []) + ["s 2"]
 
 
-def test_the_criterion_goes_by_the_lead():
+def test_the_balance_goes_by_the_lead():
     rows = pd.DataFrame({
         "method": ["default"], "draw": [0], "label": [1], "deletion_lead_drop": [3.0], "retention_lead_drop": [1.0],
         "deletion_margin_drop": [0.0], "retention_margin_drop": [5.0],
     })  # fmt: skip
     found = sensitivity.by_setting([rows], np.array([7, 8]))
-    assert found["criterion"].tolist() == [2.0] and found["family"].tolist() == [8] and found["setting"][0] == "default"
+    assert found["balance"].tolist() == [2.0] and found["family"].tolist() == [8] and found["setting"][0] == "default"

@@ -108,13 +108,13 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     energy = {"sdd_sum": (0.6, 0.1), "cam": (0.2, 0.1), "area": (0.05, 0.05), "centre": (0.0, 0.0), "rise": (0.9, 0.3)}
     scores = sign_table(energy)
     scores = scores[(scores["method"] != "rise") | (scores["case"] < 4)]
-    titles = {"sdd_sum": "SDD, sum", "cam": "CAM", "rise": "RISE"} | sign_scores.KNOW_NOTHING
+    titles = {"sdd_sum": "SDD", "cam": "CAM", "rise": "RISE"} | sign_scores.KNOW_NOTHING
     found = sign_scores.found_by(scores, titles, area=0.04)
     assert found.scores["sdd_sum"]["top_20"]["difference"].value == pytest.approx(0.5)
     assert found.scores["sdd_sum"]["told_apart"] == 1 and found.scores["area"]["told_apart"] == 0.5
     assert found.ranked[:2] == ["rise", "sdd_sum"] and found.whole == ["sdd_sum", "cam"]
     assert found.minus["energy", "cam"].value == pytest.approx(0.4) and len(found.minus) == 2 * 3
-    assert found.find_it == found.point_at_it == ["SDD, sum"]
+    assert found.find_it == found.point_at_it == ["SDD"]
     assert found.false_alarms == [], "the control is the same in all pictures: no spread is not certainty"
     assert np.isnan(found.scores["area"]["energy"]["shortcut"].low)
     assert found.rows()[0]["explainer"] == "RISE (4 pictures)"
@@ -123,14 +123,14 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     ends = [bound for one in shares.values() for bound in one["energy"]["shortcut"][1:3] if np.isfinite(bound)]
     assert ends and min(ends) >= 0 and max(ends) == 1, "a share of all is the most that there is"
     said = sign_scores.findings(found)
-    assert "Of the sign, 60 % (10 % in the control) lies in the highest fifth" in said
+    assert "Of the sign, 60 % (10 % in the control) lies in SDD's highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
 
 
 def test_the_highest_pixel_is_in_the_sign_or_not_which_is_a_share():
     scores = sign_table({"sdd_sum": (0.6, 0.1), "cam": (0.2, 0.1), "area": (0.05, 0.05), "centre": (0.0, 0.0)})
     scores.loc[scores["method"] == "sdd_sum", "pointing"] = 1.0
-    titles = {"sdd_sum": "SDD, sum", "cam": "CAM"} | sign_scores.KNOW_NOTHING
+    titles = {"sdd_sum": "SDD", "cam": "CAM"} | sign_scores.KNOW_NOTHING
     found = sign_scores.found_by(scores, titles, area=0.04).scores
     always = found["sdd_sum"]["pointing"]["shortcut"]
     assert [always.value, always.high] == pytest.approx([1, 1]) and 0.6 < always.low < 0.8, "of ten families"

@@ -156,7 +156,7 @@ def test_a_built_page_shows_numbers_and_tables(sources: Path) -> None:
     status, page, warnings = build(sources, f"{role}\n\n```{{results-table}}\n```\n\n```{{paper-table}} other\n```")
     assert status == 0, warnings
     assert "62.1 [58.0, 66.0]" in page
-    assert "random 7×7 map" in page and "62.33" in page and "agrees: 42.1" in page
+    assert "random map" in page and "62.33" in page and "agrees: 42.1" in page
     assert results.BANNER not in page
 
 
@@ -390,7 +390,8 @@ class TestMake:
         ("touched", "expected"),
         [
             ("notebooks/01_data_preparation.ipynb", [*NUMBERS, *PEOPLE, "site"]),
-            ("notebooks/02_fine_tuning.ipynb", [*NUMBERS[1:], *PEOPLE, "site"]),
+            # Matching and the heads take recognisers as they are.
+            ("notebooks/02_fine_tuning.ipynb", [*(n for n in NUMBERS[1:] if n not in ("09", "13")), *PEOPLE, "site"]),
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
             ("notebooks/gallery/subject.ipynb", [*PEOPLE, "site"]),
             ("notebooks/gallery/subjects.py", [*PEOPLE, "site"]),
@@ -495,7 +496,8 @@ def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:
     # findings.md, on photographs: the paper's comparisons, the disc under black, CAM
     for run in ("facescrub12", "lfw"):
         assert {judged(run, "random_map", kind) for kind in results.SIGN} == {"agrees"}
-        assert {judged(run, "disc", kind) for kind in results.SIGN} == {"undecided"}
+        assert judged(run, "disc", "retention") == "undecided"
+        assert judged(run, "disc", "deletion") == {"facescrub12": "agrees", "lfw": "undecided"}[run]
     assert {judged("facescrub12", "cam", kind) for kind in results.SIGN} == {"undecided"}
     assert {judged("lfw", "cam", kind) for kind in results.SIGN} == {"differs"}
     # results.md: seeds move the level by more than the maps of one network differ; all beat the random map
@@ -579,8 +581,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert all(sure("quick/better_map", f"sdd_minus_by_fill.prior.{fill}.balance", 1) for fill in fills)
     for name in node("quick/better_map", "minus_disc_by_fill"):
         assert not all(sure("quick/better_map", gain.format(name, *one), 1) for one in every), name
-    # ground truth: above CAM for look-alikes, below it for strangers; as well without the picture
+    # ground truth: above CAM for look-alikes, for strangers as the score says; as well without the picture
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_mass", 1)
+    assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_density", 1)
+    assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_density", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
     concordance = "over_networks.family.{}.concordance_mass.value"
     reached = {name: node("quick/ground_truth", concordance.format(name)) for name in ("sdd", "sdd_pair", "midpoint")}
@@ -607,6 +611,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert node("quick/sanity", "parameters.sdd_sum.passes")
     assert not node("quick/sanity", "parameters.guided_backpropagation.passes")
     assert not sure("quick/sanity", "translation.minus_disc_at_half_a_cell.sdd_sum", 1)
+    # "its highest pixel alone misses it"
+    assert node("quick/shortcut", "explainers.sdd_sum.pointing.shortcut")["value"] < 0.1
     # matching: the difference reads the match and the mate's map does not; of four comparisons one is certain
     for fill in ("blur", "mean face", "grey"):
         difference, alone, rise = (
@@ -625,6 +631,29 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
             assert node("quick/matching", f"gain_over_disc.difference.{fill}.{kind}")["value"] > 0
             assert question["verdicts"][fill][kind] in ("undecided", "better")
     assert [v for each in question["verdicts"].values() for v in each.values()].count("undecided") == 3
+    # matching on LFW: three of four with dlib's recogniser, one with MobileFaceNet; the prior is above the disc as well
+    for recogniser, count in (("matching_dlib", 3), ("matching", 1)):
+        found = [v for each in node(f"lfw/{recogniser}", "question.verdicts").values() for v in each.values()]
+        assert found.count("better") == count and found.count("undecided") == 4 - count
+        assert node(f"lfw/{recogniser}", "question.answer") == "not shown"
+    for fill, kind in itertools.product(fills, kinds):
+        assert node("lfw/matching_dlib", f"gain_over_disc.prior.{fill}.{kind}")["low"] > 0
+    there, guess = (node("lfw/matching_dlib", f"agreement.{name}.blur") for name in ("difference", "prior"))
+    assert guess["high"] < there["low"]
+    there, guess = (node("lfw/matching", f"agreement.{name}.blur") for name in ("difference", "prior"))
+    assert there["value"] < guess["value"]
+    # heads: for look-alikes above the priors, for strangers below them; the hill by one score each; and as heads turn
+    gains, followed = node("heads/heads", "gains"), node("heads/heads", "followed")
+    for score in ("mass", "density"):
+        assert min(gains["look-alike"][name][score]["low"] for name in ("cam", "hill", "places", "parts")) > 0
+        assert max(gains["stranger"][name][score]["high"] for name in ("cam", "places", "parts")) < 0
+    assert all(gains["look-alike"][name]["mass"]["low"] < 0 for name in ("sdd", "gradient", "area"))
+    assert gains["stranger"]["hill"]["mass"]["low"] > 0 > gains["stranger"]["hill"]["density"]["high"]
+    ahead, turned = ({n: followed[at][n]["value"] for n in ("difference", "hill")} for at in ("ahead", "turned 40"))
+    assert turned["hill"] / ahead["hill"] < 0.5 < turned["difference"] / ahead["difference"]
+    assert all(followed["turned 60"][name]["low"] < 0 for name in ("difference", "sdd", "cam", "gradient"))
+    leads = node("heads/heads", "leads")
+    assert abs(leads["turned 60"]) < 0.1 * leads["ahead"]
     # photographs: the random map and, in deletion, another picture; nothing else of the five questions is certain
     asked = node("facescrub12/other_explainers", "sdd_sum_minus")
     for fill in fills:
@@ -659,8 +688,12 @@ def test_what_depends_on_the_machine_is_called_so() -> None:
     winners = [read[run, "better_map"]["winner"]["name"] for run in (there, here)]
     assert winners[0].startswith("person's prior + all four maps") and winners[1] == "person's prior alone"
     assert [read[run, "failure"]["rules_that_stand_by_area"] for run in (there, here)] == [["self_test"], []]
-    asked = [read[run, "other_explainers"]["sdd_sum_minus"] for run in (here, there)]
+    third = results.load_results(ROOT, "quick_third/other_explainers")
+    asked = [one["sdd_sum_minus"] for one in (*(read[run, "other_explainers"] for run in (here, there)), third)]
     for fill, others in asked[0].items():
         for other, by_kind in others.items():
             for kind, found in by_kind.items():
-                assert found.get("verdict") == asked[1][fill][other][kind].get("verdict")
+                for one in asked[1:]:
+                    assert found.get("verdict") == one[fill][other][kind].get("verdict")
+    place = {f: results.lookup(third, f"gain.{f}.sdd_sum.minus_sdd_sum_drawn.deletion") for f in ("black", "blur")}
+    assert place["blur"]["low"] > 0 > place["black"]["low"]

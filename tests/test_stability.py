@@ -1,4 +1,4 @@
-"""What chapter 9 says of a step to the side: only what the interval of the paired difference carries."""
+"""What chapter 12 says of a step to the side: only what the interval of the paired difference carries."""
 
 import pytest
 

@@ -10,13 +10,13 @@ from scipy import stats
 
 import results
 from studies.explainers_compared import area_under
-from studies.full_evaluation import change_tests, summarise
+from studies.full_evaluation import change_tests, per_image, summarise
 from studies.jackknife import holm, share_interval
 from studies.paper import AGREEMENT, MEASURES
 from studies.report import markdown, plain
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.profile import project_root
-from xfrlib.tables import SIGN, in_text, per_image, verdict
+from xfrlib.tables import SIGN, in_text, verdict
 
 
 def test_one_value_a_person_is_a_t_interval_where_nothing_is_skewed():
@@ -202,6 +202,7 @@ def test_a_table_writes_its_intervals_and_leaves_other_cells_alone() -> None:
     lines = markdown([{"map": "SDD", "score": Interval(1, 0, 2), "as text": "0.50", "n": 30}], 1).splitlines()
     assert [cell.strip() for cell in lines[-1].strip("|").split("|")] == ["SDD", "1.0 [0.0,\u00a02.0]", "0.50", "30"]
     assert lines[1].endswith("-:|")  # numbers stand on the right
+    assert "−0.50" in markdown([{"as text": "-0.50"}]) and "a-b" in markdown([{"word": "a-b"}])
     assert markdown([]) == ""
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from madefaces.names import FAMILIES, given_name
 from madefaces.people import (
     DIFFERING,
     GENES,
@@ -185,3 +186,14 @@ def test_impossible_arguments_are_named(people: list[Identity]) -> None:
         swap_parts(people[0], people[1], ["chin"])
     with pytest.raises(ValueError, match="pictures_per_identity is 0"):
         write_faces(Path("unused"), families=1, family_size=1, pictures_per_identity=0, seed=0)
+
+
+def test_everybody_has_a_name_and_a_family_shares_an_initial():
+    people = make_families(60, 26, seed=0)  # more than any profile has
+    names = [given_name(person.name) for person in people]
+    assert len(set(names)) == len(names)
+    initials = [{given_name(person.name)[0] for person in people if person.family == f} for f in range(60)]
+    assert all(len(one) == 1 for one in initials) and len(set.union(*initials[: len(FAMILIES)])) == len(FAMILIES)
+    assert [given_name(f"family00_{m}") for m in "abg"] == ["Ada", "Anan", "Ada 2"]
+    assert given_name(f"family{len(FAMILIES):02d}_a") not in (*names[: 26 * len(FAMILIES)], "Ada")
+    assert given_name("Jo_van_Dam") == "Jo van Dam" and given_name("family of 3") == "family of 3"

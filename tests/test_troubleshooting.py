@@ -1,5 +1,6 @@
 """Every message that the page of symptoms quotes is provoked here, and is said as the page has it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import torchvision
 import yaml
 from parameters import start
+from PIL import Image
 from prepared import prepare_manifest
 from test_checkpoints import Malicious, lightning
 from test_how_to import says
@@ -25,7 +27,13 @@ from torch import nn
 import results
 import xfrlib
 from facedata import detect
+from facedata.align import TEMPLATE
+from facedata.detect import Face
 from facedata.scan import scan_faces
+from madefaces import people
+from matching import __main__ as command
+from matching.faces import Aligner
+from recognisers import load_recogniser
 from studies.processes import launch
 from xfrlib import profile
 from xfrlib.explainers.job import captum_module
@@ -38,6 +46,7 @@ from xfrlib.training import fine_tune
 
 PAGE = (project_root() / "book/how_to/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = [message.strip() for message in re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)]
+FRONT = Face(np.array([10.0, 10, 250, 250]), TEMPLATE * 2 + 20, 1.0)  # of a picture of 260 x 260
 MINE = {"dataset": "folder", "folder": "my_faces", "backbone": "slim"}
 
 
@@ -239,6 +248,12 @@ def no_chapter(place: Place) -> Any:
     return make_book.stage("mine")
 
 
+def other_folder(place: Place) -> str:
+    """The first line of every chapter, in a folder that is not theirs."""
+    command = [sys.executable, "-c", "from studies.earlier import need_earlier"]
+    return subprocess.run(command, cwd=place.root, capture_output=True, text=True).stderr
+
+
 def outputs(place: Place) -> str:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", execution_count=1)])
     nbformat.write(notebook, place.root / "a.ipynb")
@@ -249,6 +264,32 @@ def outputs(place: Place) -> str:
 def unpublished(place: Place) -> Any:
     place.run()
     return make_book.require_publishable("mine")
+
+
+def aligned(place: Place, *found: Face) -> Any:
+    """What the report's first step says of a photograph in which these faces are found."""
+    Image.new("RGB", (260, 260), "grey").save(place.root / "photograph.png")
+    aligner = Aligner(load_recogniser("slim", "builtin"), lambda picture: list(found))
+    return "; ".join(aligner(place.root / "photograph.png").notes)
+
+
+def report(place: Place, *options: str) -> Any:
+    """The command on a made picture, with a gallery of three people in two pictures."""
+    people.write_faces(
+        place.root / "people", families=1, family_size=3, pictures_per_identity=2, seed=0, progress=False
+    )
+    one, two = sorted((place.root / "people").glob("*/*"))[:2]
+    (place.root / "nobody").mkdir()
+    given = {
+        "one": str(one),
+        "two": str(two),
+        "people": str(place.root / "people"),
+        "nobody": str(place.root / "nobody"),
+    }
+    fixed = ["--recogniser", "slim", "--detector", "dlib", "--out", str(place.root / "out"), "--no-progress", "--quick"]
+    place.patch.setattr(command, "find_detector", lambda name: lambda picture: [])
+    command.main([*(given.get(option, option) for option in options), *fixed])
+    return json.loads((place.root / "out" / "report.json").read_text(encoding="utf-8"))["threshold"]["reason"]
 
 
 # the beginning of a quoted message, or a part of it that no other has -> what provokes it
@@ -292,11 +333,20 @@ SITUATIONS: dict[str, Callable[[Place], Any]] = {
     "The loss is nan": not_finite,
     "checkpoint.pt is of another run": other_run,
     "the profile allows hours": long_run,
+    "no face was found": aligned,
+    "2 faces found": lambda place: aligned(place, FRONT, FRONT),
+    "much turned to the side": lambda place: aligned(place, Face(FRONT.box, FRONT.points, 1.0, -0.4)),
+    "the face is small": lambda place: aligned(place, Face(FRONT.box * 30 / 240, FRONT.points, 1.0)),
+    "the gallery is empty": lambda place: report(place, "one", "two", "--gallery", "nobody"),
+    "No threshold": lambda place: report(place, "one", "two", "--gallery", "people"),
+    "nothing to compare it with": lambda place: report(place, "one"),
+    "among the mate's pictures": lambda place: report(place, "one", "one"),
     "its memory does not hold a step": no_memory,
     "xfrlib.training stopped": failing_process,
     "has not been run with the profile": no_chapter,
     "the results have no": lambda place: results.lookup({"test": {"accuracy": 1}}, "test.acuracy"),
     "is not publishable": unpublished,
+    "No module named 'studies'": other_folder,
     "would have stripped": outputs,
 }
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from madefaces.names import given_name
+
 INDEX = "book/gallery"  # as _toc.yml names it
 SUBJECTS = "gallery/subjects.json"  # below a profile's folder
 PAGES = "notebooks/gallery"  # in the staged site, as in the checkout: the links of the notebook hold in both
@@ -76,7 +78,7 @@ def index(cards: list[dict[str, Any]]) -> str:
         group = list(members)
         if family is not None:
             lines += ["", f"## Family {family:02d}: {' and '.join(group[0]['differs'])}"]
-        lines += ["", "::::{grid} 2 2 3 4", ":gutter: 2", ""]
+        lines += ["", "::::{grid} 2 2 3 3", ":gutter: 2", ""]
         for card in group:
             lines += _card(card)
         lines.append("::::")
@@ -92,7 +94,7 @@ def _card(card: dict[str, Any]) -> list[str]:
         said.append(
             f"SDD's region hits the {part} in {hits['sdd']} of {hits['pictures']}, a disc in {hits['disc']}."
             if hits["pictures"]
-            else f"None of the differing part ({part}) can be seen."
+            else f"The part that differs, the {part}, is hidden in every picture."
         )
         alt += f" {said[-1]}"
     return [
@@ -111,7 +113,7 @@ def _card(card: dict[str, Any]) -> list[str]:
 
 def shown(identity: str) -> str:
     """An identity as the pages write it."""
-    return identity.replace("_", " ")
+    return given_name(identity)
 
 
 def titled(source: str, title: str) -> str:

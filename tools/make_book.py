@@ -103,6 +103,9 @@ def run(profile: str, notebook: str) -> None:
     The solutions of its exercises run with it. Raises `solutions.SolutionError` for one that fails.
     """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
+    if source not in sources():
+        known = ", ".join(path.stem for path in sources())
+        raise FileNotFoundError(f"there is no chapter {notebook!r}; there are: {known}")
     start = time.monotonic()
     print(f"{notebook}: runs with the profile {profile}{to_come(profile, notebook)}", flush=True)
     write_page(source, {"profile": profile}, build_root() / profile / "notebooks" / source.name)
@@ -352,7 +355,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("preflight", "run", "gallery", "site", "publishable", "times"):
-        commands.add_parser(name).add_argument("profile")
+        commands.add_parser(name).add_argument(
+            "profile", choices=[path.stem for path in sorted(ROOT.glob("profiles/*.yaml"))]
+        )
     commands.choices["gallery"].add_argument("page", nargs="*")
     commands.choices["run"].add_argument("notebook", nargs="*", default=[path.stem for path in sources()])
     args = parser.parse_args()
@@ -374,6 +379,8 @@ def main() -> None:
             write_times(args.profile)
         else:
             require_publishable(args.profile)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on with what is missing")
     except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:

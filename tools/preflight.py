@@ -152,10 +152,8 @@ def _device(run: NotebookRun, model: FaceClassifier, pictures: int) -> tuple[Che
     draws = settings.draws * (len(CONTROLS) - 1) + 1  # the disc is the same in every draw
     passes = settings.networks * validation * settings.epochs + test * 2 * len(settings.fills) * (_MAPS + draws)
     hours = (settings.networks * train * settings.epochs / learning + passes / looking) / 3600
-    found = (
-        f"{devices} x {name}: {learning:.1f} pictures a second in training, {looking:.1f} without; "
-        f"the whole takes about {_duration(hours)}"
-    )
+    found = f"{devices} x {name}: {learning:.1f} pictures a second in training, {looking:.1f} without"
+    found += f"; the whole takes about {_duration(hours)}" if pictures else ""
     if hours > settings.hours:
         mend = f"the profile allows hours = {settings.hours:g}. Use a faster device, or raise it in the profile"
         return Check("device", f"{found}; {mend}", False), hours

@@ -42,8 +42,8 @@ def in_sentences() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
-    except (SentenceError, OSError, ValueError, ImportError, ArithmeticError) as error:
-        sys.exit(str(error))
+    except (SentenceError, OSError, ValueError, ImportError, ArithmeticError, KeyboardInterrupt) as error:
+        sys.exit(str(error) or "stopped")
 
 
 def build_root() -> Path:

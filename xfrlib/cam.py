@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xfrlib.checks import answer, need_classes, need_finite, need_logits, need_pictures, need_tensor
+from xfrlib.checks import answer, need_classes, need_finite, need_logits, need_network, need_pictures, need_tensor
 from xfrlib.geometry import Geometry, map_geometry
 from xfrlib.prediction import in_evaluation
 
@@ -50,9 +50,9 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     return maps
 
 
-def centred(weight: Tensor) -> Tensor:
-    """Output weights (N, C) less their mean over classes: no probability changes, and maps become comparable."""
-    return weight - weight.mean(dim=0)
+def centred(weight: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+    """Output weights (N, C), or `rows` of them, less the mean of all: no probability changes, maps are comparable."""
+    return weight[rows] - weight.mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ class PooledFeatures:
 
     def maps(self, classes: Tensor, *, centre: bool = True) -> Tensor:
         """`class_activation_maps` of `classes` (B, K), of centred weights unless `centre` is False: (B, K, h, w)."""
+        # Only the rows wanted: a centred copy of a head of many classes costs more than the pass.
+        rows, at = need_classes("classes", torch.as_tensor(classes), len(self.weight)).unique(return_inverse=True)
         with torch.autocast(self.features.device.type, enabled=False):  # it would round the maps
-            return class_activation_maps(self.features, centred(self.weight) if centre else self.weight, classes)
+            return class_activation_maps(self.features, centred(self.weight, rows) if centre else self.weight[rows], at)
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     network ends in another way, and names a sample with a NaN or infinite value.
     """
     need_pictures(images)
-    watched = _watched(model, images, _STEPS.pop(model, None))
+    watched = _watched(model, images, _STEPS.pop(need_network(model), None))
     try:
         layer = _head(model, images, watched)
         key = _pooled_map(images, watched, layer)
@@ -91,7 +93,8 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
             return pooled_features(model, images)
         raise
     _STEPS[model] = {layer.step, key[1]}
-    geometry = map_geometry(model, images, lambda pictures: _watched(model, pictures).map(key))
+    way = [key, *(way for way in watched.ways if way[0] <= key[1])]
+    geometry = map_geometry(model, images, lambda pictures: _watched(model, pictures).map(key), way)
     features, weight = (_wide(part).to(watched.output.device) for part in (watched.map(key), layer.weight))
     return PooledFeatures(features, _wide(watched.output), weight, geometry)
 
@@ -117,7 +120,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, only: set[int] | None = None) -> None:
         super().__init__()
         self.only, self.name, self.output = only, "", torch.empty(0)  # the steps to keep; of the network
-        self.steps: list[str] = []
+        self.steps, self.ways = list[str](), list[tuple[int, str]]()
         self.layers: list[_Layer] = []
         # What came out of functions, and what went into poolings, with the step; of each the last.
         self.maps = tuple(deque[tuple[int, Tensor]](maxlen=_KEPT) for _ in range(2))
@@ -128,11 +131,13 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        source, weight = (*args, *(kwargs or {}).values(), None, None)[:2]
+        source, weight, *_ = given = [*args, *(kwargs or {}).values(), None, None]
         name, step = getattr(function, "__name__", "").split(".")[0].strip("_"), len(self.steps)
-        seen = isinstance(result, Tensor) and isinstance(source, Tensor) and name != "get"
+        seen = isinstance(source, Tensor) and isinstance(result, Tensor | tuple) and name != "get"
         self.steps += [name] * seen
-        if not seen or (self.only and step not in self.only):
+        if seen and source.ndim == 4 and name not in ("view", "reshape"):  # it may say where the cells of a map look
+            self.ways.append((step, f"{name} {[getattr(one, 'shape', (0, one))[1:] for one in given]}"))
+        if not (seen and isinstance(result, Tensor)) or (self.only and step not in self.only):
             return result
         plain = isinstance(weight, Tensor) and source.is_floating_point()  # nothing quantised
         pointwise = plain and name == "conv2d" and weight.shape[1:] == (source.shape[1], 1, 1)
@@ -170,7 +175,7 @@ def _head(model: nn.Module, images: Tensor, watched: _Watch) -> _Layer:
     if any(isinstance(part, closed) or "quantized" in type(part).__module__ for part in model.modules()):
         found = "is TorchScript, quantised or in DataParallel, where no layer is seen: explain what it was made from"
     elif whole := [layer for layer in wide if len(layer.output) == len(images)]:
-        steps = ", ".join(watched.steps[whole[-1].step + 1 :][:5])
+        steps = ", ".join(watched.steps[whole[-1].step + 1 :][:5]) or "outside torch"
         found = f"changes the output of its last linear layer ({steps}): let it return that output itself"
     elif wide:
         found = f"gives its linear layer {len(wide[-1].output)} of {len(images)} pictures: explain the network inside"

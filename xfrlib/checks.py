@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xfrlib.profile import FILLS
+
 MARGIN = 0.1  # beyond [0, 1]: what sharp resizing may overshoot by
 _MENDS = {"list": "torch.stack", "ndarray": "torch.from_numpy", "Image": "torchvision's pil_to_tensor(...)[None] / 255"}
 
@@ -39,8 +41,8 @@ def need_tensor(name: str, values: Any, shape: str) -> None:
     if not isinstance(values, Tensor):
         mends = [f"; {_MENDS[kind.__name__]} makes one" for kind in type(values).__mro__ if kind.__name__ in _MENDS]
         raise ValueError(f"{name} must be a tensor {shape}, got {type(values).__name__}{''.join(mends)}")
-    if values.is_complex():
-        raise ValueError(f"{name} must be real numbers {shape}, got {values.dtype}")
+    if values.is_complex() or values.is_meta or values.layout != torch.strided:
+        raise ValueError(f"{name} must be dense and real {shape}, got {values.dtype} {values.layout}, {values.device}")
 
 
 def is_number(value: Any) -> bool:
@@ -71,18 +73,29 @@ def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
         raise ValueError(f"{seen}, but {unit} floats in [0, 1]: {mend}{otherwise}")
 
 
+def need_network(model: Any) -> nn.Module:
+    """`model`, or a `ValueError` for what is no network: a function, a class, the tensors of a checkpoint."""
+    if isinstance(model, nn.Module):
+        return model
+    raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}: build it, load its weights into it")
+
+
 def need_evaluation(model: nn.Module) -> None:
     """Refuse, by a `ValueError`, a network that is in training mode, or any part of which is: it is named."""
-    for name, part in model.named_modules():
+    for name, part in need_network(model).named_modules():
         if part.training:
             which = f"the model's {name} is" if name else "the model is"
             raise ValueError(f"{which} in training mode, so its answers depend on the batch: call model.eval() first")
 
 
-def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor) -> None:
+def need_judgeable(model: nn.Module, images: Any, masks: Any, fill: str | Tensor, temperature: float) -> None:
     """Refuse, by a `ValueError`, what `xfrlib.deletion_retention` cannot measure; the network is not run."""
     if not isinstance(fill, str):
         need_tensor("fill", fill, "(3, 1, 1) or a name")
+    elif fill not in FILLS:
+        raise ValueError(f"fill = {fill!r}: use one of {', '.join(FILLS)}")
+    if not (is_number(temperature) and 1e-6 <= temperature <= 1e6):  # beyond, log-odds overflow or vanish
+        raise ValueError(f"temperature = {temperature!r}: must be a positive number, from 1e-6 to 1e6")
     # Black and grey are defined in [0, 1] alone, and nobody knows in which values a mean was taken.
     unit = f"fill = {fill!r} needs" if isinstance(fill, str) and fill != "blur" else ""
     need_pictures(images, unit=unit, otherwise=", or give fill as a tensor of the images' own values, (3, 1, 1)")

@@ -86,10 +86,9 @@ def explain(
     ValueError
         If the model's end is of another kind, or an argument cannot be: the message names it.
     """
-    pooled = pooled_features(model, images)
     settings: Any = {"top_k": top_k, "target": target, "competitors": competitors, "centre": centre}
-    settings |= {"size": tuple(images.shape[2:]), "registered": registered, "divergence": divergence}
-    return explain_features(pooled, **settings)
+    settings |= {"registered": registered, "divergence": divergence}
+    return explain_features(pooled_features(model, images), size=(images.shape[2], images.shape[3]), **settings)
 
 
 @torch.no_grad()

@@ -57,15 +57,15 @@ def read_at(maps: Tensor, geometry: Geometry, rows: Tensor, columns: Tensor) -> 
     return maps
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, dict[torch.Size, Geometry]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[torch.Size, tuple[Any, Geometry]]] = WeakKeyDictionary()
 
 
-def map_geometry(model: nn.Module, images: Tensor, function: Callable[[Tensor], Tensor]) -> Geometry:
-    """`cell_geometry` of a network's last map, found once for each network and size of picture."""
+def map_geometry(model: nn.Module, images: Tensor, function: Callable[[Tensor], Tensor], way: Any = None) -> Geometry:
+    """`cell_geometry` of a network's last map, found once for each size of picture; anew for another `way` to it."""
     known = _KNOWN.setdefault(model, {})
-    if images.shape[2:] not in known:
-        known[images.shape[2:]] = cell_geometry(function, images)
-    return known[images.shape[2:]]
+    if images.shape[2:] not in known or way not in (None, known[images.shape[2:]][0]):
+        known[images.shape[2:]] = way, cell_geometry(function, images)
+    return known[images.shape[2:]][1]
 
 
 @torch.inference_mode(False)
@@ -100,8 +100,7 @@ def geometry_by_gradient(function: Callable[[Tensor], Tensor], images: Tensor) -
             middle = (cells - 1) // 2, cells // 2  # one cell, or the two beside the middle
             centres = []
             for cell in middle:
-                line = (maps * signs).select(axis, cell).sum()
-                (slope,) = torch.autograd.grad(line, images, retain_graph=True)
+                (slope,) = torch.autograd.grad((maps * signs).select(axis, cell).sum(), images, retain_graph=True)
                 # Squared once more: what lies far out is cut off at one border sooner than at the other.
                 power = slope.cpu().double().square().sum(dim=(0, 1, 5 - axis)).square()
                 centres.append(float(power @ torch.arange(pixels).to(power) / power.sum()))
@@ -138,7 +137,7 @@ _STRIDED = {  # where kernel, stride, padding and dilation stand among the argum
     "max_pool2d_with_indices": (1, 2, 3, 4),
     "avg_pool2d": (1, 2, 3, None),
 }
-_ELSEWHERE = ("permute", "transpose", "flip", "roll", "rot90", "grid_sampler", "index", "gather", "slice")
+_ELSEWHERE = ("permute", "transpose", "roll", "rot90", "grid_sampler", "index", "gather", "slice")
 
 
 def _after(function: Any, args: Any, source: Tensor, out: Tensor, place: Geometry) -> Geometry | None:
@@ -150,8 +149,12 @@ def _after(function: Any, args: Any, source: Tensor, out: Tensor, place: Geometr
         return _strided(place, kernel, stride or kernel, padding or [0], dilation or [1])
     if "pad" in name:  # columns first
         return _strided(place, [1], [1], [args[1][2] if len(args[1]) > 2 else 0, args[1][0]], [1])
+    if name == "flip":  # rows or columns begin at the last one; channels say nothing
+        back = [axis - 2 in [d % source.ndim - source.ndim for d in args[1]] for axis in range(2)]
+        ends = [turned * (1 - cells) for turned, cells in zip(back, source.shape[-2:], strict=True)]
+        return _strided(place, [1], [1 - 2 * turned for turned in back], ends, [1])
     still = {"permute": lambda: [d % source.ndim for d in args[1][-2:]] == [source.ndim - 2, source.ndim - 1],
-             "flip": lambda: all(d % source.ndim < source.ndim - 2 for d in args[1]),  # RGB to BGR
+             "transpose": lambda: all(d % source.ndim < source.ndim - 2 for d in args[1:]),  # a shuffle of channels
              "slice": lambda: args[1] % source.ndim < source.ndim - 2}  # fmt: skip
     moved = name.startswith(_ELSEWHERE) and not still.get(name, lambda: False)()
     return None if moved or out.shape[-2:] != source.shape[-2:] else place

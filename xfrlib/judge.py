@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.checks import answer, fitting_colours, is_number, need_judgeable, need_logits, need_odds, need_pairs
+from xfrlib.checks import answer, fitting_colours, need_judgeable, need_logits, need_odds, need_pairs
 from xfrlib.prediction import as_floats, log_odds, margin
 from xfrlib.profile import FILLS
 from xfrlib.regions import CONTROLS, Mask, control_masks
@@ -101,7 +101,7 @@ def deletion_retention(
     logits : Tensor, optional
         (B, N), of the unchanged pictures if they are known: saves a pass.
     temperature : float
-        What the logits are divided by in the calibrated columns (`xfrlib.trust.fit_temperature`).
+        What the logits are divided by in the calibrated columns: above 0, fitted on validation pictures.
     pairs : Tensor, optional
         (B, K) integers, the target and then the rivals of each picture, fixed before anything is changed
         (`xfrlib.Explanation.classes`); None: the predicted class and the next.
@@ -119,9 +119,7 @@ def deletion_retention(
     """
     import pandas as pd
 
-    need_judgeable(model, images, masks, fill)
-    if not (is_number(temperature) and 1e-6 <= temperature <= 1e6):  # beyond, log-odds overflow or vanish
-        raise ValueError(f"temperature = {temperature!r}: must be a positive number, from 1e-6 to 1e6")
+    need_judgeable(model, images, masks, fill, temperature)
     logits = answer(model, images) if logits is None else logits
     need_logits(logits, images)
     need_odds(logits)
@@ -222,7 +220,7 @@ def evaluate(
     total = each * sum(map(len, batches))
     bar = tqdm(desc="deletion and retention", total=total, unit="region", mininterval=1, disable=not progress)
 
-    def judged(indices: list[int]) -> pd.DataFrame:
+    def rows_of(indices: list[int]) -> pd.DataFrame:
         batch, known = as_floats(images[indices].to(device)), logits[indices].to(device)
         masks = {(name, 0): torch.from_numpy(found[indices]) for name, found in regions.items()}
         for name, draw in drawn:
@@ -255,7 +253,7 @@ def evaluate(
         if shard and shard.exists():
             tables.append(pd.read_parquet(shard))
         else:
-            tables.append(judged(batch.tolist()))
+            tables.append(rows_of(batch.tolist()))
             if shard:
                 with write_atomic(shard) as path:
                     tables[-1].to_parquet(path, index=False)

@@ -117,8 +117,7 @@ def show(axis: Axes, image: Array, title: str = "") -> None:
     """Draw one picture without ticks or frame."""
     axis.imshow(as_pictures(image)[0], interpolation="antialiased")
     axis.set_axis_off()
-    inches = axis.get_window_extent().width / axis.figure.dpi
-    axis.set_title(wrapped(title, max(10, int(15 * inches))), fontsize=9)
+    axis.set_title(wrapped(title, max(10, int(15 * axis.get_window_extent().width / axis.figure.dpi))), fontsize=9)
 
 
 def gentle_power(log_sdd: Tensor) -> Tensor:

@@ -90,17 +90,9 @@ def stratified(dataset: FaceDataset, count: int | None = None) -> Sample:
 
 
 def judged(
-    run: NotebookRun,
-    model: FaceClassifier,
-    images: Tensor,
-    labels: np.ndarray,
-    regions: dict[str, np.ndarray],
-    *,
-    network: int = 0,
-    share: tuple[int, int] = (0, 1),
-    progress: bool = True,
-    **settings: Any,
-) -> pd.DataFrame:
+    run: NotebookRun, model: FaceClassifier, images: Tensor, labels: np.ndarray, regions: dict[str, np.ndarray], *,
+    network: int = 0, share: tuple[int, int] = (0, 1), progress: bool = True, **settings: Any,
+) -> pd.DataFrame:  # fmt: skip
     """`xfrlib.judge.evaluate`, with its `settings`, on one network: calibrated, resumable, with the profile's seed.
 
     Finished batches lie in a folder named after all that they depend on: pictures, regions, weights, settings, code.
@@ -108,7 +100,7 @@ def judged(
     settings = {"seed": run.profile.seed, "temperature": run.temperature(network), "network": network, **settings}
     tensors = [images, *model.state_dict().values(), settings.get("pairs", torch.empty(0))]
     arrays = [tensor.cpu().numpy() for tensor in tensors] + list(regions.values())
-    content = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+    content = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
     plain = {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
     key = fingerprint(content, list(regions), labels.tolist(), plain, judge, models)
     settings |= {"mean": training_mean(run)} if "mean" in settings.get("fills", ()) else {}

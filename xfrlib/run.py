@@ -71,11 +71,11 @@ def command_line_run(notebook: str, description: str | None, arguments: list[str
 
 def _setting(text: str) -> tuple[str, Any]:
     """The name and the value, as YAML writes it, of ``FIELD=VALUE``."""
-    name, _, value = text.partition("=")
     try:
+        name, value = text.split("=", maxsplit=1)
         return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise argparse.ArgumentTypeError(f"{name} = {value}: not a value as YAML writes it") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: not FIELD=VALUE, with a value as YAML writes it") from error
 
 
 class NotebookRun:

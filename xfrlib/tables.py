@@ -1,4 +1,4 @@
-"""From the per-image table to what a reader sees: names of methods, means over draws, verdicts, numbers as text."""
+"""From the per-image table to what a reader sees: names of methods, verdicts, numbers as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.regions import CONTROLS
@@ -15,17 +14,6 @@ MAPS = {"sdd": "SDD", "cam": "CAM", "sdd_drawn": "SDD, as libraries draw it", "c
 METHODS = MAPS | {name: control.title for name, control in CONTROLS.items()}
 SIGN = {"deletion": 1, "retention": -1}  # of a difference that favours the first method
 COMPARED = ("better", "worse", "undecided")  # what an interval of a difference says: above zero, below, neither
-
-
-def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence[str] = "image") -> pd.DataFrame:
-    """One value per image and method: the mean of `column` over draws. Rows are images, columns are methods.
-
-    With ``by=["network", "image"]`` a row is an image on a network, for the table of several.
-    """
-    rows = table[table["fill"] == fill]
-    if rows.empty:
-        raise ValueError(f"the table has no fill {fill!r}; it has {', '.join(sorted(table['fill'].unique()))}")
-    return rows.pivot_table(index=by, columns="method", values=column, aggfunc="mean", sort=False)
 
 
 def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *, sign: int = 1) -> str:
@@ -38,14 +26,9 @@ def verdict(difference: Interval | Estimate, words: Sequence[str] = COMPARED, *,
 
 
 def in_text(
-    found: Interval | Estimate | Mapping[Any, Any],
-    digits: int = 2,
-    *,
-    signed: bool = False,
-    factor: float = 1,
-    unit: str = "",
-    missing: str = "none",
-) -> str:
+    found: Interval | Estimate | Mapping[Any, Any], digits: int = 2, *, signed: bool = False, factor: float = 1,
+    unit: str = "", missing: str = "none",
+) -> str:  # fmt: skip
     """A value and its interval for a reader: "0.68 [0.58, 0.77]", with true minus signs.
 
     `found` may be a dictionary, as a results file has it. Numbers are multiplied by `factor` and written with `digits`

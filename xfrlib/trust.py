@@ -1,13 +1,11 @@
-"""How far to believe a network and a map: calibrated probabilities, and whether a map should be shown."""
+"""How far to believe a map: whether it should be shown."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,32 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T for which softmax(z / T) has the lowest cross-entropy: logits (n, N), labels (n,) of held-out pictures.
-
-    Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017). A network that is right on
-    every held-out picture would get T = 0 and be sure of everything; as in Platt's scaling the targets are therefore
-    not 1 but (n + 1) / (n + 2), the rest spread over all classes (Platt 1999, section 2.2).
-    """
-    from scipy.optimize import minimize_scalar
-
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        got = f"{tuple(logits.shape)}, {tuple(labels.shape)}"
-        raise ValueError(f"expected logits (n, N) and labels (n,), n of at least 1, got {got}")
-    z, smoothing = logits.cpu().double(), 1 / (len(labels) + 2)
-
-    def loss(log_temperature: float) -> float:
-        scaled = z / math.exp(log_temperature)
-        return float(F.cross_entropy(scaled, labels.cpu().long(), label_smoothing=smoothing))
-
-    return math.exp(minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded").x)
-
-
-LEAST = 0.05  # log-odds: what is less is 0.0 for a reader, and no advantage
+LEAST = 0.05  # log-odds: what is less is 0.0 for a reader, and no gain
 
 
 class Judgement(NamedTuple):
-    """What `should_show` says of one picture; advantages over the disc, in log-odds of the lead over the rivals."""
+    """What `should_show` says of one picture; gains over the disc, in log-odds of the lead over the rivals."""
 
     show: bool
     reason: str  #: a sentence for whoever looks at the map
@@ -53,17 +30,9 @@ class Judgement(NamedTuple):
 
 
 def should_show(
-    model: nn.Module,
-    images: Tensor,
-    masks: Tensor,
-    *,
-    fill: str | Tensor = "grey",
-    threshold: float = 0.0,
-    temperature: float = 1.0,
-    logits: Tensor | None = None,
-    mean: Tensor | None = None,
-    pairs: Tensor | None = None,
-) -> list[Judgement]:
+    model: nn.Module, images: Tensor, masks: Tensor, *, fill: str | Tensor = "grey", threshold: float = 0.0,
+    temperature: float = 1.0, logits: Tensor | None = None, mean: Tensor | None = None, pairs: Tensor | None = None,
+) -> list[Judgement]:  # fmt: skip
     """Decide for each picture whether its map should be shown, by four passes: does its region beat a centred disc?
 
     Raises `ValueError` for masks that are empty or of unequal size, and for what `xfrlib.deletion_retention` refuses.
@@ -73,11 +42,11 @@ def should_show(
     masks : Tensor
         (B, H, W) bool, the region of each map, as `xfrlib.top_fraction_mask` gives it; all of one number of pixels.
     threshold : float
-        A map is shown if both advantages are above it, in log-odds. One that rounds to 0.0 counts as 0.
+        A map is shown if both gains are above it, in log-odds. One that rounds to 0.0 counts as 0.
     model, images, fill, mean, logits, temperature, pairs
         As `xfrlib.deletion_retention` takes them; the lead of the pairs is what a region takes or leaves.
     """
-    need_judgeable(model, images, masks, fill)
+    need_judgeable(model, images, masks, fill, temperature)
     if not is_number(threshold):
         raise ValueError(f"threshold = {threshold!r}: must be a number, in log-odds")
     counts = masks.flatten(1).sum(dim=1)
@@ -88,7 +57,7 @@ def should_show(
         logits = answer(model, images) if logits is None else logits
     how: Any = {"fill": fill, "mean": mean, "logits": logits, "temperature": temperature, "pairs": pairs}
     own, reference = (deletion_retention(model, images, one, **how) for one in (masks, centre.expand_as(masks)))
-    deletion, retention = advantages(own, reference)
+    deletion, retention = gains(own, reference)
     name = fill if isinstance(fill, str) else "given"
     return [_judged(d, r, threshold, name) for d, r in zip(deletion.tolist(), retention.tolist(), strict=True)]
 
@@ -108,7 +77,7 @@ def _judged(deletion: float, retention: float, threshold: float, fill: str) -> J
     return Judgement(won == 2, f"{'Shown' if won == 2 else lost}: {compared}.", deletion, retention)
 
 
-def advantages(
+def gains(
     own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "lead_drop"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """By how much a region beats a reference in deletion and in retention: above 0 favours the region.

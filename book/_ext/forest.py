@@ -21,7 +21,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -32,6 +32,9 @@ from sphinx.util.docutils import SphinxDirective
 from results import ResultError, load_results, lookup, measured, results_file
 from xfrlib.intervals import Interval
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 logger = logging.getLogger(__name__)
 # Drawn in colours that stand for those of the page, which a script of the reader may turn dark.
 INK, MUTED, ACCENT = "#010203", "#040506", "#070809"
@@ -41,6 +44,12 @@ OF_THE_PAGE = {
     ACCENT: "var(--pst-color-primary, #06c)",
 }
 STYLES = (("o", INK), ("D", ACCENT))  # of the fills, in their order
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "forest",
+    "font.family": "sans-serif",
+    "font.size": 10,
+}
 
 
 class Point(NamedTuple):
@@ -88,13 +97,7 @@ def draw(rows: list[Row], names: list[str], fills: list[str]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "forest",
-        "font.family": "sans-serif",
-        "font.size": 10,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 0.36 * len(rows) + 1.1), layout="constrained")
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for number, (panel, name) in enumerate(zip(panels, names, strict=True)):
@@ -121,12 +124,28 @@ def draw(rows: list[Row], names: list[str], fills: list[str]) -> str:
         panels[0].invert_yaxis()
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(fills), frameon=False, labelcolor=INK)
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+        return in_colours_of_the_page(figure)
+
+
+def in_colours_of_the_page(figure: Figure) -> str:
+    """A figure in `STYLE` and in the colours that stand for those of the page, as an SVG in the page's own."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     svg = drawn.getvalue()
     for own, page in OF_THE_PAGE.items():
         svg = svg.replace(own, page)
     return re.sub(r"^.*?(?=<svg)", "", svg, flags=re.DOTALL)
+
+
+def as_figure(directive: SphinxDirective, svg: str) -> list[nodes.Node]:
+    """An SVG as the figure of a directive with the options ``:name:``, ``:alt:`` and ``:caption:``."""
+    label = nodes.unescape(directive.options["alt"]).replace('"', "&quot;")
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    words, messages = directive.state.inline_text(directive.options["caption"], directive.lineno)
+    figure = nodes.figure("", nodes.raw("", f'<div class="forest-plot">{svg}</div>', format="html"))
+    figure += nodes.caption(directive.options["caption"], "", *words)
+    directive.add_name(figure)
+    return [figure, *messages]
 
 
 class ForestPlot(SphinxDirective):
@@ -149,13 +168,7 @@ class ForestPlot(SphinxDirective):
         except ResultError as error:
             logger.warning("forest-plot: %s", error, location=self.get_location())
             return []
-        label = nodes.unescape(self.options["alt"]).replace('"', "&quot;")
-        svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-        words, messages = self.state.inline_text(self.options["caption"], self.lineno)
-        figure = nodes.figure("", nodes.raw("", f'<div class="forest-plot">{svg}</div>', format="html"))
-        figure += nodes.caption(self.options["caption"], "", *words)
-        self.add_name(figure)
-        return [figure, *messages]
+        return as_figure(self, svg)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

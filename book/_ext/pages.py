@@ -1,4 +1,4 @@
-"""What every page of the book gets besides its text: its reading time, and mends for what the theme gets wrong."""
+"""What every page of the book gets besides its text: a foot, and mends for what the theme gets wrong."""
 
 from __future__ import annotations
 
@@ -8,40 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 from xfrlib.profile import project_root
 
-WORDS_A_MINUTE = 220
 GALLERY = "notebooks/gallery/"  # its pages are runs of one notebook; the repository has none of them by name
-SKIPPED = (nodes.literal_block, nodes.table, nodes.math, nodes.math_block, nodes.raw, nodes.comment, nodes.citation)
 TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*?</table>', re.DOTALL)
 FORMULA = re.compile(r'class="[^"]*\bmath\b')  # not the class mathjax_ignore, which every page has
 ANY_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 INTERVAL = re.compile(r"(\[[−+\d.]+), ([−+\d.]+\])")
 SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
-
-
-def words(doctree: nodes.Node) -> int:
-    """Number of words to read: those of the text, not those of code, tables and formulas."""
-    if isinstance(doctree, SKIPPED):
-        return 0
-    if isinstance(doctree, nodes.Text):
-        return len(doctree.split())
-    return sum(words(child) for child in doctree.children)
-
-
-def add_reading_time(app: Sphinx, doctree: nodes.document) -> None:
-    """Put "about 9 minutes to read" below the title of a page that has text of its own."""
-    title, count = next(doctree.findall(nodes.title), None), words(doctree)
-    if title is None or count < WORDS_A_MINUTE / 4:
-        return
-    minutes = max(1, round(count / WORDS_A_MINUTE))
-    text = f"about {minutes} minute{'s' if minutes > 1 else ''} to read"
-    title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", text, classes=["reading-time"]))
 
 
 def mend(body: str) -> str:
@@ -114,7 +92,6 @@ def note_address(app: Sphinx, config: Config) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done to every page."""
     app.connect("config-inited", note_address)
-    app.connect("doctree-read", add_reading_time)
     app.connect("html-page-context", mend_page)
     app.connect("env-updated", leave_out_of_search)
     app.connect("html-page-context", add_foot, priority=600)  # after the page of what is missing has its text

@@ -71,6 +71,21 @@
     }
   }
 
+  /** A neutral picture of a person, a WebP file in base64; in the dark as it is. */
+  const portrait = (webp, alt) => make("img", { src: `data:image/webp;base64,${webp}`, alt, className: "dark-light" });
+
+  /** The colours of a map, see `canvasOf`, as a bar and the labels below it. */
+  function fillBar(bar, labels, map) {
+    bar.hidden = labels.hidden = !map;
+    if (!map) return;
+    const stops = Array.from({ length: 17 }, (_, n) => {
+      const at = 3 * Math.min(255, 16 * n);
+      return `rgb(${map.colours.slice(at, at + 3).join(" ")} / ${Math.round(100 * STRENGTH * map.cover(n / 16))}%)`;
+    });
+    bar.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
+    labels.replaceChildren(...map.labels.map((text) => make("span", {}, text)));
+  }
+
   // --- data
 
   function readFaces(data, core) {
@@ -86,7 +101,7 @@
       });
       return { ...face, pixels: pixels.subarray(3 * n * area, 3 * (n + 1) * area), parts, region };
     });
-    return { ...data, faces, colours, portraits: core.decodeBase64(data.portraits) };
+    return { ...data, faces, colours, templates: new Float32Array(core.decodeBase64(data.templates).buffer) };
   }
 
   // --- the explorer
@@ -129,6 +144,7 @@
       this.enable(false);
       this.draw();
       this.askAnew();
+      this.match.ask(this.face.identity);
     }
 
     get painted() { return this.pixels.some((value, i) => value !== this.face.pixels[i]); }
@@ -157,6 +173,7 @@
     }
 
     receive(message) {
+      if (message.kind === "matched") return void this.match.show(message);
       // Maps are shown while newer ones are under way, or a long stroke would show none; what follows them is not.
       if (message.kind === "maps" ? message.id <= this.shown : message.id !== this.sent) return;
       if (message.kind === (this.judging ? "judged" : "masked") || message.kind === "error") this.root.removeAttribute("aria-busy");
@@ -254,9 +271,11 @@
       const masked = make("div", { className: "xe-masked" },
         ...this.tiles.map(({ canvas, text }) => make("div", {}, canvas, text)), this.verdictText);
       for (const part of [masked, classes, settings, this.sayText]) part.classList.add("xe-open");
-      this.guess = explorerGuess(this, make, canvasOf);
+      this.match = explorerMatch(this, make, { canvasOf, fillBar, outline, portrait, number, side: SIDE, ink: INK.truth });
+      this.guess = explorerGuess(this, make, portrait);
       this.panel = make("div", { className: "xe" },
         make("fieldset", { className: "xe-people xe-open" }, make("legend", {}, "The person in the picture"), ...families, this.passText()),
+        this.match.element,
         make("div", { className: "xe-main" },
           make("div", { className: "xe-column" }, stage, this.paintBox(), masked),
           make("div", { className: "xe-column" }, this.guess.element, this.sayText,
@@ -565,7 +584,7 @@
       if (answer && this.showTop) outline(context, answer.mask, size, INK.top);
       if (this.truth) for (const { region } of this.differences()) outline(context, region, size, INK.truth);
       if (this.brush.shown) this.drawBrush(context);
-      this.drawBar(values);
+      fillBar(this.bar, this.barLabels, values);
       const name = this.data.names[this.face.identity];
       const { painted } = this;
       this.canvas.setAttribute("aria-label", this.guess.secret ? "Face of the person to be guessed" : `Face of ${name}${painted ? ", painted over" : ""}. ` +
@@ -587,17 +606,6 @@
       for (const map of large) for (const value of map) high = Math.max(high, Math.abs(value));
       return { of: (i) => 0.5 + large[which][i] / high / 2, cover: (share) => Math.abs(2 * share - 1), colours: this.data.colours.cam,
         labels: [`−${number(high)}`, "against · CAM, logit · for", number(high)] };
-    }
-
-    drawBar(values) {
-      this.bar.hidden = this.barLabels.hidden = !values;
-      if (!values) return;
-      const stops = Array.from({ length: 17 }, (_, n) => {
-        const at = 3 * Math.min(255, 16 * n);
-        return `rgb(${values.colours.slice(at, at + 3).join(" ")} / ${Math.round(100 * STRENGTH * values.cover(n / 16))}%)`;
-      });
-      this.bar.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
-      this.barLabels.replaceChildren(...values.labels.map((text) => make("span", {}, text)));
     }
 
     drawBrush(context) {

@@ -2,7 +2,7 @@
 
 A page that is opened from a folder may load scripts, and nothing else. So the weights, one binary file, and the faces
 travel as base64 in scripts of one assignment each; ``book/page/explore_core.js`` reads them and repeats there what
-`xfrlib.explain`, `xfrlib.top_fraction_mask` and `xfrlib.trust.should_show` do here.
+`xfrlib.explain`, `xfrlib.explain_match`, `xfrlib.top_fraction_mask` and `xfrlib.trust.should_show` do here.
 
     python -m explore --profile quick --folder FOLDER
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import base64
+import copy
+import io
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,13 +28,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from madefaces.names import given_name
 from madefaces.parts import PARTS, SIZE
 from madefaces.people import DIFFERING, Identity, make_families, part_differs, picture_seed, render, swap_parts
 from network import pack_classifier
+from recognisers import as_recogniser
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
 from xfrlib.explanation import Explanation, explain
 from xfrlib.judge import deletion_retention
+from xfrlib.match import unit_embeddings
+from xfrlib.models import Backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun
@@ -40,7 +46,6 @@ from xfrlib.sdd import Divergence
 from xfrlib.trust import should_show
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-PORTRAIT = 56  # pixels: a neutral picture of everybody, for who is to be recognised
 
 
 class PageFace(NamedTuple):
@@ -71,13 +76,9 @@ def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[st
 
     `people` are in the order of the model's classes. Each of the n `faces` has 112 * 112 * 3 bytes in ``pixels`` (RGB)
     and 112 * 112 in ``parts`` (two pixels a byte, positions in ``part_names``, the first pixel in the upper half); a
-    difference has one bit a pixel in ``regions``, from the byte ``at``. ``portraits`` are neutral pictures of all
-    people, 56 * 56 * 3 bytes each.
+    difference has one bit a pixel in ``regions``, from the byte ``at``. ``portraits`` are the `neutral` pictures of
+    all people, a WebP file without loss each.
     """
-    neutral, _ = render(people, [0] * len(people), nuisance=0)
-    portraits = [
-        np.asarray(Image.fromarray(one).resize((PORTRAIT, PORTRAIT), Image.Resampling.LANCZOS)) for one in neutral
-    ]
     pictures, parts = render([people[face.identity] for face in faces], [face.seed for face in faces])
     pairs = parts.reshape(len(faces), -1, 2)
     regions, described = bytearray(), []
@@ -91,17 +92,40 @@ def pack_faces(people: Sequence[Identity], faces: Sequence[PageFace]) -> dict[st
         described.append({"identity": face.identity, "differences": found})
     return {
         "size": SIZE,
-        "names": [person.name.replace("_", " ") for person in people],
+        "names": [given_name(person.name) for person in people],
         "family": [person.family for person in people],
         "part_names": list(PARTS),
         "faces": described,
         "pixels": _base64(pictures.tobytes()),
-        "portrait_size": PORTRAIT,
-        "portraits": _base64(np.stack(portraits).tobytes()),
+        "portraits": [_webp(picture) for picture in neutral(people)],
         "parts": _base64((pairs[..., 0] << 4 | pairs[..., 1]).tobytes()),
         "regions": _base64(bytes(regions)),
         "colours": {"sdd": _colours(plots.SEQUENTIAL), "cam": _colours(plots.DIVERGING)},
     }
+
+
+def neutral(people: Sequence[Identity]) -> NDArray[np.uint8]:
+    """A picture (112, 112, 3) of everybody in even light, looking straight ahead, as in a passport."""
+    return render(people, [0] * len(people), nuisance=0)[0]
+
+
+def _webp(picture: NDArray[np.uint8]) -> str:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "webp", lossless=True, quality=100, method=6)
+    return _base64(content.getvalue())
+
+
+def templates(model: FaceClassifier, people: Sequence[Identity]) -> torch.Tensor:
+    """Templates (N, C) of length 1, each from the `neutral` picture of a person: the gallery of two pictures' question.
+
+    The embedding is the average of the classifier's last map.
+    """
+    recogniser = as_recogniser(copy.deepcopy(cast(Backbone, model.backbone)))
+    return unit_embeddings(recogniser, _as_images(neutral(people)))
+
+
+def _as_images(pictures: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
 def _colours(name: str) -> str:
@@ -128,7 +152,7 @@ def write_explorer(
     faces : the pictures that a reader can choose.
     settings : ``top_k``, ``delta``, ``scale``, ``scale_min``, ``scale_max``, ``form``, ``centre`` and ``fraction``, as
         the figures of the book use them. At first the page shows a smaller delta, see `gentle_delta`.
-    temperature : of the verdict's log-odds (`xfrlib.trust.fit_temperature`); above 0.
+    temperature : of the verdict's log-odds (chapter 2 fits it); above 0.
     """
     if model.num_classes != len(people):
         raise ValueError(f"the model has {model.num_classes} classes but there are {len(people)} people: give one each")
@@ -140,6 +164,7 @@ def write_explorer(
         "explorerFaces",
         {
             **pack_faces(people, faces),
+            "templates": _base64(templates(model, people).numpy().astype("<f4").tobytes()),
             "settings": settings,
             "delta_shown": shown["delta"],
             "temperature": temperature,
@@ -154,7 +179,7 @@ def write_explorer(
 def face_images(people: Sequence[Identity], faces: Sequence[PageFace]) -> torch.Tensor:
     """The pictures as (n, 3, 112, 112) in [0, 1]."""
     pictures, _ = render([people[face.identity] for face in faces], [face.seed for face in faces])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    return _as_images(pictures)
 
 
 def explain_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +238,7 @@ def static_figure(
     explanation = _explain(model, image, settings)
     mask = top_fraction_mask(explanation.log_sdd, settings["fraction"])
     answer = deletion_retention(model, image, mask).iloc[0]
-    names = [people[c].name.replace("_", " ") for c in explanation.classes[0].tolist()]
+    names = [given_name(people[c].name) for c in explanation.classes[0].tolist()]
     figure, (axes,) = plots.picture_grid(1, 5, (10, 2.9))
     plots.show(axes[0], image, f"the picture\n{names[0]}: {plots.percent(answer['probability'])}")
     high = float(explanation.cams[0, 0].abs().max())

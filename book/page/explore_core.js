@@ -183,14 +183,20 @@ function explorerCore() {
     return { features: map, logits: classify(network.head, map) };
   }
 
-  /** Average pooling and the linear layer. */
-  function classify(head, map) {
+  /** Average pooling: without the linear layer after it, the embedding. */
+  function pool(map) {
     const positions = map.h * map.w;
     const pooled = new Float64Array(map.channels);
     for (let c = 0; c < map.channels; c++) {
       for (let i = 0; i < positions; i++) pooled[c] += map.data[c * positions + i];
       pooled[c] /= positions;
     }
+    return pooled;
+  }
+
+  /** Average pooling and the linear layer. */
+  function classify(head, map) {
+    const pooled = pool(map);
     return Float32Array.from(head.bias, (bias, n) => {
       let sum = bias;
       for (let c = 0; c < map.channels; c++) sum += head.weight[n * map.channels + c] * pooled[c];
@@ -289,6 +295,31 @@ function explorerCore() {
 
   const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 
+  /** The power with which a map of SDD runs from e^-4 to 1, from its logarithm, as xfrlib.plots.gentle_power. */
+  const gentlePower = (log) => 4 / Math.max(1e-6, -log.reduce((least, value) => Math.min(least, value), 0));
+
+  // --- two pictures
+
+  /** What explain_match (xfrlib.match) says of the feature map of a probe and `templates` (n * channels) of length 1: that
+      of the second picture, `own`, against the `topK` - 1 most similar others, under the default divergence. The head is
+      an average; it has no offset, so the constant is 0. `cams` are small; `map`, `difference` and `log` are laid over
+      the picture. */
+  function match(features, templates, { own, topK }, size, geometry) {
+    const { channels, h, w } = features, embedding = pool(features), length = Math.hypot(...embedding);
+    const similarities = Float64Array.from({ length: templates.length / channels }, (_, n) =>
+      embedding.reduce((sum, value, c) => sum + value * templates[n * channels + c], 0) / length);
+    const others = [...similarities.keys()].filter((n) => n !== own).sort((a, b) => similarities[b] - similarities[a]);
+    const classes = [own, ...others.slice(0, topK - 1)];
+    const small = cams({ weight: templates, channels }, features, classes, false).map((one) => one.map((value) => value / length));
+    const shared = small[0].map((_, i) => small.reduce((sum, one) => sum + one[i], 0) / small.length);
+    const compared = small.map((one) => one.map((value, i) => value - shared[i]));
+    const divergence = { delta: 1, scale: 1, scaleMin: 1, scaleMax: 50, form: "sum" };
+    const lay = (one) => upsample(one, h, w, size, geometry);
+    const log = logSdd(compared.map(lay), sddScale(compared, divergence).used, divergence);
+    const [map, other] = small.slice(0, 2).map(lay);
+    return { similarities, classes, constant: 0, cams: small, map, difference: map.map((value, i) => value - other[i]), log };
+  }
+
   // --- what a map ranks highest
 
   /** The nearest whole number, of a half the even one, as Python rounds. */
@@ -337,7 +368,7 @@ function explorerCore() {
 
   /** What should_show (xfrlib.trust) says of a region under the fill black, with `classes` as its pairs: {show, reason,
       deletion, retention}. The answers to the region and to the other one, the disc, are logits {deletion, retention};
-      the advantages are in log-odds over the temperature, and one that rounds to 0.0 is none. */
+      the gains are in log-odds over the temperature, and one that rounds to 0.0 is none. */
   function judge(classes, region, other, temperature) {
     const over = (kind) => (lead(region[kind], classes) - lead(other[kind], classes)) / temperature;
     const deletion = -over("deletion"), retention = over("retention"), least = 0.05;
@@ -484,7 +515,8 @@ function explorerCore() {
       const verdict = predicted === found.classes[0] ? judge(found.classes, region, other, temperature) : null;
       return { disc: centre, ...probabilities(other), verdict };
     }
-    return { explain, masked, besideDisc, passes: () => passes };
+    const matched = (request) => match(look(request.pixels).features, request.templates, request, size, network.geometry);
+    return { explain, masked, besideDisc, matched, passes: () => passes };
   }
 
   /** Two sums over the bytes (FNV-1a and a polynomial): 64 bits, so that pictures do not share features by accident. */
@@ -529,6 +561,8 @@ function explorerCore() {
       if (data.kind === "start") {
         work = session(readNetwork(data.description, decodeBase64(data.weights)), data.size);
         scope.postMessage({ kind: "ready" });
+      } else if (data.kind === "match") { // one pass at most, so it is answered between the steps of the others
+        scope.postMessage({ kind: "matched", id: data.id, ...work.matched(data) });
       } else {
         waiting = data;
         if (!busy) answer();
@@ -536,7 +570,7 @@ function explorerCore() {
     };
   }
 
-  return { decodeBase64, readNetwork, forward, softmax, cams, upsample, sddScale, logSdd, pixelCount, topMask, disc, blacken,
+  return { decodeBase64, readNetwork, forward, softmax, cams, upsample, sddScale, logSdd, gentlePower, match, pixelCount, topMask, disc, blacken,
     judge, percent, places, strongest, inWords, session, startWorker };
 }
 

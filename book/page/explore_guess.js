@@ -1,8 +1,8 @@
 /* Guess first: a picture and its map are shown, the answers are hidden, and the score stands beside that of who does not look. */
 "use strict";
 
-/** The box of the explorer `e` in which a reader guesses; `make` and `canvasOf` are those of explore.js. */
-function explorerGuess(e, make, canvasOf) {
+/** The box of the explorer `e` in which a reader guesses; `make` and `portrait` are those of explore.js. */
+function explorerGuess(e, make, portrait) {
   const { data } = e;
   const QUESTIONS = {
     whom: "Whom does the network name?",
@@ -23,8 +23,9 @@ function explorerGuess(e, make, canvasOf) {
   const table = make("table", { className: "xe-table" });
   const asked = make("div", { className: "xe-asked" });
   const element = make("div", { className: "xe-guess" },
-    make("div", { className: "xe-buttons" }, begin),
-    make("p", { className: "xe-note" }, "The answers are hidden until you have guessed: does the map help you to know them?"), box);
+    make("div", { className: "xe-buttons" }, begin, e.match.button),
+    make("p", { className: "xe-note" }, "Guessing hides the answers until you have guessed: does the map help you to know them? " +
+      "Comparing asks another question: do two pictures show one person?"), box);
   const guess = { element, secret: false, heard, score, next: (faces) => { cases = faces; } };
 
   function start() {
@@ -77,17 +78,10 @@ function explorerGuess(e, make, canvasOf) {
     const radios = choices.map(([value, text]) => {
       const id = `xe-guess-${name}-${value < 0 ? "other" : value}`;
       const input = make("input", { type: "radio", name: `xe-guess-${name}`, id, onchange: () => { guesses[name] = value; heard(); } });
-      const face = name === "whom" && value >= 0 ? [portrait(value)] : [];
+      const face = name === "whom" && value >= 0 ? [portrait(data.portraits[value], "")] : [];
       return make("label", { className: "xe-check", for: id }, input, ...face, " ", text);
     });
     return make("fieldset", {}, make("legend", {}, QUESTIONS[name]), make("div", { className: "xe-inks" }, ...radios));
-  }
-
-  function portrait(n) {
-    const size = data.portrait_size, area = 3 * size * size;
-    const picture = canvasOf(data.portraits.subarray(n * area, (n + 1) * area), size);
-    picture.setAttribute("aria-hidden", "true");
-    return picture;
   }
 
   /** Free the answers once all questions have a guess and the network has answered. */

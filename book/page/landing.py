@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from explore import PageFace, command_line, difference, drawn_people, face_images, test_logits
+from madefaces.names import given_name
 from madefaces.people import Identity
 from xfrlib import plots
 from xfrlib.artifacts import write_atomic
@@ -117,7 +118,7 @@ def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity
     parts, region = difference(people[target], people[decision.rival], decision.face.seed)
     _write_picture(folder / "differs.webp", border(region))
     data = {
-        "names": [people[c].name.replace("_", "\u00a0") for c in (target, decision.rival)],
+        "names": [given_name(people[c].name) for c in (target, decision.rival)],
         "chances": [plots.percent(p) for p in explanation.probabilities[0].tolist()],
         "parts": parts,
     }

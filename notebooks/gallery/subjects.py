@@ -233,10 +233,13 @@ def write_thumbnail(
 ) -> None:
     """Write a picture (3, H, W) under its map (H, W) in [0, 1] as a small PNG.
 
-    The border of `top` (H, W) is drawn in orange, that of `region` in blue.
+    The map covers the more, the higher it is: where it says nothing, the face is seen. The border of `top` (H, W) is
+    drawn in orange, that of `region` in blue.
     """
-    pixels = torch.from_numpy(
-        plots.tint(image, values, ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL))
+    colours = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)
+    tinted = torch.from_numpy(plots.tint(image, values, colours))
+    pixels = (
+        image.permute(1, 2, 0).float().lerp(tinted.float(), values.float()[..., None])
     )
     scale = max(1, _THUMBNAIL // max(values.shape))
     height, width = (scale * side for side in values.shape)

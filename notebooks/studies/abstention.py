@@ -18,7 +18,7 @@ from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import FORMS
 from xfrlib.regions import disc, top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
-from xfrlib.trust import LEAST, advantages
+from xfrlib.trust import LEAST, gains
 
 WON, LOST = "wins both", "loses both"
 VERDICTS = (WON, "mixed", LOST)
@@ -29,10 +29,10 @@ def picture_verdicts(
 ) -> pd.DataFrame:
     """A verdict for each network, picture and fill, from the table of evaluation.
 
-    Returns `network`, `image`, `fill`, `label`, `correct`, the advantages `deletion` and `retention` of `method` over
+    Returns `network`, `image`, `fill`, `label`, `correct`, the gains `deletion` and `retention` of `method` over
     `reference` in log-odds of the `score`, "lead_drop" for the lead over the fixed rivals or "margin_drop" for that
     over the best rival, the lesser of them, `worst`, and `verdict`, one of `VERDICTS`: a tie wins nothing and loses
-    nothing, and an advantage below `xfrlib.trust.LEAST` is a tie. Raises ValueError if a method is missing, or stands
+    nothing, and a gain below `xfrlib.trust.LEAST` is a tie. Raises ValueError if a method is missing, or stands
     twice or not at all in a picture.
     """
     keys = ["network", "image", "fill"]
@@ -48,7 +48,7 @@ def picture_verdicts(
     if not own.index.equals(other.index):
         raise ValueError(f"{method!r} and {reference!r} were not measured on the same networks, pictures and fills")
     result = own[["label", "correct"]].copy()
-    result["deletion"], result["retention"] = advantages(own, other, score=score)
+    result["deletion"], result["retention"] = gains(own, other, score=score)
     result["worst"] = result[["deletion", "retention"]].min(axis=1)
     best = result[["deletion", "retention"]].max(axis=1)
     result["verdict"] = np.select([result["worst"] >= LEAST, best <= -LEAST], [WON, LOST], "mixed")

@@ -22,7 +22,7 @@ MAPS = {  # in the order in which the chapter stacks them
     "sdd": "SDD",
     "cam": "CAM",
     "difference": "CAM difference",
-    "local_softmax": "local softmax",
+    "local_softmax": "SDD, local softmax",
     "earlier": "SDD of an earlier layer",
     "layers": "SDD of two layers",
     "stitched": "SDD, stitched",
@@ -214,7 +214,14 @@ def stands(found: Gain) -> str:
 
 
 def compared(found: Gain, other: str) -> str:
-    """How a balance compares with that of another region, and by how much: the balance is ..."""
+    """How a balance compares with that of another region, and by how much: the balance is ...
+
+    No verdict is given where one measure is certainly above that of the other region and the other certainly below: a
+    sum of opposite signs hides both.
+    """
+    if {verdict(found[one]) for one in SIDES} >= {"better", "worse"}:
+        measures = " and ".join(f"{one} {in_text(found[one])}" for one in SIDES)
+        return f"no measure against {other}, because deletion and retention disagree ({measures})"
     one = found["balance"]
     if one.low > 0:
         return f"higher than that of {other} by {in_text(one)}"
@@ -270,10 +277,10 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
 
 
 def what_the_test_credits(truth: Judged) -> str:
-    """Whether the test credits the measured effect of each cell, its positive control, in words."""
+    """Whether the test credits the truth per cell, its positive control, in words."""
     credited = [fill for fill, gain in truth.fills.items() if side(gain) == "above"]
     lost = [fill for fill in truth.fills if fill not in credited]
-    said = f"The positive control, the true effect of each cell, {truth.by_fill(stands)}."
+    said = f"The positive control, the truth per cell, {truth.by_fill(stands)}."
     if not lost:
         return f"{said} So the test credits a map that is right."
     where = f"Under {' and '.join(lost)} the test does not credit even the truth in both measures"
@@ -302,8 +309,8 @@ def own_prior(chosen: Candidate) -> str | None:
 def _what_the_map_adds(found: Verdict, chosen: Candidate, beside_prior: str) -> str:
     if chosen == PERSON:
         return (
-            "It reads no map. What it has above the common prior comes from knowing *who* is predicted. On the "
-            "validation pictures a map of the picture added nothing."
+            "It reads no map. Where it is above the common prior, the reason is *who* is predicted. On the validation "
+            "pictures no map joined to it raised the smaller of its two gains."
         )
     blind = own_prior(chosen)
     if blind is None:

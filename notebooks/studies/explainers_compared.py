@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
+from studies.full_evaluation import per_image
 from studies.jackknife import corrected
 from xfrlib import explainers, models, plots
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
@@ -29,7 +30,7 @@ from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.judge import blurred
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun
-from xfrlib.tables import COMPARED, SIGN, in_text, per_image
+from xfrlib.tables import COMPARED, SIGN, in_text
 
 # Is SDD better than these? Named before the comparison: the verdicts and Holm's correction are for them alone.
 QUESTIONS = ("random_map", "same_identity", "cam", "finercam", "disc")
@@ -127,7 +128,7 @@ def tuned_rows(
 def slow_results(
     table: pd.DataFrame, fills: Sequence[str], names: Sequence[str], mean: Mean
 ) -> dict[tuple[str, ...], Any]:
-    """How far the lead falls by each method and SDD (sum) less it, for a results file: {(fill, name, ...): ...}."""
+    """How far the lead falls by each method and SDD less it, for a results file: {(fill, name, ...): ...}."""
     found: dict[tuple[str, ...], Any] = {}
     for fill, name in product(fills, names):
         found[fill, name, "pictures"] = table["image"].nunique()
@@ -156,7 +157,7 @@ def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict
     """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict, if any."""
     rows: dict[str, dict[str, str]] = {}
     for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
-        row = rows.setdefault(one["method"], {"SDD (sum) minus": titles[one["method"]]})
+        row = rows.setdefault(one["method"], {"SDD minus": titles[one["method"]]})
         row[f"{one['kind']}, {one['fill']}"] = in_text(one, signed=True) + (
             f", **{one['verdict']}**" if one["verdict"] else ""
         )
@@ -170,7 +171,7 @@ def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> st
         word: [titles[name] for name, found in verdicts.items() if found == {word}] for word in ("better", "worse")
     }
     said = " and ".join(f"{word} than {', '.join(names)}" for word, names in named.items() if names)
-    return f"in {kind} SDD (sum) is {said or 'neither better nor worse than any'}"
+    return f"in {kind} SDD is {said or 'neither better nor worse than any'}"
 
 
 def mean_ranks(

@@ -44,10 +44,10 @@ def subject_figure(
     index: int = 0,
     fraction: float | None = 0.2,
 ) -> Figure:
-    """Figures 3 and 4 of Shadman et al. (2025) for one picture.
+    """What figures 3 and 4 of Shadman et al. (2025) show of one picture, in pairs, two to a row: so faces are large.
 
-    Above: a sample face of each of the K classes compared, with name and probability, and the picture explained.
-    Below: the K maps over that picture on one scale, and its SDD map.
+    The first pair is the picture explained and its SDD map. Each other is a sample face of one of the K classes
+    compared, with name and probability, and the class's map over that picture; all of these are on one scale.
 
     Parameters
     ----------
@@ -70,38 +70,20 @@ def subject_figure(
     classes, cams = explanation.classes[index].tolist(), explanation.upsampled_cams[index]
     if len(samples) != len(classes):
         raise ValueError(f"{len(samples)} samples for {len(classes)} classes: give one of each, the target's first")
-    high, columns = float(cams.abs().max()) or 1.0, len(classes) + 1
-    figure, axes = picture_grid(2, columns, (WIDTH, 2 * WIDTH / columns + 1.5))
-    for column, label in enumerate(classes):
-        show(
-            axes[0, column],
-            samples[column],
-            f"{names[label]}\n{percent(explanation.probabilities[index, column])}",
-        )
-        title = f"CAM of\nrival {column}" if column else "CAM of\ntarget"
-        drawn = overlay(
-            axes[1, column],
-            image,
-            cams[column],
-            cmap=DIVERGING,
-            limits=(-high, high),
-            title=title,
-        )
-    show(axes[0, -1], image, "picture\nexplained")
-    heat = overlay(
-        axes[1, -1],
-        image,
-        explanation.sdd[index],
-        limits=(0, 1),
-        title="SDD of\ntarget",
-    )
+    high, rows = float(cams.abs().max()) or 1.0, len(classes) // 2 + 1
+    figure, axes = picture_grid(rows, 4, (WIDTH, rows * (WIDTH / 4 + 0.35) + 0.8))
+    pairs = axes.reshape(-1, 2)
+    show(pairs[0, 0], image, "picture\nexplained")
+    heat = overlay(pairs[0, 1], image, explanation.sdd[index], limits=(0, 1), title="SDD of\ntarget")
     if fraction is not None:
-        outline(
-            axes[1, -1],
-            top_fraction_mask(explanation.log_sdd[index][None], fraction)[0],
-        )
-    colour_bar(figure, drawn, axes[:, :-1], CAM_UNIT)
-    colour_bar(figure, heat, axes[:, -1:], "SDD (relative)", width=0.9)
+        outline(pairs[0, 1], top_fraction_mask(explanation.log_sdd[index][None], fraction)[0])
+    for rank, label in enumerate(classes):
+        face, place = pairs[rank + 1]
+        show(face, samples[rank], f"{names[label]}\n{percent(explanation.probabilities[index, rank])}")
+        title = f"CAM of\nrival {rank}" if rank else "CAM of\ntarget"
+        drawn = overlay(place, image, cams[rank], cmap=DIVERGING, limits=(-high, high), title=title)
+    colour_bar(figure, heat, axes[:, :1], "SDD (relative)", width=0.9)
+    colour_bar(figure, drawn, axes[:, 1:], CAM_UNIT)
     return figure
 
 
@@ -185,17 +167,20 @@ def cam_row(
 ) -> Figure:
     """A picture titled `first`, and maps (K, H, W) over it, all on one scale with one labelled colour bar.
 
-    `outlines` (K, H, W) are masks to outline, one on each map.
+    More than four stand in two rows, so that faces are large. `outlines` (K, H, W) are masks to outline, one on each
+    map.
     """
     maps = torch.as_tensor(cams).detach().cpu().float()
     limits = limits or map_limits(maps, cmap)
-    figure, (axes,) = picture_grid(1, len(maps) + 1, (WIDTH, WIDTH / (len(maps) + 1) + 1.1))
-    show(axes[0], image, first)
+    rows = 1 if len(maps) < 4 else 2
+    columns = -(-(len(maps) + 1) // rows)
+    figure, axes = picture_grid(rows, columns, (WIDTH, rows * (WIDTH / columns + 0.35) + 0.75))
+    show(axes.flat[0], image, first)
     drawn = [
         overlay(axis, image, values, cmap=cmap, limits=limits, title=title)
-        for axis, values, title in zip(axes[1:], maps, titles, strict=True)
+        for axis, values, title in zip(axes.flat[1:], maps, titles, strict=False)  # one place may stay empty
     ]
-    for axis, mask in zip(axes[1:], [] if outlines is None else outlines, strict=False):
+    for axis, mask in zip(axes.flat[1:], [] if outlines is None else outlines, strict=False):
         outline(axis, mask)
     colour_bar(figure, drawn[-1], axes, label)
     return figure
@@ -270,7 +255,7 @@ def interval_plot(
     )
     n_rows = -(-len(measures) // columns)
     size = (WIDTH, n_rows * (0.25 * len(methods) + 1.0) + 0.3 * paper)
-    figure, axes = subplots(n_rows, columns, size=size, sharey=True, squeeze=False)
+    figure, axes = subplots(n_rows, columns, size=size, sharex=True, sharey=True, squeeze=False)  # one unit, one range
     for axis in axes.flat[len(measures) :]:
         axis.set_axis_off()
     for axis, measure in zip(axes.flat, measures, strict=False):
@@ -309,6 +294,7 @@ def interval_plot(
         axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.grid(axis="x")
+        axis.tick_params(labelbottom=True)
     if paper:
         figure.supxlabel("hollow diamond: the paper's value", fontsize=9)
     return figure

@@ -18,9 +18,20 @@ from studies.paper import MEASURES
 from studies.report import plain
 from xfrlib.artifacts import write_json
 from xfrlib.intervals import Interval, mean_interval
-from xfrlib.tables import SIGN, per_image
+from xfrlib.tables import SIGN
 
 Tree = dict[str, Any]  # {method or pair: {fill: {"deletion" or "retention": {...}}}}
+
+
+def per_image(table: pd.DataFrame, column: str, *, fill: str, by: str | Sequence[str] = "image") -> pd.DataFrame:
+    """One value per image and method: the mean of `column` over draws. Rows are images, columns are methods.
+
+    With ``by=["network", "image"]`` a row is an image on a network, for the table of several.
+    """
+    rows = table[table["fill"] == fill]
+    if rows.empty:
+        raise ValueError(f"the table has no fill {fill!r}; it has {', '.join(sorted(table['fill'].unique()))}")
+    return rows.pivot_table(index=by, columns="method", values=column, aggfunc="mean", sort=False)
 
 
 def percent_interval(hits: ArrayLike, people: ArrayLike) -> Interval:

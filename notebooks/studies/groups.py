@@ -126,9 +126,7 @@ def group_rows(
         {
             "question": name,
             "pictures in the group": str(sizes[name]),
-            "difference of the advantage, log-odds": in_text(
-                one, signed=True, missing="cannot be had: one group is empty"
-            ),
+            "difference of the gain, log-odds": in_text(one, signed=True, missing="cannot be had: one group is empty"),
             "p after Holm": f"{p['group', name]:.2g}" if np.isfinite(one.p) else "—",
         }
         for name, one in differences.items()
@@ -136,13 +134,13 @@ def group_rows(
 
 
 def goes_with(rows: pd.DataFrame, name: str) -> Estimate:
-    """Rank correlation over people of their mean of a column with their mean `advantage`, the jackknife's interval.
+    """Rank correlation over people of their mean of a column with their mean `gain`, the jackknife's interval.
 
     `rows` are pictures on networks, with `label`, `family` and `network`. NaN where the column is the same for all.
     """
 
     def correlation(kept: NDArray[np.bool_]) -> float:
-        people = rows[kept].groupby("label")[[name, "advantage"]].mean()
+        people = rows[kept].groupby("label")[[name, "gain"]].mean()
         return float(people.corr("spearman").to_numpy()[0, 1])
 
     return over_units(rows, correlation)
@@ -153,7 +151,7 @@ def why_rows(related: Mapping[str, Estimate], p: Mapping[Any, float]) -> list[di
     return [
         {
             "what": WHY[name],
-            "rank correlation with the advantage, over people": f"{one.value:+.2f}".replace("-", "−")
+            "rank correlation with the gain, over people": f"{one.value:+.2f}".replace("-", "−")
             if np.isfinite(one.value)
             else "cannot be had: the same for all",
             "p after Holm": f"{p['why', name]:.2g}" if np.isfinite(one.p) else "—",

@@ -52,6 +52,7 @@ def all_resolutions(job: Job) -> Tensor:
     The lead is the target's logit less the mean of its rivals'. Each layer's map is averaged over the square of the
     last map's stride around each of its cells, and the sum is laid as the last map is.
     """
+    geometry = job.geometry  # first: it says what a network without a last map lacks
     logits, maps = states(job.model, job.images.requires_grad_())
     places = [cell_geometry(_state(job.model, number), job.images) for number in range(len(maps))]
     pair = logits.gather(1, job.classes)
@@ -62,7 +63,7 @@ def all_resolutions(job: Job) -> Tensor:
     for place, own, slope in zip(places, maps, slopes, strict=True):
         fine = upsampled((slope * own.detach()).sum(dim=1), job.size, place)
         total += standardised(on_cells(fine, squares))
-    return upsampled(total.unflatten(1, cells), job.size, job.geometry)
+    return upsampled(total.unflatten(1, cells), job.size, geometry)
 
 
 def _state(model: nn.Module, number: int) -> Callable[[Tensor], Tensor]:

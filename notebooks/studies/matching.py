@@ -1,4 +1,4 @@
-"""Chapter 12: people told apart by similarity, the maps of a match, and how far they can be trusted.
+"""Chapter 9: people told apart by similarity, the maps of a match, and how far they can be trusted.
 
 A gallery of templates is asked as a classifier is, with similarities for logits. So the tests of the chapters before,
 deletion and retention with the pair fixed and the truth per cell, judge matches too.
@@ -6,9 +6,12 @@ deletion and retention with the pair fixed and the truth per cell, judge matches
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -17,43 +20,104 @@ from sklearn.metrics import roc_curve
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from studies.jackknife import jackknife, share_interval
+from facedata.align import POINTS, align, find_detector
+from matching import maps as fine
+from matching.faces import Aligner, realigned
+from recognisers import RECOGNISERS, as_recogniser, load_recogniser
+from studies.jackknife import Statistic, jackknife, share_interval
 from xfrlib import plots
 from xfrlib.data.faces import FaceDataset
+from xfrlib.data.images import load_image
 from xfrlib.explainers.rise import rise_masks
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.judge import blurred, fill_picture
-from xfrlib.match import explain_match, template
+from xfrlib.match import explain_match, template, unit_embeddings
+from xfrlib.models import Backbone
+from xfrlib.profile import did_you_mean, expanded
+from xfrlib.run import NotebookRun, ParameterError
 
 MAPS = {
-    "difference": "difference of mate and nearest non-mate",
+    "difference": "CAM difference",
     "sdd": "SDD against several non-mates",
     "cam": "map of the mate alone",
-    "wrong_pair": "difference of two other people",
+    "wrong_pair": "CAM difference, two other people",
     "gradient": "gradient of the lead",
     "corr_rise": "CorrRISE",
 }
+
+LEARNT_FROM = {"dlib": "facescrub"}  # a part of the folder's name; whom a recogniser has learnt cannot judge it
+Fit = Callable[[Tensor], Tensor]  # aligned pictures (B, 3, 112, 112) -> pictures as a recogniser wants them
+
+
+def choose(run: NotebookRun, name: str, checkpoint: str) -> Backbone:
+    """The profile's backbone where `name` is empty, else that recogniser; in evaluation mode, on the run's device.
+
+    `checkpoint` is a path below the data root; empty: dlib's is that of its installed package. Raises `ParameterError`
+    for an unknown name, one without weights, and one that has learnt the profile's people.
+    """
+    if not name:
+        return as_recogniser(run.backbone()).to(run.device)
+    if name not in RECOGNISERS:
+        raise ParameterError(f"unknown recogniser_name = {name!r}{did_you_mean(name, list(RECOGNISERS))}")
+    if LEARNT_FROM.get(name, "\0") in run.profile.folder.lower():
+        raise ParameterError(
+            f"recogniser_name = {name!r}: has learnt people of {run.profile.folder}; judge it on others"
+        )
+    if not checkpoint and name not in ("dlib", "slim"):
+        raise ParameterError(f"recogniser_name = {name!r}: give its weights as recogniser_checkpoint")
+    place = run.data_root / expanded("recogniser_checkpoint", checkpoint) if checkpoint else "builtin"
+    try:
+        return load_recogniser(name, place).to(run.device)
+    except (ValueError, FileNotFoundError) as error:
+        raise ParameterError(str(error)) from error
 
 
 class Gallery(nn.Module):
     """A recogniser and templates (N, D) of unit length: pictures (B, 3, H, W) -> similarity to each, (B, N)."""
 
-    def __init__(self, recogniser: nn.Module, templates: Tensor) -> None:
+    recogniser: Backbone
+
+    def __init__(self, recogniser: Backbone, templates: Tensor) -> None:
         super().__init__()
         self.recogniser = recogniser
         self.register_buffer("templates", templates)
 
     def forward(self, images: Tensor) -> Tensor:
-        embeddings = self.recogniser.embed(self.recogniser(images))  # type: ignore[operator]
+        embeddings = self.recogniser.embed(self.recogniser(images))
         return F.normalize(embeddings, dim=1) @ self.templates.T  # type: ignore[operator]
 
 
-def enrol(recogniser: nn.Module, dataset: FaceDataset, pictures: int) -> Tensor:
-    """Templates of all people of a data set, each from its first `pictures`: (N, D), in the order of the labels."""
+def enrol(recogniser: Backbone, dataset: FaceDataset, pictures: int, fit: Fit | None = None) -> Tensor:
+    """Templates of all people of a data set, each from its first `pictures`: (N, D), in the order of the labels.
+
+    `fit` brings its pictures to the recogniser's size and places; None: `matching.faces.realigned`.
+    """
+    fit = fit or (lambda images: realigned(images, recogniser))
     rows = dataset.table.groupby("label").head(pictures)
     people = rows.groupby("label").groups.values()
     bar = tqdm(people, "people enrolled", unit="person", mininterval=1)
-    return torch.stack([template(recogniser, torch.stack([dataset[i][0] for i in person])) for person in bar])  # type: ignore[arg-type]
+    return torch.stack([template(recogniser, fit(torch.stack([dataset[i][0] for i in person]))) for person in bar])
+
+
+def stretched(images: Tensor, size: int) -> Tensor:
+    """Pictures (B, 3, h, w) in [0, 1] brought to a size and nothing else: eyes and mouth stay where they were."""
+    return F.interpolate(images, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def same_after_realigning(recogniser: Backbone, folder: Path) -> NDArray[np.float64]:
+    """Similarity of whole photographs, aligned as the report does it, to themselves by way of an aligned 112x112: (n,).
+
+    `folder` has ``points.csv``, with the columns file and `facedata.align.POINTS`, which make the 112x112, and
+    ``original/<file>``. What is less than 1 is lost by the detour: pixels, and the strip below the chin.
+    """
+    aligner, found = Aligner(recogniser, find_detector()), []
+    for row in pd.read_csv(folder / "points.csv").to_dict("records"):
+        path = folder / "original" / row["file"]
+        small = align(load_image(path, None), np.reshape([row[name] for name in POINTS], (5, 2)))
+        detour = realigned(torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255, recogniser)
+        one, other = unit_embeddings(recogniser, torch.cat([aligner(path).face[None], detour])).double()
+        found.append(float(one @ other))
+    return np.array(found)
 
 
 def mate_first(similarities: Tensor, labels: NDArray[np.int64], count: int) -> Tensor:
@@ -89,9 +153,32 @@ def error_rates(
     def missed(kept: NDArray[np.bool_]) -> float:
         return float((own[kept] < np.nanquantile(others[kept], 1 - false)).mean())
 
+    def rate(statistic: Statistic) -> Estimate:  # lies in [0, 1]: to cut its interval there loses no coverage
+        found = jackknife(statistic, who)
+        return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
+
     first = share_interval(own > np.nanmax(others, axis=1), who)
-    rates = Rates(first, jackknife(equal_error, who), jackknife(missed, who))
-    return rates, float(np.nanquantile(others, 1 - false))
+    return Rates(first, rate(equal_error), rate(missed)), float(np.nanquantile(others, 1 - false))
+
+
+class Laid(NamedTuple):
+    """Maps of n probes against K templates, over the pictures."""
+
+    similarities: Tensor  #: (n, K)
+    cams: Tensor  #: (n, K, H, W)
+    log_sdd: Tensor  #: (n, H, W)
+
+
+def lay_maps(recogniser: Backbone, images: Tensor, templates: Tensor) -> Laid:
+    """The maps of probes (n, 3, H, W) against templates (n, K, D), the mate's first: of the last map where it has cells
+    enough, else of an earlier block, by `matching.maps.match_maps`, a picture at a time."""
+    found = explain_match(recogniser, images, templates[:, 0], templates[:, 1:])
+    if min(found.cams.shape[2:]) >= fine.LEAST_CELLS:
+        return Laid(found.similarities, found.upsampled_cams, found.log_sdd)
+    each = [fine.match_maps(recogniser, one, own[0], own[1:]) for one, own in zip(images, templates, strict=True)]
+    return Laid(
+        found.similarities, torch.stack([one.laid() for one in each]), torch.stack([one.log_sdd for one in each])
+    )
 
 
 def match_maps(
@@ -103,13 +190,12 @@ def match_maps(
     bar = tqdm(total=len(images), desc="maps of matches", unit="picture", mininterval=1, disable=not progress)
     for batch, chosen in zip(images.split(batch_size), classes.split(batch_size), strict=True):
         templates = gallery.get_buffer("templates")[chosen]
-        explanation = explain_match(gallery.recogniser, batch, templates[:, 0], templates[:, 1:])  # type: ignore[arg-type]
-        cams = explanation.upsampled_cams
+        _, cams, log_sdd = lay_maps(gallery.recogniser, batch, templates)
         found["cam"].append(cams[:, 0])
         found["difference"].append(cams[:, 0] - cams[:, 1])
         found["wrong_pair"].append(cams[:, 2] - cams[:, 3])
-        found["sdd"].append(explanation.log_sdd)
-        found["gradient"].append(_gradient(gallery, batch, chosen))
+        found["sdd"].append(log_sdd)
+        found["gradient"].append(gradient_of_lead(gallery, batch, chosen))
         for image, pair in zip(batch, chosen, strict=True):
             found["corr_rise"].append(_corr_rise(gallery, image, pair, masks, seed, batch_size)[None])
             bar.update()
@@ -121,7 +207,7 @@ def _lead(similarities: Tensor, pairs: Tensor) -> Tensor:
     return similarities.gather(1, pairs[:, :1])[:, 0] - similarities.gather(1, pairs[:, 1:2])[:, 0]
 
 
-def _gradient(gallery: Gallery, images: Tensor, pairs: Tensor) -> Tensor:
+def gradient_of_lead(gallery: Gallery, images: Tensor, pairs: Tensor) -> Tensor:
     """Absolute gradient of the lead over the nearest non-mate, summed over colours and smoothed."""
     with torch.enable_grad():
         pictures = images.clone().requires_grad_()
@@ -146,33 +232,25 @@ def _corr_rise(gallery: Gallery, image: Tensor, pair: Tensor, masks: int, seed: 
 
 @plots.style()
 def match_figure(gallery: Gallery, probes: Tensor, faces: Tensor, classes: Tensor) -> Figure:
-    """A row for each probe (n, 3, H, W): a face of its mate and of its nearest non-mate with the similarity to each,
-    the maps of both on one scale, their difference on its own, and SDD. `faces` (N, 3, H, W): one of each template."""
-    titles = [
-        "probe",
-        "mate",
-        "nearest\nnon-mate",
-        "map of\nthe mate",
-        "map of the\nnon-mate",
-        "difference,\nown scale",
-        "SDD",
-    ]
+    """Two rows for each probe (n, 3, H, W). Above: the probe, a face of its mate and of its nearest non-mate with the
+    similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on its own scale.
+    `faces` (N, 3, H, W): one of each template."""
     templates = gallery.get_buffer("templates")[classes]
-    found = explain_match(gallery.recogniser, probes, templates[:, 0], templates[:, 1:])  # type: ignore[arg-type]
-    mates, others = found.upsampled_cams[:, 0], found.upsampled_cams[:, 1]
+    found = lay_maps(gallery.recogniser, probes, templates)
+    mates, others, sdd = found.cams[:, 0], found.cams[:, 1], found.log_sdd.exp()
     high = float(torch.stack([mates, others]).abs().max())
-    size = (plots.WIDTH, len(probes) * plots.WIDTH / len(titles) + 1.5)
-    figure, axes = plots.picture_grid(len(probes), len(titles), size)
-    for i, row in enumerate(axes):
-        heads = titles if i == 0 else [""] * len(titles)
-        says = ["", *(f"{found.similarities[i, place]:.2f}" for place in range(2))]
-        for axis, picture, head, said in zip(row, (probes[i], *faces[classes[i, :2]]), heads, says, strict=False):
-            plots.show(axis, picture, "\n".join(filter(None, (head, said))))
+    rows = 2 * len(probes)
+    figure, axes = plots.picture_grid(rows, 4, (plots.WIDTH, rows * (plots.WIDTH / 4 + 0.3) + 0.8))
+    for i, (upper, lower) in enumerate(zip(axes[::2], axes[1::2], strict=True)):
+        mate, other = (f"{found.similarities[i, place]:.2f}".replace("-", "−") for place in range(2))
+        plots.show(upper[0], probes[i], "probe")
+        plots.show(upper[1], faces[classes[i, 0]], f"mate: {mate}")
+        plots.show(upper[2], faces[classes[i, 1]], f"non-mate: {other}")
+        heat = plots.overlay(upper[3], probes[i], sdd[i], limits=(0, 1), title="SDD")
         signed: dict[str, Any] = {"image": probes[i], "cmap": plots.DIVERGING}
-        for axis, values, head in zip(row[3:5], (mates[i], others[i]), heads[3:5], strict=True):
-            cams = plots.overlay(axis, values=values, limits=(-high, high), title=head, **signed)
-        plots.overlay(row[5], values=mates[i] - others[i], title=heads[5], **signed)
-        heat = plots.overlay(row[6], probes[i], found.sdd[i], limits=(0, 1), title=heads[6])
-    plots.colour_bar(figure, cams, axes[:, :5], "map of a match (similarity)")
-    plots.colour_bar(figure, heat, axes[:, 6:], "SDD (relative)", width=0.9)
+        for axis, values, who in zip(lower[1:3], (mates[i], others[i]), ("mate", "non-mate"), strict=True):
+            cams = plots.overlay(axis, values=values, limits=(-high, high), title=f"map of the {who}", **signed)
+        plots.overlay(lower[3], values=mates[i] - others[i], title="CAM difference", **signed)
+    plots.colour_bar(figure, cams, axes[:, :3], "map of a match (similarity)")
+    plots.colour_bar(figure, heat, axes[:, 3:], "SDD (relative)", width=0.9)
     return figure

@@ -19,11 +19,11 @@ from xfrlib.run import ParameterError
 from xfrlib.sdd import DEFAULT, Divergence
 
 CONTRAST = {  # what is compared, and how a reader sees it
-    "sdd": "SDD (sum = product)",
-    "local_softmax": "SDD (local softmax)",
+    "sdd": "SDD",
+    "local_softmax": "SDD, local softmax",
     "exp_cam": "exp(CAM)",
-    "difference": "difference of two CAMs (Finer-CAM)",
-    "cam": "CAM (and Grad-CAM)",
+    "difference": "CAM difference",
+    "cam": "CAM",
     "layercam": "LayerCAM",
     "saliency": "saliency",
     "guided_backpropagation": "guided backpropagation",

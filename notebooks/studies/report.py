@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,14 @@ from xfrlib.tables import in_text
 
 
 def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False) -> str:
-    """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given."""
+    """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given.
+
+    A number in a string has a true minus sign.
+    """
 
     def cell(found: Any) -> Any:
+        if isinstance(found, str):
+            return re.sub(r"^-(?=[\d.])", "−", found)
         if not (hasattr(found, "low") or isinstance(found, Mapping)):
             return found
         return in_text(found, digits, signed=signed).replace(", ", ",\u00a0")  # an interval stays on one line

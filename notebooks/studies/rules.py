@@ -200,7 +200,7 @@ def _of_the_self_test(self_tests: Mapping[str, Worth]) -> str:
 def _of_the_firm_self_test(judged: Judged, firm: float | None) -> str:
     if "firm" not in judged.titles:
         return (
-            "The firm self-test is the self-test here: on the validation pictures the criterion asks for no higher "
+            "The firm self-test is the self-test here: on the validation pictures the demand asks for no higher "
             "threshold under the mean colour."
         )
     if firm is None:

@@ -1,4 +1,4 @@
-"""Chapter 9: what a map does when the network, its labels, its seed or the picture's place changes."""
+"""Chapter 12: what a map does when the network, its labels, its seed or the picture's place changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 9: what the open constants of SDD do to its map and to deletion and retention, a grid from one pass."""
+"""Chapter 12: what the open constants of SDD do to its map and to deletion and retention, a grid from one pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xfrlib.tables import verdict
 
 
 def balance(table: pd.DataFrame) -> pd.Series[float]:
-    """The fall of the lead when a region is deleted less that when it alone is left: higher is better."""
+    """The lead that is left with a region alone less the lead that is left without it: higher is better."""
     return table["deletion_lead_drop"] - table["retention_lead_drop"]
 
 
@@ -124,12 +124,12 @@ def one_pass(
 
 
 def by_setting(tables: Sequence[pd.DataFrame], families: NDArray[np.int64]) -> pd.DataFrame:
-    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with criterion and family of each row.
+    """Tables of `xfrlib.judge.evaluate` as one, whose methods are settings, with balance and family of each row.
 
-    The criterion is `balance`, in log-odds of the lead over the `pairs` that the tables were made with.
+    The balance is in log-odds of the lead over the `pairs` that the tables were made with.
     """
     table = pd.concat(tables, ignore_index=True).drop(columns="draw").rename(columns={"method": "setting"})
-    return table.assign(criterion=balance(table), family=families[table["label"]])
+    return table.assign(balance=balance(table), family=families[table["label"]])
 
 
 def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[str, float]:
@@ -143,8 +143,8 @@ def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[s
 
 
 def paired(table: pd.DataFrame, name: str) -> Estimate:
-    """A setting's criterion less the default's, fills averaged, with an interval over people and networks."""
-    wide = table.pivot_table(index=["network", "image", "family"], columns="setting", values="criterion")
+    """A setting's balance less the default's, fills averaged, with an interval over people and networks."""
+    wide = table.pivot_table(index=["network", "image", "family"], columns="setting", values="balance")
     difference = wide[name] - wide["default"]
     family, network = (difference.index.get_level_values(level) for level in ("family", "network"))
     return mean_interval(difference, family, network)
@@ -153,7 +153,7 @@ def paired(table: pd.DataFrame, name: str) -> Estimate:
 def conclusion(best: str, gain: Mapping[str, Estimate]) -> str:
     """What the test pictures say, fill by fill, of the setting that the validation pictures chose.
 
-    `gain` has by fill the criterion of the setting less the default's. Fills are not averaged: they may disagree.
+    `gain` has by fill the balance of the setting less the default's. Fills are not averaged: they may disagree.
     """
     if best == "default":
         return "The validation pictures chose the default, so nothing changes."

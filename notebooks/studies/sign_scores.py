@@ -21,7 +21,7 @@ from xfrlib.tables import in_text
 SCORES = ("energy", "top_5", "top_10", "top_20", "pointing")
 REFERENCE = "sdd_sum"
 ASKED = {"top_20": "the highest fifth", "energy": "energy"}  # by which explainers are compared with the reference
-KNOW_NOTHING = {"area": "no knowledge (uniform)", "centre": "nearness to the centre"}
+KNOW_NOTHING = {"area": "uniform", "centre": "hill about the centre"}
 
 
 def reliance(worth: NDArray[np.float64], named: Mapping[str, Tensor], carrier: Tensor, true: Tensor) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def findings(found: Found) -> str:
     versus = "; ".join(_versus(found, score) for score in ASKED)
     nothing = {name: f"{100 * scores[name]['top_20']['shortcut'].value:.0f} %" for name in KNOW_NOTHING}
     return " ".join([
-        f"Of the sign, {found.of_reference('top_20')} lies in the highest fifth of the SDD map (sum). A map that is "
-        f"the same everywhere has {nothing['area']}, one that falls from the centre {nothing['centre']}. SDD's energy "
+        f"Of the sign, {found.of_reference('top_20')} lies in SDD's highest fifth. A "
+        f"uniform map has {nothing['area']}, the hill about the centre {nothing['centre']}. SDD's energy "
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
         f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD against the "
         f"others, by the difference between the two networks, corrected for {len(found.p)} questions: {versus}.",

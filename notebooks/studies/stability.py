@@ -1,4 +1,4 @@
-"""Chapter 9: how far a map follows a face that moves, and how far the networks of one recipe agree."""
+"""Chapter 12: how far a map follows a face that moves, and how far the networks of one recipe agree."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
+from matching.parts import transplant_part
 from studies.part_scores import energy_in
 from studies.score_tables import Found
 from xfrlib.intervals import Estimate, Interval
@@ -55,27 +56,6 @@ def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather
     box[:, top:bottom, left:right] = 1
     sigma = [feather * s for s in scale]
     return gaussian_blur(box, [2 * round(4 * s) + 1 for s in sigma], sigma)[0].clamp(0, 1)
-
-
-def transplant_part(images: Tensor, donors: Tensor, alpha: Tensor, *, match_colour: bool = True) -> Tensor:
-    """Put the region of `donors` into `images`, both (B, 3, H, W) in [0, 1], with opacity (H, W) or (B, H, W).
-
-    With `match_colour` the donor is shifted, channel by channel, by the difference of the two mean colours in the seam
-    (weights alpha (1 - alpha)), so that light and skin do not draw the region's outline. Away from the region the
-    picture stays as it is to the bit.
-    """
-    if images.shape != donors.shape or images.ndim != 4 or alpha.shape[-2:] != images.shape[2:]:
-        raise ValueError(
-            f"images {tuple(images.shape)}, donors {tuple(donors.shape)} and alpha {tuple(alpha.shape)} do not fit: "
-            "give (B, 3, H, W) twice and (H, W) or (B, H, W)"
-        )
-    opacity = alpha[..., None, :, :]
-    difference = donors - images
-    if match_colour:
-        seam = opacity * (1 - opacity)
-        mean = (difference * seam).sum(dim=(2, 3), keepdim=True) / seam.sum(dim=(-2, -1), keepdim=True)
-        difference = difference - mean
-    return torch.where(opacity > 0, (images + opacity * difference).clamp(0, 1), images)
 
 
 def choose_cases(

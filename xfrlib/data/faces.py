@@ -70,7 +70,7 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, 
     folders' names, sorted, are the classes. Pictures are brought to `size` pixels each way.
     """
     root = Path(folder).expanduser()
-    files = sorted(path for path in root.glob("[!.]*/[!.]*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in root.glob("[!.]*/[!.]*") if path.suffix.lower() in ("", *IMAGE_SUFFIXES))
     with ThreadPoolExecutor() as pool:
         shown = tqdm(pool.map(_usable, files), "reading faces", len(files), unit="file", mininterval=1)
         used = [path.relative_to(root).as_posix() for path, good in zip(files, shown, strict=True) if good]
@@ -86,6 +86,6 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, 
 
 
 def _usable(path: Path) -> bool:
-    with suppress(FaceImageError):
-        return min(load_image(path, None).shape[:2]) >= LEAST_SIDE
+    with suppress(FaceImageError, UnicodeEncodeError):  # a table takes no name that is not UTF-8
+        return bool(str(path).encode()) and min(load_image(path, None).shape[:2]) >= LEAST_SIDE
     return False

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfrlib.cam import pooled_features
 from xfrlib.explainers.job import Job, Scored, explained_output, explainer
 from xfrlib.geometry import upsampled
 
@@ -21,7 +20,7 @@ Channels = NDArray[np.float32]
 
 @explainer("CAM", "Zhou et al. 2016, CVPR", "xfrlib")
 def cam(job: Job, *, centre: bool = True) -> Tensor:
-    maps = pooled_features(job.model, job.images).maps(job.classes[:, :1], centre=centre)
+    maps = job.pooled.maps(job.classes[:, :1], centre=centre)
     return upsampled(maps[:, 0], job.size, job.geometry)
 
 
@@ -34,9 +33,9 @@ def exp_cam(job: Job, *, centre: bool = True, delta: float = 1.0) -> Tensor:
 
 def last_map(job: Job, output: str | Callable[[Tensor], Tensor]) -> tuple[Channels, Channels]:
     """The last map, and the gradient of `output`, named or of the logits (b, N), with respect to it: (b, C, h, w)."""
-    with torch.no_grad():
-        features = job.model.features(job.images)
-    logits = job.model.head(features.requires_grad_().mean(dim=(2, 3)))
+    features = job.pooled.features.clone().requires_grad_()
+    score = F.linear(features.mean(dim=(2, 3)), job.pooled.weight.detach())
+    logits = job.pooled.logits + (score - score.detach())  # the network's own, to the bit, and the slope of its head
     explained = explained_output(logits, job.classes, output) if isinstance(output, str) else output(logits)
     (slopes,) = torch.autograd.grad(explained.sum(), features)
     return features.detach().cpu().numpy(), slopes.cpu().numpy()
@@ -75,7 +74,7 @@ def layercam(job: Job, *, output: str = "centred_logit") -> Tensor:
 @torch.no_grad()
 def scorecam(job: Job, *, output: str = "centred_logit") -> Tensor:
     """The weights are a softmax of the scores of the picture seen through each channel, scaled to [0, 1]."""
-    features, scored = job.model.features(job.images), Scored(job.model, output)
+    features, scored = job.pooled.features, Scored(job.model, output)
     if job.geometry:
         masks = upsampled(features, job.size, job.geometry)
     else:  # as the authors' code has it

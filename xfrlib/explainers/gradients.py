@@ -29,6 +29,8 @@ def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor
     is negative, a unit that is off turns the sign of what it passes on before the rule is applied.
     """
     captum, common = captum_module("captum.attr"), captum_module("captum._utils.common")
+    if not any(isinstance(part, nn.ReLU | nn.PReLU) for part in job.model.modules()):
+        raise ValueError("guided backpropagation needs ReLU or PReLU: without any, it is the plain gradient")
 
     class GuidedPReLU(captum.GuidedBackprop):  # type: ignore[name-defined]
         def _register_hooks(self, module: nn.Module) -> None:

@@ -8,15 +8,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.cam import TURN
+from xfrlib.cam import TURN, PooledFeatures, pooled_features
 from xfrlib.geometry import Geometry
-from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
 
@@ -28,12 +28,22 @@ Make = Callable[..., Tensor]
 class Job:
     """Pictures explained together: images (b, 3, H, W) and classes (b, K) on the network's device, a seed for each."""
 
-    model: FaceClassifier
+    model: nn.Module
     images: Tensor
     classes: Tensor
     seeds: list[int]
     batch_size: int
-    geometry: Geometry | None  #: where the cells of the last map look; None lays maps as libraries do
+    registered: bool  #: maps are laid where their cells look; else as libraries do
+
+    @cached_property
+    def pooled(self) -> PooledFeatures:
+        """The last map and what follows it, for explainers that need them; `ValueError` where the network has none."""
+        return pooled_features(self.model, self.images)
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Where the cells of the last map look; None lays maps as libraries do."""
+        return self.pooled.geometry if self.registered else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,14 +115,14 @@ class Scored(nn.Module):
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for the pictures alone inside; afterwards the network is as it was."""
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.requires_grad_(False)  # no explainer needs the gradients of weights, which cost half of a backward pass
-        with TURN, in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
+    with TURN, in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
+        required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        try:
+            model.requires_grad_(False)  # no explainer needs the gradients of weights: half of a backward pass
             yield
-    finally:
-        for parameter, needs in required.items():
-            parameter.requires_grad_(needs)
+        finally:
+            for parameter, needs in required.items():
+                parameter.requires_grad_(needs)
 
 
 def draw_seed(name: str, seed: int, index: int) -> int:

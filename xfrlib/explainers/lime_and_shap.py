@@ -59,15 +59,10 @@ def over_superpixels(method_of: Callable[[], Callable[[nn.Module], Any]]) -> Mak
         for image, row, seed in zip(job.images.split(1), job.classes.split(1), job.seeds, strict=True):
             parts = superpixels(image[0], segments, kind=superpixel)
             with seeded(seed), torch.no_grad():  # captum draws from torch's global generator
-                coefficients = method.attribute(
-                    image,
-                    baselines=fill_picture(image, fill),
-                    additional_forward_args=(row,),  # a bare tensor would be taken for a tuple of its rows
-                    feature_mask=parts[None, None].expand_as(image),
-                    n_samples=samples,
-                    perturbations_per_eval=job.batch_size,
-                    return_input_shape=False,
-                )
+                how: Any = {"baselines": fill_picture(image, fill), "feature_mask": parts[None, None].expand_as(image)}
+                how |= {"n_samples": samples, "perturbations_per_eval": job.batch_size, "return_input_shape": False}
+                # A bare tensor would be taken for a tuple of its rows.
+                coefficients = method.attribute(image, additional_forward_args=(row,), **how)
             maps.append(coefficients.reshape(-1).to(image)[parts])
         return torch.stack(maps)
 

@@ -6,7 +6,6 @@ from functools import partial
 
 from torch import Tensor
 
-from xfrlib.cam import pooled_features
 from xfrlib.explainers.job import Job, explainer
 from xfrlib.profile import FORMS
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence
@@ -25,10 +24,10 @@ def _sdd(
     scale_max: float = DEFAULT.scale_max,
 ) -> Tensor:
     divergence = Divergence(delta, scale, scale_min, scale_max, form)
-    maps = pooled_features(job.model, job.images).maps(job.classes, centre=centre)
+    maps = job.pooled.maps(job.classes, centre=centre)
     return scaled_directed_divergence(maps, divergence, size=job.size, geometry=job.geometry, log=True)
 
 
 for _form in FORMS:
-    _title = f"SDD, {_form.replace('_', ' ')}"
+    _title = "SDD" if _form == "sum" else f"SDD, {_form.replace('_', ' ')}"
     explainer(_title, _SOURCE, "xfrlib", name=f"sdd_{_form}", contrastive=True, logarithm=True)(partial(_sdd, _form))

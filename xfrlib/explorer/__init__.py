@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,17 @@ from xfrlib.data.faces import FaceDataset, open_folder
 from xfrlib.explorer.maps import Calculator, Settings
 from xfrlib.explorer.panel import Explorer
 from xfrlib.explorer.pictures import Pictures
+from xfrlib.plots import gentle_power
 
 __all__ = ["Calculator", "Explorer", "Pictures", "Settings", "explorer"]
 
 
 def explorer(
-    model: nn.Module,
-    dataset: FaceDataset | str | Path,
-    *,
-    identities: Sequence[str] | None = None,
-    size: int = 0,
-    pooled: PooledFeatures | None = None,
-    temperature: float = 1.0,
-    folder: str | Path | None = None,
-    provenance: Callable[[], Mapping[str, Any]] = dict,
+    model: nn.Module, dataset: FaceDataset | str | Path, *, identities: Sequence[str] | None = None,
+    names: Sequence[str] = (), families: Sequence[int] = (), size: int = 0, pooled: PooledFeatures | None = None,
+    temperature: float = 1.0, folder: str | Path | None = None, provenance: Callable[[], Mapping[str, Any]] = dict,
     **settings: Any,
-) -> Explorer:
+) -> Explorer:  # fmt: skip
     """A panel over the pictures of `dataset`, to end a notebook cell with.
 
     Raises `ValueError` for a model in training mode, without CAMs, or whose classes are not the people of `dataset`.
@@ -41,6 +37,9 @@ def explorer(
     dataset : FaceDataset, str or Path
         The pictures to choose from; its identities are the classes of `model`. Or a folder of
         ``<identity>/<picture>``; `identities` then names the classes in order (None: the folder's, sorted).
+    names, families : sequence, optional
+        Of each class, what a reader sees, and the family, whose other members are its look-alikes. None: the
+        identity's own name; and look-alikes are the people whose mean embeddings have the largest cosine.
     size : int
         Side in pixels of a folder's pictures, as `model` wants it. 0: what a network of timm says, 112 for others.
     pooled : PooledFeatures, optional
@@ -53,11 +52,13 @@ def explorer(
         Called when something is saved, for what is to be said of its origin beside commit, versions, and hashes of
         weights and picture (in the notebooks: ``run.provenance``).
     **settings
-        First values of `Settings`.
+        First values of `Settings`; without a delta, one at which the map of the first picture is more than a dot.
     """
     if isinstance(dataset, str | Path):
         told: Any = next((part.pretrained_cfg for part in model.modules() if hasattr(part, "pretrained_cfg")), {})
         dataset = open_folder(dataset, identities, size=size or told.get("input_size", [112])[-1])
-    calculator = Calculator(Pictures(model, dataset, pooled), temperature)
+    calculator = Calculator(Pictures(model, dataset, pooled, names, families), temperature)
     first = Settings(**{"top_k": min(5, len(dataset.identities)), **settings})
+    if "delta" not in settings:
+        first = replace(first, delta=first.delta * float(gentle_power(calculator.maps(0, first).explanation.log_sdd)))
     return Explorer(calculator, first, Path(folder or build_root() / "explorer"), provenance)

@@ -98,6 +98,8 @@ class Calculator:
             raise ValueError(f"top_k = {settings.top_k}: must be between 2 and {len(self.pictures.names)}")
         alike = settings.rivals == "look-alikes"
         order = self.pictures.look_alikes(target) if alike else [k for k, _ in self.pictures.ranking(row)]
+        if not order:
+            raise ValueError(f"{self.pictures.names[target]} is alone in the family: choose other rivals")
         return [target, *(label for label in order if label != target)][: settings.top_k]
 
     def maps(self, row: int, settings: Settings) -> Maps:

@@ -27,16 +27,35 @@ CROPPED = (
     "it at photos/<name>/<file> and run: python -m facedata.align photos data/my_faces"
 )
 
+NOBODY = "who this is is not known; the network knows no “nobody” and names one of its people, for an ellipse too"
+
 # JupyterLab takes the arrow keys and letters typed in a list or slider for commands of the notebook, unless the element
 # has this attribute; ipywidgets does not set it. A screen reader speaks what changes inside an element that was there
 # before, with the role of a status: each sentence is new, so the role belongs to the element around it.
-_ATTRIBUTES = """<img alt="" style="display: none" onload="const start = () => {
+ATTRIBUTES = """<img alt="" style="display: none" onload="const start = () => {
   const root = this.closest('.xfr-explorer'), status = root?.querySelector('.xfr-status');
   if (!status) return setTimeout(start, 100);
   status.setAttribute('role', 'status');
   root.addEventListener('focusin', ({ target }) =>
     target.toggleAttribute('data-lm-suppress-shortcuts', target.matches('select, [role=slider]')));
 }; start()" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">"""
+
+
+class Status(widgets.HTML):
+    """The line of a panel that says what is going on."""
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence, as plain text."""
+        self.value = escape(sentence)
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Say what is going on; an error that the user can mend becomes a sentence instead of a traceback."""
+        self.say(f"{what} …")
+        try:
+            yield
+        except (ValueError, OSError, ImportError) as error:
+            self.say(f"Cannot do this: {error}")
 
 
 class Explorer(widgets.VBox):
@@ -54,12 +73,12 @@ class Explorer(widgets.VBox):
         self.rows: list[int] = []  # those that pass the filters
         self.shown: list[tuple[Maps, Answers]] = []
         self._silence = Lock()  # held while a control is changed without an answer to it
-        self.pictures.say = self._say
-        self.status = widgets.HTML().add_class("xfr-status")
+        self.status = Status().add_class("xfr-status")
+        self.pictures.say = self.status.say
         self.tiles = [Tiles(self.pictures), Tiles(self.pictures)]
         self._tiles = widgets.HBox(self.tiles[:1], layout=WRAPPED)
         self.thumbnails = Thumbnails(self.pictures, lambda row: setattr(self.picture, "value", row))
-        attributes = widgets.HTML(_ATTRIBUTES, layout={"display": "none"})
+        attributes = widgets.HTML(ATTRIBUTES, layout={"display": "none"})
         super().__init__([*self._controls(first), self.status, self._tiles, attributes])
         self.add_class("xfr-explorer")
         self._filter()
@@ -113,10 +132,8 @@ class Explorer(widgets.VBox):
 
     def _filter(self, *_: Any) -> None:
         """Offer the pictures that pass the filters, and stay with the one shown if it is among them."""
-        with self._report("looking for pictures"):
+        with self.status.doing("looking for pictures"):
             rows = self.pictures.matching(*(control.value for control in self._filters))
-            if not rows:
-                raise ValueError("no picture passes these filters; the list below still shows those found before")
             self.rows, row = rows, self.row if self.row in rows else rows[0]
             with self._silence:
                 self.picture.options = [(self.pictures.title(r), r) for r in rows]
@@ -125,7 +142,7 @@ class Explorer(widgets.VBox):
 
     def _choose(self, _: str, row: int) -> None:
         """Show picture `row`, its target and rivals chosen anew by rule."""
-        with self._report(f"running the network on {self.pictures.title(row)}"):
+        with self.status.doing(f"running the network on {self.pictures.title(row)}"):
             if row != self.row or not self.shown:
                 for i, side in enumerate(self.sides):
                     self.sides[i] = replace(side, target=None, rivals=side.rivals.replace("by hand", RIVALS[0]))
@@ -138,7 +155,7 @@ class Explorer(widgets.VBox):
         file = files[0]
         with self._silence:  # so that the same file can be given again
             self.upload.value = ()
-        with self._report(f"reading {file['name']}"):
+        with self.status.doing(f"reading {file['name']}"):
             self.row, self.shown = self.pictures.add(file["name"], bytes(file["content"])), []
             with self._silence:
                 for control, value in zip(self._filters, ("", OUTCOMES[0], (0, 1), EVERYBODY), strict=True):
@@ -182,22 +199,22 @@ class Explorer(widgets.VBox):
 
     def _draw(self) -> None:
         """Draw the maps at once, and what the network says of the masks when it has answered."""
-        with self._report("computing the maps"):
+        with self.status.doing("computing the maps"):
             self._load()
-            self._say("computing the maps …")
+            self.status.say("computing the maps …")
             found = [self.calculator.maps(self.row, settings) for settings in self.sides]
             for side, tiles, maps in zip(SIDES[len(found)], self.tiles, found, strict=False):
                 tiles.show_maps(maps, side, *common_colours(found))
-            self._say("asking the network about the masked picture …")
+            self.status.say("asking the network about the masked picture …")
             self.shown = [(maps, self.calculator.answers(maps)) for maps in found]
             for tiles, (maps, answers) in zip(self.tiles, self.shown, strict=False):
                 tiles.show_answers(maps, answers)
-            self._say(self._summary())
+            self.status.say(self._summary())
 
     def _summary(self) -> str:
         """What is shown, in words, with the share of the first mask that the second covers."""
         (label, chance), outcome = self.pictures.predicted(self.row), self.pictures.outcome(self.row)
-        verdicts = {"wrong": f"wrong: this is {self.pictures.person(self.row)}", "unknown": "who this is is not known"}
+        verdicts = {"wrong": f"wrong: this is {self.pictures.person(self.row)}", "unknown": NOBODY}
         said = f"{self.pictures.title(self.row)}. Predicted: {self.pictures.names[label]}, {percent(chance)}"
         said += f" ({verdicts.get(outcome, outcome)})."
         if len(self.shown) > 1:
@@ -206,23 +223,11 @@ class Explorer(widgets.VBox):
         return said + f" {CROPPED}" * (self.row in self.pictures.cropped)
 
     def _save(self, _: Any) -> None:
-        with self._report("drawing the figure"):
+        with self.status.doing("drawing the figure"):
             if not self.shown:
                 raise ValueError("there is nothing to save yet")
             paths = save(self.folder, self.pictures, self.shown, dict(self.provenance()))
-            self._say(f"saved {' and '.join(map(str, paths))}")
-
-    def _say(self, sentence: str) -> None:
-        self.status.value = escape(sentence)
-
-    @contextmanager
-    def _report(self, doing: str) -> Iterator[None]:
-        """Say what is going on; an error that the user can mend becomes a sentence instead of a traceback."""
-        self._say(f"{doing} …")
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            self._say(f"Cannot do this: {error}")
+            self.status.say(f"saved {' and '.join(map(str, paths))}")
 
 
 def _log_slider(label: str, value: float, low: float, high: float) -> widgets.Widget:

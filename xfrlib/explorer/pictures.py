@@ -26,13 +26,17 @@ _MEMORY = 256 * 2**20  # bytes of feature maps that are kept
 class Pictures:
     """The pictures of a data set, numbered from 0, and after them those that were added; see `explorer`."""
 
-    def __init__(self, model: nn.Module, dataset: FaceDataset, pooled: PooledFeatures | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, dataset: FaceDataset, pooled: PooledFeatures | None = None,
+        names: Sequence[str] = (), families: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         need_evaluation(model)
         given = len(dataset if pooled is None else pooled.logits)
         if given != len(dataset):
             raise ValueError(f"pooled holds {given} pictures, the data set {len(dataset)}: give all of them")
         self.model, self.dataset = model, dataset
-        self.names = [str(name).replace("_", " ") for name in dataset.identities]
+        self.names = list(names) or [str(name).replace("_", " ") for name in dataset.identities]
+        self.families = list(families)  # of each class; none: look-alikes are found by embedding
         self.labels: list[int] = dataset.table["label"].astype(int).tolist()
         self.paths: list[str] = dataset.table["path"].tolist()
         self.say: Callable[[str], None] = lambda sentence: None  # is told what takes a while
@@ -115,20 +119,27 @@ class Pictures:
     def matching(
         self, name: str = "", outcome: str = "all", confidence: Sequence[float] = (0, 1), subject: int = EVERYBODY
     ) -> list[int]:
-        """The pictures of the person `subject`, a label, that pass all filters.
+        """The pictures of the person `subject`, a label, that pass all filters; `ValueError` names the one at fault.
 
         `name` is a part of the person's or the file's name, in any case. For `outcome`, one of `OUTCOMES`, and
         `confidence`, the bounds of the probability of the predicted class, the network has to see all pictures.
         """
         if outcome not in OUTCOMES:
             raise ValueError(f"outcome = {outcome!r}: use one of {', '.join(OUTCOMES)}")
-        rows = [row for row, label in enumerate(self.labels) if subject in (EVERYBODY, label)]
-        rows = [row for row in rows if _plain(name) in _plain(f"{self.person(row)} {self.paths[row]}")]
-        if (outcome, *confidence) == ("all", 0, 1):
-            return rows
-        self.run_all("looking for pictures")
-        rows = [row for row in rows if outcome in ("all", self.outcome(row))]
-        return [row for row in rows if confidence[0] <= self.predicted(row)[1] <= confidence[1]]
+        rows, (low, high) = list(range(len(self))), confidence
+        if asks := (outcome, *confidence) != ("all", 0, 1):
+            self.run_all("looking for pictures")
+        filters: dict[str, Callable[[int], bool]] = {
+            "subject": lambda row: subject in (EVERYBODY, self.labels[row]),
+            f"name {name!r}": lambda row: _plain(name) in _plain(f"{self.person(row)} {self.paths[row]}"),
+            f"predictions {outcome!r}": lambda row: outcome == "all" or self.outcome(row) == outcome,
+            f"probability {low:.0%} to {high:.0%}": lambda row: not asks or low <= self.predicted(row)[1] <= high,
+        }
+        for which, passes in filters.items():
+            before, rows = len(rows), [row for row in rows if passes(row)]
+            if not rows:
+                raise ValueError(f"no picture passes the filter {which}; {before} pass those before it. The list stays")
+        return rows
 
     def add(self, name: str, data: bytes) -> int:
         """Add the picture in a file's bytes, cut at its centre to the shape of the others; returns its number.
@@ -152,12 +163,13 @@ class Pictures:
         return len(self) - 1
 
     def _look_alikes(self, target: int) -> tuple[int, ...]:
-        """The other people, those most like `target` first: called through `look_alikes`, which remembers."""
+        """The others of the family of `target`, or, without families, all other people, those most like it first."""
+        if self.families:
+            return tuple(k for k, one in enumerate(self.families) if one == self.families[target] and k != target)
         if target not in self.labels:
             raise ValueError(f"there is no picture of {self.names[target]} here, so its look-alikes are not known")
         self.run_all("looking for look-alikes")
-        found = [self._embeddings[row] for row in range(len(self))]
-        return tuple(look_alikes(torch.stack(found), self.labels, target))
+        return tuple(look_alikes(torch.stack([self._embeddings[row] for row in range(len(self))]), self.labels, target))
 
     def provenance(self, row: int) -> dict[str, str]:
         """Hashes of the model's weights and of the pixels that it was given."""

@@ -10,7 +10,9 @@ from html import escape
 
 import ipywidgets as widgets
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import Tensor
 
@@ -110,8 +112,11 @@ class Tiles(widgets.VBox):
         self.verdict.value = f"<p style='line-height:1.4;max-width:48em'>{escape(says)}</p>"
 
     def _show(self, views: dict[str, View]) -> None:
-        for name, (picture, caption, alternative, over) in views.items():
+        for name, (picture, caption, alternative, over, line) in views.items():
             drawn = tint(picture, *over) if over else picture
+            if line is not None:
+                border = line & (F.avg_pool2d(line[None].float(), 3, 1, padding=1)[0] < 1)  # beside a pixel outside
+                drawn = np.where(border[..., None].numpy(), to_rgb("#E69F00"), as_pictures(drawn)[0])
             url, says, below = data_url(drawn, 2 * _SIDE), escape(alternative), escape(caption).replace("\n", "<br>")
             image = f"<img src='{url}' alt='{says}' title='{says}' width={_SIDE} height={_SIDE} border=1>"
             self.tiles[name].value = f"<div style='width:{_SIDE}px;line-height:1.3'>{image}<br>{below}</div>"

@@ -30,6 +30,7 @@ class View(NamedTuple):
     caption: str
     alternative: str  #: for who does not see it
     over: tuple[Tensor, ScalarMappable] | None = None  #: a map (H, W) to lay over the picture, and its colours
+    line: Tensor | None = None  #: a mask (H, W) to outline
 
 
 def common_colours(found: Iterable[Maps]) -> tuple[ScalarMappable, ScalarMappable]:
@@ -44,11 +45,13 @@ def map_views(
     """What needs no answer of the network, by name; `side` is one of `SIDES`, and the colours are `common_colours`."""
     names, chances = [pictures.names[label] for label in maps.classes], maps.explanation.probabilities[0]
     image, heat, share = pictures.image(maps.row), maps.explanation.sdd[0], percent(maps.mask.float().mean())
-    peak = f"SDD map of {names[0]}, strongest at the {place_of_peak(heat)}"
+    peak = f"SDD map of {names[0]}, strongest at the {place_of_peak(heat)}; the line encloses the mask"
+    white = maps.mask.expand(3, -1, -1).float()
+    white[:, [0, -1]] = white[:, :, [0, -1]] = 0.5  # an edge: the page is white as well
     result = {
         "picture": View(image, f"{side}{names[0]}\n{percent(chances[0])}", f"The picture: {pictures.title(maps.row)}"),
-        "sdd": View(image, f"SDD\n{maps}", peak, (heat, relative)),
-        "mask": View(maps.mask.expand(3, -1, -1).float(), f"mask\n{share} of pixels", f"mask, {share} of pixels"),
+        "sdd": View(image, f"SDD\n{maps}", peak, (heat, relative), maps.mask[0]),
+        "mask": View(white, f"mask\n{share} of pixels", f"mask, {share} of pixels"),
     }
     for i, cam in enumerate(maps.explanation.upsampled_cams[0]):
         role = f"rival {i}" if i else "target"
@@ -86,13 +89,14 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
         views = map_views(pictures, maps, side, *colours) | answer_views(pictures, maps, answers)
         order = dict.fromkeys([*MASKING, *views])
         for name, axis in zip(order, [*above[: len(MASKING)], *below], strict=False):
-            picture, title, _, over = views[name]
+            picture, title, _, over, line = views[name]
             if over is None:
                 plots.show(axis, picture, title)
             else:
                 values, scale = over
                 plots.overlay(axis, picture, values, cmap=scale.cmap.name, limits=scale.get_clim(), title=title)
-        plots.outline(above[1], maps.mask[0])
+            if line is not None:
+                plots.outline(axis, line)
     plots.colour_bar(result, colours[0], axes[:, : columns - 2], plots.CAM_UNIT)
     plots.colour_bar(result, colours[1], axes[:, columns - 2 :], plots.SDD_UNIT)
     return result

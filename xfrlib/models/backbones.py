@@ -52,8 +52,7 @@ class Backbone(nn.Module):
             need_pictures(images, unit=f"{self.name} takes")
         if images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
-        ordered = images if self.channel_order == "RGB" else images.flip(1)
-        return (ordered - self.mean) / self.std
+        return ((images if self.channel_order == "RGB" else images.flip(1)) - self.mean) / self.std
 
     def feature_map(self, normalised: Tensor) -> Tensor:
         """(B, 3, H, W), normalised -> (B, out_channels, H / 16, W / 16)."""
