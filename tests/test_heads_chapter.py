@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
 from facedata.dlib import CHIP_TEMPLATE
@@ -23,7 +24,6 @@ from matching.parts import shapley
 from studies import head_scores, heads
 from studies.heads import EXCHANGED, PLACED, Job, Pair
 from studies.matching import Gallery
-from studies.score_tables import known_mean
 
 needs_shapes = pytest.mark.skipif(
     not any(importlib.metadata.distributions(name=head_shapes.PACKAGE)),
@@ -171,15 +171,25 @@ def test_the_map_that_is_right_orders_the_parts_as_the_truth_does() -> None:
     people = np.array([0, 1])
     assert head_scores.agreement(table, np.array([True, True]), people, "difference").value == pytest.approx(1)
     assert head_scores.agreement(table, [1, 1], people, "difference", less="cam").value == pytest.approx(2)
-    assert np.isnan(head_scores.agreement(table, [1, 0], people, "cam").value)  # one person gives no interval
+    assert np.isnan(head_scores.agreement(table, [1, 0], people, "cam").low)  # one family gives no interval
 
 
-def test_few_families_have_no_interval() -> None:
+def test_intervals_over_families_leave_out_each_as_either_head() -> None:
     values = np.linspace(0.2, 0.8, 8)
-    many = head_scores.mean_of(values, np.arange(8))
-    assert many == known_mean(values, np.arange(8)) and many.low < many.value < many.high
+    many = head_scores.mean_of(values, np.arange(8) + 3)  # one head a value: the interval of every textbook
+    half = stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+    assert (many.low, many.value, many.high) == pytest.approx(
+        (values.mean() - half, values.mean(), values.mean() + half)
+    )
     few = head_scores.mean_of(np.append(values[:7], np.nan), np.arange(8))
     assert few.value == pytest.approx(values[:7].mean()) and np.isnan([few.low, few.high]).all()
+
+    pairs = np.array([(k, (k + step) % 9) for k in range(9) for step in (1, 2)])
+    values = np.cos(np.arange(18))
+    without = [np.mean([v for v, pair in zip(values, pairs, strict=True) if k not in pair]) for k in range(9)]
+    half = stats.t.ppf(0.975, 8) * np.sqrt(8 / 9 * np.square(without - np.mean(without)).sum())
+    found = head_scores.mean_of(values, pairs)
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half))
 
 
 def test_priors_leave_out_everybody_of_the_pair() -> None:

@@ -20,7 +20,6 @@ from recognisers import dlib
 from studies.heads import EXCHANGED, MAPS, PLACED, Found, ends_of
 from studies.jackknife import jackknife
 from studies.part_scores import concordance, part_density, part_mass, rank_correlation
-from studies.score_tables import known_mean
 from xfrlib import plots
 from xfrlib.intervals import Estimate, Interval
 
@@ -120,24 +119,37 @@ def fitted(values: NDArray[Any], side: int) -> NDArray[np.float64]:
     return torch.nn.functional.interpolate(given, (side, side), mode="area")[0, 0].numpy()
 
 
-def mean_of(values: ArrayLike, people: ArrayLike) -> Estimate | Interval:
-    """`known_mean`, without an interval where fewer than `FEWEST` people are known: it would leave the scale."""
-    found = known_mean(values, people)
-    if len(np.unique(np.asarray(people)[np.isfinite(np.asarray(values, dtype=float))])) < FEWEST:
-        return Interval(found.value, np.nan, np.nan)
-    return found
+def mean_of(values: ArrayLike, families: ArrayLike) -> Estimate | Interval:
+    """The mean of `values` (n,), those that are NaN left out, with an interval over `families`, (n,) or (n, 2).
+
+    A pair has two heads: each family is left out as either of the two. Where fewer than `FEWEST` families are known
+    there is no interval: it would leave the scale.
+    """
+    array, of = np.asarray(values, dtype=float), np.asarray(families).reshape(len(np.asarray(families)), -1)
+    known = np.isfinite(array)
+    array, of = array[known], of[known]
+    units = np.unique(of)
+    if len(units) < FEWEST:
+        return Interval(float(array.mean()) if len(array) else np.nan, np.nan, np.nan)
+    place = np.searchsorted(units, of)
+
+    def statistic(kept: NDArray[np.bool_]) -> float:
+        rows = kept[place].all(axis=1)
+        return float(array[rows].mean()) if rows.any() else np.nan
+
+    return jackknife(statistic, units)
 
 
 def agreement(
-    table: pd.DataFrame, members: ArrayLike, people: ArrayLike, method: str, score: str = "mass", by: str = "spearman",
-    less: str | None = None,
+    table: pd.DataFrame, members: ArrayLike, families: ArrayLike, method: str, score: str = "mass",
+    by: str = "spearman", less: str | None = None,
 ) -> Estimate | Interval:  # fmt: skip
-    """The mean of a score over the pairs of `members`, (n,) bool, with an interval over `people`, (n,), of the first
-    heads; of its difference to that of the method `less`, pair by pair. Pairs without the score are left out."""
+    """`mean_of` a score over the pairs of `members`, (n,) bool, whose `families` are (n,) or (n, 2); of its difference
+    to that of the method `less`, pair by pair."""
     rows = table[table["score"] == score].pivot(index="pair", columns="method", values=by)
     values = rows[method].to_numpy() - (rows[less].to_numpy() if less else 0)
     chosen = np.asarray(members, dtype=bool)
-    return mean_of(values[chosen], np.asarray(people)[chosen])
+    return mean_of(values[chosen], np.asarray(families)[chosen])
 
 
 def ends_agree(found: Sequence[Found]) -> NDArray[np.float64]:
@@ -148,7 +160,7 @@ def ends_agree(found: Sequence[Found]) -> NDArray[np.float64]:
     return rank_correlation(first, last, seen).numpy()
 
 
-def worth_table(found: Sequence[Found], people: ArrayLike) -> dict[tuple[str, str], Estimate | Interval]:
+def worth_table(found: Sequence[Found], families: ArrayLike) -> dict[tuple[str, str], Estimate | Interval]:
     """What each exchange is worth, as a share of the whole exchange, {(name, kind): mean with its interval}.
 
     `kind` is "first in", "last out" or "mean". The whole is the mean lead of the pictures less that of the second heads
@@ -159,7 +171,7 @@ def worth_table(found: Sequence[Found], people: ArrayLike) -> dict[tuple[str, st
     shares = {kind: np.stack(values) / whole for kind, values in kinds.items()}
     shares["mean"] = (shares["first in"] + shares["last out"]) / 2
     return {
-        (name, kind): mean_of(values[:, k] if k < len(EXCHANGED) else values.sum(axis=1), people)
+        (name, kind): mean_of(values[:, k] if k < len(EXCHANGED) else values.sum(axis=1), families)
         for kind, values in shares.items()
         for k, name in enumerate([*EXCHANGED, "sum"])
     }
