@@ -37,6 +37,9 @@ def path_draw(seed: int, path: str) -> str:
     return hashlib.sha256(f"{seed}\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
 
 
+_IN_HAND = re.compile(r"(.*/)?\.\d+\.[^/]+")  # what `write_atomic` writes, or had in hand when a run was killed
+
+
 def find_files(root: Path) -> list[str]:
     """Every file below `root`, relative, with "/"; links are followed, and an empty folder is "<name>/"."""
     if not root.is_dir():
@@ -61,6 +64,8 @@ def list_faces(root: str | Path) -> list[dict[str, str]]:
     """
     root, rows, deeper = Path(root).expanduser(), list[dict[str, str]](), list[str]()
     for path in find_files(root):
+        if _IN_HAND.fullmatch(path):
+            continue
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         parts, suffix = shown.split("/"), suffix_of(shown)
         other = f"{suffix}: convert to JPEG" if suffix in TO_CONVERT else "the suffix is not that of a picture"

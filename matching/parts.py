@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from facedata.align import TEMPLATE, similarity_transform
-from xfrlib.judge import fill_picture
+from xfrlib.judge import blurred, fill_picture
 
 PARTS = ("eyebrows", "eyes", "nose", "mouth", "cheeks", "chin", "forehead", "ears")
 FEATHER = 3 / 112  # standard deviation of the soft edge of an exchanged part, in sides of the picture
@@ -115,7 +114,7 @@ def exchanged(image: Tensor, donors: Tensor, masks: Tensor) -> Tensor:
     soft, and the part is shifted to the light of its surroundings: `transplant_part`.
     """
     sigma = FEATHER * masks.shape[-1]
-    alpha = gaussian_blur(masks.float(), 2 * round(4 * sigma) + 1, sigma).clamp(0, 1)
+    alpha = blurred(masks.float()[None], sigma, reach=4)[0].clamp(0, 1)
     made = [transplant_part(image.expand(len(alpha), -1, -1, -1), one.expand(len(alpha), -1, -1, -1), alpha)
             for one in donors]  # fmt: skip
     return torch.stack(made)

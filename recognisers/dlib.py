@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
 from xfrlib.artifacts import file_sha256
 from xfrlib.models import Backbone
@@ -90,7 +89,7 @@ class DlibResNet(Backbone):
 
     def normalise(self, images: Tensor) -> Tensor:
         """As `Backbone.normalise`, with dlib's constants: a mean for each channel, and values over 256."""
-        return normalize(super().normalise(images), [mean / 255 for mean in MEANS], 3 * [256 / 255])
+        return (255 * super().normalise(images) - images.new_tensor(MEANS)[:, None, None]) / 256
 
     def read(self, checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights by key, and their origin, of dlib's file; "builtin" is that of the package, which is not imported.

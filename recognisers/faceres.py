@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
 from xfrlib.models import Backbone
 
@@ -45,7 +44,7 @@ class FaceRes(Backbone):
 
     def normalise(self, images: Tensor) -> Tensor:
         """As `Backbone.normalise`: BGR in values of 0 to 255, less ImageNet's mean for each channel."""
-        return normalize(super().normalise(images), [mean / 255 for mean in MEANS], 3 * [1 / 255])
+        return 255 * super().normalise(images) - images.new_tensor(MEANS)[:, None, None]
 
     def read(self, checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights by key, and their origin, from the package's tarball or folder; age and gender are left out."""

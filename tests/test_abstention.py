@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_notebooks import failure
 from torch import nn
 
 from studies import groups, rules
@@ -19,7 +18,6 @@ from studies.abstention import (
 )
 from xfrlib.explanation import select_classes
 from xfrlib.intervals import Estimate
-from xfrlib.profile import project_root
 from xfrlib.regions import disc
 from xfrlib.trust import gains, should_show
 
@@ -336,11 +334,3 @@ def test_what_the_self_test_is_worth_is_said_as_far_as_its_intervals_reach(judge
         fill: dict.fromkeys(("wins both", "loses both"), one["self_test"]["coverage"]) for fill, one in worth.items()
     }
     assert said in rules.findings(rules.Judged({"self_test": "self-test"}, worth, {}), shares, {}, None)
-
-
-def test_the_chapter_refuses_the_fill_of_the_firm_probe_as_a_judge(tmp_path, monkeypatch):
-    """`test_notebooks.py` runs the same cells with the profile's fills, and they go on to the data."""
-    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
-    (chapter,) = (project_root() / "notebooks").glob("11_*.ipynb")
-    said = failure(chapter, {"judging_fills": ["black", "mean"]})
-    assert "judging_fills: mean sets the threshold of the firm self-test, so that it cannot judge" in said

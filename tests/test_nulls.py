@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_notebooks import failure
 from torch import nn
 
 from studies import better_map
 from studies.better_map import Ellipse, ellipse
 from xfrlib import deletion_retention
 from xfrlib.explanation import select_classes
-from xfrlib.profile import project_root
 from xfrlib.regions import disc
 
 SIZE = (112, 112)
@@ -149,15 +147,6 @@ def test_the_search_finds_the_planted_region_and_the_constant_the_one_that_is_be
     assert better_map.best_constant(often) == 2
     with pytest.raises(ValueError, match="finite"):
         better_map.best_constant(scores * float("nan"))
-
-
-def test_the_chapter_refuses_a_fill_that_both_chooses_and_judges(tmp_path, monkeypatch):
-    """`test_notebooks.py` runs the same cells with fills that do not overlap, and they go on to the data."""
-    monkeypatch.setenv("XFR_BUILD", str(tmp_path))
-    (chapter,) = (project_root() / "notebooks").glob("10_*.ipynb")
-    fills = {"choosing_fills": ["other people", "blur"], "judging_fills": ["black", "blur"]}
-    said = failure(chapter, fills)
-    assert "blur is among the fills that choose and those that judge: what selects must not judge" in said
 
 
 def test_share_of_the_reference_by_hand_and_its_refusal():

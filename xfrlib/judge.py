@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
@@ -45,11 +45,12 @@ def fill_picture(images: Tensor, fill: str | Tensor, *, mean: Tensor | None = No
 
 
 def blurred(images: Tensor, sigma: float, *, reach: float = 2) -> Tensor:
-    """Pictures (B, C, H, W) after a Gaussian of width `sigma` pixels, cut off at `reach` sigma."""
-    side = 2 * int(reach * sigma) + 1
-    for kernel_size in ([side, 1], [1, side]):  # the same at a twentieth of the cost of both at once
-        images = gaussian_blur(images, kernel_size=kernel_size, sigma=[sigma, sigma])
-    return images
+    """Pictures (B, C, H, W) after a Gaussian of `sigma` pixels, cut off at `reach` sigma; edges are mirrors."""
+    side = round(reach * sigma)
+    weights = torch.softmax(-((torch.arange(-side, side + 1) / sigma) ** 2) / 2, dim=0).to(images)[None, None]
+    lines = [F.pad(torch.eye(n).to(images)[:, None], (side, side), mode="reflect") for n in images.shape[2:]]
+    down, across = (F.conv1d(line, weights)[:, 0] for line in lines)  # (n, n): how much of each pixel goes where
+    return down.T @ images @ across
 
 
 def perturbed(images: Tensor, removed: Tensor, fill: str | Tensor, *, mean: Tensor | None = None) -> Tensor:

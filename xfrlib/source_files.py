@@ -77,12 +77,11 @@ class _Source(NamedTuple):
 @cache
 def _read(code: str, package: str) -> _Source:
     """What a source of `package` imports and says."""
-    tree, found = ast.parse(code), _Source(set(), defaultdict(list), set())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            node.body = []
-    for node in ast.walk(tree):
+    nodes, found = list[ast.AST]([ast.parse(code)]), _Source(set(), defaultdict(list), set())
+    for node in nodes:  # which grows
         match node:
+            case ast.If() if ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                node.body = []
             case ast.Import():
                 for alias in node.names:
                     here, there = alias.asname or alias.name.split(".")[0], alias.asname and alias.name
@@ -95,4 +94,5 @@ def _read(code: str, package: str) -> _Source:
                     found.binds[alias.asname or alias.name].append(name)
             case ast.Constant(str(text)):
                 found.texts.add(text)
+        nodes += ast.iter_child_nodes(node)
     return found

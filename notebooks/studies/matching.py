@@ -44,6 +44,7 @@ MAPS = {
     "gradient": "gradient of the lead",
     "corr_rise": "CorrRISE",
 }
+OF_PIXELS = ("gradient", "corr_rise")  # the others know no more than a value for each cell
 
 LEARNT_FROM = {"dlib": "facescrub"}  # a part of the folder's name; whom a recogniser has learnt cannot judge it
 Fit = Callable[[Tensor], Tensor]  # aligned pictures (B, 3, 112, 112) -> pictures as a recogniser wants them

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from matching.parts import transplant_part
 from studies.part_scores import energy_in
 from studies.score_tables import Found
 from xfrlib.intervals import Estimate, Interval
+from xfrlib.judge import blurred
 from xfrlib.prediction import all_logits, log_odds
 from xfrlib.tables import in_text
 
@@ -44,7 +44,7 @@ MOVES = {"inflow": "inflow", "auc": "AUC", "energy": "energy", "pointing": "poin
 def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather: float = FEATHER) -> Tensor:
     """Opacity of a part's region, with a soft edge: (H, W) in [0, 1], 0.5 about the sides of the region.
 
-    `feather` is the standard deviation of the edge (a box blurred by a Gaussian), in pixels of the alignment.
+    `feather` is the standard deviation of the edge (a box blurred by a Gaussian), in pixels of the alignment's width.
     """
     if part not in REGIONS:
         raise ValueError(f"no region for {part!r}: choose from {', '.join(REGIONS)}")
@@ -54,8 +54,7 @@ def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather
     left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(REGIONS[part]))
     box = torch.zeros(1, *size)
     box[:, top:bottom, left:right] = 1
-    sigma = [feather * s for s in scale]
-    return gaussian_blur(box, [2 * round(4 * s) + 1 for s in sigma], sigma)[0].clamp(0, 1)
+    return blurred(box[None], feather * scale[0], reach=4)[0, 0].clamp(0, 1)
 
 
 def choose_cases(

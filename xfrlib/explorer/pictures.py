@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.checks import need_evaluation
@@ -157,7 +157,7 @@ class Pictures:
         fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BICUBIC)
         if picture.size != fitted.size:
             self.cropped.add(len(self))
-        self._added.append(as_floats(pil_to_tensor(fitted)))
+        self._added.append(as_floats(torch.from_numpy(np.array(fitted)).permute(2, 0, 1)))
         self.paths.append(name)
         self.labels.append(-1)
         return len(self) - 1
