@@ -35,7 +35,7 @@ FOUND     := $(or $(XFR_BUILD),_build)/dependencies.mk
 # The pages of the site, and the packages, whose docstrings are on some of them.
 PAGES     := _config.yml _toc.yml tools/make_book.py tools/gallery.py $(shell find book results xfrlib facedata madefaces matching recognisers -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help book pdf test test-faults test-bad-input lint lab bench publishable clean FORCE
+.PHONY: help book pdf test test-long test-faults test-bad-input lint lab bench publishable clean FORCE
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -46,8 +46,11 @@ book: $(OUT)/html/index.html  ## run what has changed and build the site
 
 pdf: $(OUT)/book.pdf  ## the site as one PDF, printed by Chromium
 
-test: $(READY)  ## the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)} $(PY) -m pytest -n $(JOBS) --dist loadfile
+test: $(READY)  ## the tests, but for those of the next line
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)} $(PY) -m pytest -n $(JOBS) --dist loadfile -m "not long"
+
+test-long: $(READY)  ## the tests that start whole programs: commands of the how-to pages, JupyterLab, several processes
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)} $(PY) -m pytest -n $(JOBS) -m long
 
 test-faults: $(READY)  ## runs that are killed, or whose disk is full: do reruns end as they should?
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(PY) tests/faults.py $(FAULTS)
@@ -90,7 +93,7 @@ $(READY): pyproject.toml constraints.txt
 
 # --- the notebooks: each depends on the modules that it uses and on the notebooks whose artefacts it reads, which are found
 
-ifneq ($(filter-out help test test-faults test-bad-input lint lab bench publishable clean,$(MAKECMDGOALS)),)
+ifneq ($(filter-out help test test-long test-faults test-bad-input lint lab bench publishable clean,$(MAKECMDGOALS)),)
 -include $(FOUND)
 endif
 # Folders as well, which are newer when a file of theirs has gone.

@@ -22,6 +22,7 @@ return [cells.map((cell) => cell.innerText).join("\\n"), document.querySelectorA
 
 
 @needs_chromium
+@pytest.mark.long
 def test_boxes_solutions_and_references_are_rendered(tmp_path: Path) -> None:
     shutil.copy(CHAPTER, tmp_path)
     source = CHAPTER.read_text(encoding="utf-8")

@@ -70,6 +70,7 @@ def history(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "history.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_distributed_losses_equal_those_of_one_process(tmp_path: Path, accumulation: int) -> None:
     settings = {"freeze": "batchnorm", "epochs": 3, "batch_size": 5, "accumulation": accumulation}
@@ -88,6 +89,7 @@ def test_distributed_losses_equal_those_of_one_process(tmp_path: Path, accumulat
         torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
+@pytest.mark.long
 def test_distributed_commands_give_the_notebooks_what_one_process_would(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def faces(tmp_path):
 
 
 @needs_chromium
+@pytest.mark.long
 def test_a_subject_is_chosen_a_slider_moved_by_keyboard_and_a_picture_uploaded(faces):
     pytest.importorskip("selenium")
     from selenium.webdriver.common.by import By

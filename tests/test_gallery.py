@@ -170,6 +170,7 @@ def make_data(folder: Path, *, families: int, size: int) -> None:
     write_manifest(manifest, folder / "manifest.csv")
 
 
+@pytest.mark.long
 def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XFR_BUILD", str(tmp_path))
     folder = tmp_path / "quick"

@@ -171,6 +171,7 @@ def test_overview(inside: Path) -> None:
     assert len(left["table"]) == 2 and left["masks"].shape == left["explanation"].sdd.shape == (2, 112, 112)
 
 
+@pytest.mark.long
 def test_own_faces(inside: Path) -> None:
     for number, path in enumerate(sorted((inside / "photos/Ann").iterdir())[:2], start=1):
         path.rename(path.with_name(f"{number}{path.suffix}"))
@@ -204,6 +205,7 @@ def test_own_model(inside: Path) -> None:
     assert len(left["table"]) == 4 * 2 * (1 + 1 + 5), "pictures, fills; the map, one disc, five random maps"
 
 
+@pytest.mark.long
 def test_other_parameters(inside: Path) -> None:
     trained("quick")
     run_page("other_parameters", inside, change=lambda code: code.replace("in 0.5 2.0;", "in 0.5;"))
@@ -214,6 +216,7 @@ def test_other_parameters(inside: Path) -> None:
     assert load_profile("sharp").delta == 3
 
 
+@pytest.mark.long
 def test_gpu_server(inside: Path) -> None:
     """With as many processes as GPUs on the page, but two of them and on the processor."""
     (inside / "profiles/mine.yaml").write_text(yaml.safe_dump(MINE), encoding="utf-8")
