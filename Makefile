@@ -7,7 +7,8 @@ PYTHON  ?= python3
 TORCH_INDEX ?=
 
 # Chapters that do not need each other run side by side, with a share of the processors each; a GPU they would have to
-# share. The first two, for which all others wait, have all processors. JOBS=1: one after the other.
+# share. The first two have all processors, and all others wait for them: threads of a training that wait for each other
+# lose most beside other work. JOBS=1: one after the other.
 JOBS    ?= $(if $(wildcard /dev/nvidia0),1,2)
 SHARE   := $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1 \) / $(JOBS))
 ALONE   := 01_data_preparation 02_fine_tuning
@@ -103,6 +104,8 @@ $(FOUND): $(shell find xfrlib facedata madefaces matching recognisers notebooks 
 
 $(RUN)/%.ipynb: notebooks/%.ipynb profiles/$(PROFILE).yaml $(OUT)/data_root | $(READY) $(FOUND)
 	@$(if $(filter $*,$(ALONE)),,OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(SHARE)}) $(PY) tools/make_book.py run $(PROFILE) $*
+
+$(filter-out $(ALONE:%=$(RUN)/%.ipynb),$(EXECUTED)): | $(RUN)/02_fine_tuning.ipynb
 
 # A profile of real pictures may take hours: what it needs is checked first.
 ifneq ($(shell grep -s '^dataset: *folder' profiles/$(PROFILE).yaml),)
