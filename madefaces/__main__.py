@@ -20,7 +20,8 @@ from xfrlib.artifacts import in_sentences
 @in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m madefaces", description=__doc__, formatter_class=form)
     parser.add_argument("folder", type=Path, help="is made; what is in it already stays or is written again")
     parser.add_argument("--families", type=int, default=30, help="families of look-alikes (30)")
     parser.add_argument("--family-size", type=int, default=1, help="members of each, 1 for strangers (1)")

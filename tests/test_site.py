@@ -662,7 +662,6 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
             wanted = {"random_map": "better", "same_identity": "better" if kind == "deletion" else "undecided"}
             wanted |= dict.fromkeys(("disc", "cam", "finercam"), "undecided")
             assert {name: said for name, said in verdicts.items() if said} == wanted
-    assert sure("facescrub12/other_explainers", "gain.blur.sdd_sum.minus_sdd_sum_drawn.retention", 1)
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
