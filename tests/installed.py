@@ -48,7 +48,6 @@ if __name__ == "__main__":
     sys.meta_path[sys.meta_path.index(PathFinder)] = HardOnly
 
     import torch
-    import torchvision  # noqa: F401
 
     before, HardOnly.asked = set(sys.modules), []
     import xfrlib

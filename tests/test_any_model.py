@@ -21,6 +21,7 @@ from xfrlib.cam import pooled_features
 from xfrlib.explainers import explain_with
 from xfrlib.models.backbones import Backbone, IResNet
 from xfrlib.models.weights import seeded
+from xfrlib.prediction import predict
 from xfrlib.sdd import scaled_directed_divergence
 
 
@@ -498,16 +499,24 @@ def test_a_part_in_training_mode_is_named_before_anything_runs(part: str, pictur
     assert getattr(model, part).training and torch.equal(model.norm.running_mean, before)
 
 
-def test_threads_on_one_network_get_their_own_maps(pictures: Tensor):
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, images: explain(model, images).cams,
+        lambda model, images: predict(model, [(images, torch.zeros(len(images)))])[0],
+    ],
+    ids=["explain", "predict"],
+)
+def test_threads_on_one_network_get_their_own_answers(pictures: Tensor, ask: Callable[[nn.Module, Tensor], Tensor]):
     """The network is in training mode, and waits inside for the other thread, so that both would be in it at once."""
     model, own = Dropping().train(), [pictures[:1], pictures[1:3]]
-    wanted = [explain(model, images).cams for images in own]
+    wanted = [ask(model, images) for images in own]
     model.first.register_forward_hook(lambda *_: time.sleep(0.002))
     together = threading.Barrier(2)
 
     def right(index: int) -> bool:
         together.wait()
-        return all(torch.equal(explain(model, own[index]).cams, wanted[index]) for _ in range(20))
+        return all(torch.equal(ask(model, own[index]), wanted[index]) for _ in range(20))
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(right, range(2))) == [True, True]

@@ -118,5 +118,5 @@ def device_name(device: torch.device) -> str:
 def environment() -> dict[str, str]:
     """Device, Python and the versions that a number can depend on."""
     packages = ("xfrlib", "torch", "torchvision", "numpy", "pandas", "scipy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
+    versions = {name: found.version for name in packages for found in importlib.metadata.distributions(name=name)}
     return {"device": device_name(default_device()), "python": platform.python_version(), **versions}

@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -99,7 +98,6 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     return PooledFeatures(features, _wide(watched.output), weight, geometry)
 
 
-TURN = RLock()  # modes and hooks belong to a network, or to a part that two networks share, not to a thread
 _KEPT = 16  # maps of each kind: the last ones of a network are small
 _STEPS: WeakKeyDictionary[nn.Module, set[int]] = WeakKeyDictionary()  # layer and map of a network, kept alone next time
 _POOLING = ("mean", "adaptive_avg_pool2d", "avg_pool2d")
@@ -155,7 +153,7 @@ class _Watch(TorchFunctionMode):
 def _watched(model: nn.Module, images: Tensor, only: set[int] | None = None) -> _Watch:
     # If nothing was compiled yet, the compiler need not be loaded to keep it away.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with TURN, eager, in_evaluation(model), _Watch(only) as watch:
+    with in_evaluation(model), eager, _Watch(only) as watch:
         watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, answer(model, images)
     return watch
 

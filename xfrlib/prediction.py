@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+_TURN = RLock()  # modes and hooks belong to a network, or to a part that two networks share, not to a thread
 
 
 def as_floats(images: Tensor) -> Tensor:
@@ -18,16 +21,16 @@ def as_floats(images: Tensor) -> Tensor:
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each module is in the mode that it was in, whatever happened."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        if any(modes.values()):  # else there is nothing to do, and each module costs
-            model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            if module.training != mode:
-                module.training = mode
+    """Evaluation mode inside, one thread at a time; afterwards each module is in the mode that it was in."""
+    with _TURN:
+        modes = {module: module.training for module in model.modules()}
+        try:
+            if any(modes.values()):  # else there is nothing to do, and each module costs
+                model.eval()
+            yield
+        finally:
+            for module in (module for module, mode in modes.items() if module.training != mode):
+                module.training = not module.training
 
 
 @torch.no_grad()  # not inference_mode: a caller may put the logits into a loss, as calibration does

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
-from xfrlib.cam import TURN
 from xfrlib.checks import answer, need_classes, need_finite, need_logits, need_network, need_pictures
 from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
 from xfrlib.models.classifier import FaceClassifier
@@ -113,6 +112,6 @@ def _class_count(model: nn.Module, image: Tensor) -> int:
     """N of the logits (B, N): a classifier of ours says it, any other network is asked about one picture."""
     if isinstance(model, FaceClassifier):
         return model.num_classes
-    with TURN, torch.no_grad(), in_evaluation(model):
+    with torch.no_grad(), in_evaluation(model):
         need_logits(logits := answer(model, image.to(next(model.parameters(), image).device)), image)
     return int(logits.shape[1])

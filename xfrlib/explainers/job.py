@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.cam import TURN, PooledFeatures, pooled_features
+from xfrlib.cam import PooledFeatures, pooled_features
 from xfrlib.geometry import Geometry
 from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
@@ -115,7 +115,7 @@ class Scored(nn.Module):
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for the pictures alone inside; afterwards the network is as it was."""
-    with TURN, in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
+    with in_evaluation(model), torch.inference_mode(False), torch.enable_grad():
         required = {parameter: parameter.requires_grad for parameter in model.parameters()}
         try:
             model.requires_grad_(False)  # no explainer needs the gradients of weights: half of a backward pass
