@@ -662,6 +662,9 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
             wanted = {"random_map": "better", "same_identity": "better" if kind == "deletion" else "undecided"}
             wanted |= dict.fromkeys(("disc", "cam", "finercam"), "undecided")
             assert {name: said for name, said in verdicts.items() if said} == wanted
+    for fill in fills:  # nor does the test credit the truth there
+        for kind in kinds:
+            assert not sure("facescrub12/other_explainers", f"gain.{fill}.truth.minus_disc.{kind}", 1)
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
