@@ -114,7 +114,7 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     assert found.scores["sdd_sum"]["told_apart"] == 1 and found.scores["area"]["told_apart"] == 0.5
     assert found.ranked[:2] == ["rise", "sdd_sum"] and found.whole == ["sdd_sum", "cam"]
     assert found.minus["energy", "cam"].value == pytest.approx(0.4) and len(found.minus) == 2 * 3
-    assert found.find_it == found.point_at_it == ["SDD"]
+    assert found.find_it == found.point_at_it == ["SDD"] and found.find_it_on_average == []
     assert found.false_alarms == [], "the control is the same in all pictures: no spread is not certainty"
     assert np.isnan(found.scores["area"]["energy"]["shortcut"].low)
     assert found.rows()[0]["explainer"] == "RISE (4 pictures)"
@@ -125,6 +125,18 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     said = sign_scores.findings(found)
     assert "Of the sign, 60 % (10 % in the control) lies in SDD's highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
+    assert "For certain, the highest fifth has most of the sign, and more of it than in the control, for SDD." in said
+
+
+def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_half():
+    scores = sign_table({"sdd_sum": (0.52, 0.1), "cam": (0.2, 0.1), "area": (0.05, 0.05), "centre": (0.0, 0.0)})
+    found = sign_scores.found_by(scores, {"sdd_sum": "SDD", "cam": "CAM"} | sign_scores.KNOW_NOTHING, area=0.04)
+    top = found.scores["sdd_sum"]["top_20"]
+    assert top["shortcut"].low < 0.5 < top["shortcut"].value and top["difference"].low > 0
+    assert found.find_it == [] and found.find_it_on_average == ["SDD"]
+    said = sign_scores.findings(found)
+    assert "**For no explainer is it certain" in said
+    assert "On average, but not for certain, it has most for SDD." in said
 
 
 def test_the_highest_pixel_is_in_the_sign_or_not_which_is_a_share():

@@ -110,9 +110,20 @@ class Found(NamedTuple):
 
     @property
     def find_it(self) -> list[str]:
-        """Titles of the explainers whose highest fifth has most of the sign, and more of it than in the control."""
+        """Titles of those whose highest fifth has most of the sign for certain, and more of it than in the control."""
+        return [self.titles[name] for name, top in self._tell_apart.items() if top["shortcut"].low > 0.5]
+
+    @property
+    def find_it_on_average(self) -> list[str]:
+        """Titles of those whose highest fifth has most of the sign on average, but not for certain; see `find_it`."""
+        some = {name: top["shortcut"] for name, top in self._tell_apart.items()}
+        return [self.titles[name] for name, one in some.items() if one.value > 0.5 and not one.low > 0.5]
+
+    @property
+    def _tell_apart(self) -> dict[str, Any]:
+        """What the highest fifth has of the sign, of those that have more of it for certain than in the control."""
         found = {name: self.scores[name]["top_20"] for name in self.whole}
-        return [self.titles[n] for n, top in found.items() if top["shortcut"].value > 0.5 and top["difference"].low > 0]
+        return {name: top for name, top in found.items() if top["difference"].low > 0}
 
     @property
     def point_at_it(self) -> list[str]:
@@ -205,10 +216,12 @@ def findings(found: Found) -> str:
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
         f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD against the "
         f"others, by the difference between the two networks, corrected for {len(found.p)} questions: {versus}.",
-        f"Explainers whose highest fifth has most of the sign, and clearly more of it than in the control: "
+        f"For certain, the highest fifth has most of the sign, and more of it than in the control, for "
         f"{', '.join(found.find_it)}."
         if found.find_it
-        else "**In no explainer does the highest fifth have most of the sign.**",
+        else "**For no explainer is it certain that the highest fifth has most of the sign.**",
+        *([f"On average, but not for certain, it has most for {', '.join(found.find_it_on_average)}."]
+          if found.find_it_on_average else []),
         f"The highest pixel alone gives it away, in more than half of the pictures, for {', '.join(found.point_at_it)}."
         if found.point_at_it
         else "**The highest pixel alone gives the sign away for none of them.** A look at the brightest spot alone "
