@@ -202,6 +202,14 @@ def test_real_people_bring_a_banner(sources: Path, profile: str) -> None:
     assert results.BANNER in build(sources, "Text.")[1]
 
 
+@pytest.mark.parametrize("profile", ["quick", "brief"])
+def test_a_site_says_when_its_chapters_are_not_of_the_runs_that_it_quotes(sources: Path, profile: str) -> None:
+    shutil.copy(ROOT / f"profiles/{profile}.yaml", sources / "profile.yaml")
+    page = build(sources, "Text.")[1]
+    assert ("were run as “Made look-alike faces, a first look”" in page) == (profile == "brief")
+    assert results.BANNER not in page
+
+
 def test_readme_shows_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme_results.filled(text, readme_results.tables()) == text, "run tools/readme_results.py"

@@ -27,6 +27,8 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WHOLE = 36  # letters that a phone has room for in one line
 BANNER = "Built from pictures of real people: for private study, not for publication."
+QUOTED = "quick"  # the profile of made faces whose numbers the pages around the chapters quote
+OTHER = "The chapters of this site were run as “{title}”. The other pages quote the runs with the profile quick."
 
 # What the table of runs shows: label -> path, format, and what the paper says (arXiv 2505.03837).
 RUN_FACTS = {
@@ -367,17 +371,24 @@ class SeedsTable(_TableDirective):
 
 
 def read_profile(app: Sphinx) -> None:
-    """Set the tag ``real_people`` and the banner of every page when the profile shows real people."""
+    """Set the tag ``real_people``, and a banner on every page when the profile shows real people or is not `QUOTED`."""
     profile = yaml.safe_load((Path(app.srcdir) / "profile.yaml").read_text(encoding="utf-8"))
+    quoted = yaml.safe_load((project_root() / "profiles" / f"{QUOTED}.yaml").read_text(encoding="utf-8"))
     if profile.get("dataset") == "synthetic" and not profile.get("shows_real_people", True):
         app.tags.add("made_faces")
     if profile.get("shows_real_people", True):
         app.tags.add("real_people")
-        app.connect("config-inited", _set_banner)
+    banner = (
+        BANNER
+        if profile.get("shows_real_people", True)
+        else OTHER.format(title=escape(profile.get("title", "another profile")))
+    )
+    if profile != quoted:
+        app.connect("config-inited", partial(_set_banner, banner))
 
 
-def _set_banner(app: Sphinx, config: Any) -> None:
-    config.html_theme_options = {**config.html_theme_options, "announcement": BANNER}
+def _set_banner(banner: str, app: Sphinx, config: Any) -> None:
+    config.html_theme_options = {**config.html_theme_options, "announcement": banner}
 
 
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

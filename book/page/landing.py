@@ -1,10 +1,10 @@
-"""The picture of the landing page that can be moved: one made face, two class activation maps, and their divergence.
+"""The picture of the landing page that can be moved: both made faces of a decision, their maps, and what differs.
 
     python -m landing --profile quick --folder FOLDER
 
-writes ``face.webp``, ``target.webp``, ``rival.webp``, ``sdd.webp`` (the face alone and under each map),
-``differs.webp`` (the outline of what truly differs) and ``data.js`` (names and probabilities), which
-``book/page/landing.js`` lays over each other.
+writes ``face0.webp``, ``target0.webp``, ``rival0.webp``, ``sdd0.webp`` (the face explained, alone and under each map),
+the same with a 1 of the look-alike in the same pose and light, ``differs.webp`` (the outline of what truly differs, one
+for both) and ``data.js`` (names, probabilities and colour bars), which ``book/page/landing.js`` lays over each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -73,17 +73,27 @@ def median_between_look_alikes(logits: Tensor, faces: Sequence[PageFace], people
 
 
 def shown_maps(explanation: Explanation) -> dict[str, tuple[NDArray[np.float32], ScalarMappable]]:
-    """Values and colours of the three maps; both CAMs on one scale. The SDD map is drawn gently."""
+    """Values (B, H, W) and colours of the three maps of B pictures; all CAMs on one scale. SDD maps are drawn gently.
+
+    The first CAM is of the first picture's target on every picture, the second of its rival: one question to all.
+    """
     high = float(explanation.cams.abs().max())
     signed = ScalarMappable(Normalize(-high, high), plots.DIVERGING)
-    cams = explanation.upsampled_cams[0]
-    gentle = (explanation.log_sdd * plots.gentle_power(explanation.log_sdd)).exp()[0]
+    target, rival = (explanation.upsampled_cams[explanation.classes == c] for c in explanation.classes[0])
+    gentle = (explanation.log_sdd * plots.gentle_power(explanation.log_sdd)).exp()
     relative = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)
     return {
-        "target": (cams[0].numpy(), signed),
-        "rival": (cams[1].numpy(), signed),
+        "target": (target.numpy(), signed),
+        "rival": (rival.numpy(), signed),
         "sdd": (gentle.numpy(), relative),
     }
+
+
+def bar(colours: ScalarMappable) -> str:
+    """The colours from the lowest value to the highest, as they lie over light grey: the stops of a CSS gradient."""
+    low, high = colours.get_clim()
+    ramp = plots.tint(np.full((1, 17, 3), 0.75), np.linspace(low, high, 17)[None], colours)
+    return ", ".join(to_hex(colour) for colour in ramp[0])
 
 
 def _write_picture(path: Path, pixels: NDArray[np.float32]) -> None:
@@ -106,21 +116,27 @@ def border(region: NDArray[np.bool_], enlarged: int = ENLARGED) -> NDArray[np.fl
 
 def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity], decision: Decision) -> None:
     """Write the pictures and the data of the landing page to `folder`; see the top of this file."""
-    image = face_images(people, [decision.face])
-    target = decision.face.identity
-    explanation = explain(model, image, target=target, competitors=[decision.rival])
-    large = F.interpolate(image, scale_factor=ENLARGED, mode="bicubic", align_corners=False).clamp(0, 1)
-    for name, (values, colours) in shown_maps(explanation).items():
-        size = (large.shape[2], large.shape[3])
-        smooth = upsampled(torch.from_numpy(values), size)  # pixels, unlike cells, are tiles that fill the picture
-        _write_picture(folder / f"{name}.webp", plots.tint(large, smooth, colours))
-    _write_picture(folder / "face.webp", plots.as_pictures(large)[0])
-    parts, region = difference(people[target], people[decision.rival], decision.face.seed)
+    seed, pair = decision.face.seed, [decision.face.identity, decision.rival]
+    images = face_images(people, [PageFace(c, seed) for c in pair])  # one seed: only what truly differs does so
+    explanation = explain(model, images, target=pair, competitors=torch.tensor(pair[::-1])[:, None])
+    maps = shown_maps(explanation)
+    large = F.interpolate(images, scale_factor=ENLARGED, mode="bicubic", align_corners=False).clamp(0, 1)
+    for side, picture in enumerate(large):
+        _write_picture(folder / f"face{side}.webp", plots.as_pictures(picture)[0])
+        for name, (values, colours) in maps.items():
+            size = (large.shape[2], large.shape[3])
+            smooth = upsampled(torch.from_numpy(values[side]), size)  # pixels, unlike cells, tile the picture
+            _write_picture(folder / f"{name}{side}.webp", plots.tint(picture, smooth, colours))
+    parts, region = difference(people[pair[0]], people[pair[1]], seed)
     _write_picture(folder / "differs.webp", border(region))
     data = {
-        "names": [given_name(people[c].name) for c in (target, decision.rival)],
-        "chances": [plots.percent(p) for p in explanation.probabilities[0].tolist()],
+        "names": [given_name(people[c].name) for c in pair],
+        "chances": [  # own name first; a number stays on the line of its sign
+            [plots.percent(p).replace(" ", "\N{NO-BREAK SPACE}") for p in row]
+            for row in explanation.probabilities.tolist()
+        ],
         "parts": parts,
+        "bars": {name: bar(colours) for name, (_, colours) in maps.items()},
     }
     with write_atomic(folder / "data.js") as path:
         path.write_text(f"var landingData = {json.dumps(data)};\n", encoding="utf-8")
