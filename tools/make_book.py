@@ -118,14 +118,15 @@ def seconds_file(profile: str) -> Path:
 
 
 def to_come(profile: str, notebook: str) -> str:
-    """How many notebooks are not made yet beside this one, and about how long they take, where that was measured."""
+    """Which notebooks are not made yet beside this one, and about how long all take, where that was measured."""
     out = build_root() / profile / "notebooks"
     names = [path.stem for path in sources() if path.stem == notebook or not (out / path.name).is_file()]
+    more = f"; to be made besides: {', '.join(name[:2] for name in names if name != notebook) or 'none'}"
     if not seconds_file(profile).is_file():
-        return f"; {len(names) - 1} more are to be made"
+        return more
     known = json.loads(seconds_file(profile).read_text(encoding="utf-8"))
     left = sum(known["notebooks"].get(name, 0) for name in names) / known["side_by_side"] / 60
-    return f"; {len(names) - 1} more are to be made, all in about {max(left, 1):.0f} min on {known['device']}"
+    return f"{more}; all in about {max(left, 1):.0f} min on {known['device']}"
 
 
 def write_times(profile: str, side_by_side: int = 2) -> None:
