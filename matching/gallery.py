@@ -66,16 +66,28 @@ def pictures_in(place: Path) -> list[Path]:
     return sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file())
 
 
+def _no_pictures(place: Path) -> list[Path]:
+    """The other files that lie in a folder, but for hidden ones."""
+    return sorted(
+        p for p in place.iterdir() if p.suffix.lower() not in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
+    )
+
+
 def _people(folder: Path) -> list[Path]:
     return sorted(place for place in folder.iterdir() if place.is_dir() and place.name[0] != ".")
 
 
 def passed_over(folder: Path, found: Collection[str]) -> dict[Path, str]:
-    """Folders and pictures that gave nobody when `find_pictures` found these names, and why."""
+    """Folders and files that gave nobody when `find_pictures` found these names, and why."""
     people = _people(folder)
     beside = pictures_in(folder) if any(place.name in found for place in people) else []
     empty = {place: "holds no picture" for place in people if place.name not in found}
-    return empty | dict.fromkeys(beside, "lies beside the folders of people; put it into one")
+    other = [path for place in people if place.name in found for path in _no_pictures(place)]
+    return (
+        empty
+        | dict.fromkeys(beside, "lies beside the folders of people; put it into one")
+        | dict.fromkeys(other, f"has not the suffix of a picture: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    )
 
 
 def find_pictures(folder: Path) -> dict[str, list[Path]]:
@@ -89,7 +101,10 @@ def find_pictures(folder: Path) -> dict[str, list[Path]]:
     people = {place.name: pictures_in(place) for place in _people(folder)}
     found = {name: paths for name, paths in people.items() if paths} or {p.name: [p] for p in pictures_in(folder)}
     if not found:
-        raise ValueError(f"{folder}: the gallery is empty; put pictures into it as <person>/<picture>, or side by side")
+        others = [path.name for place in (folder, *_people(folder)) for path in _no_pictures(place)]
+        why = f" (files that are no pictures by their suffix: {len(others)}, such as {others[0]})" if others else ""
+        mend = "put pictures into it as <person>/<picture>, or side by side"
+        raise ValueError(f"{folder}: the gallery is empty{why}; {mend}")
     return found
 
 

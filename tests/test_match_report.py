@@ -396,6 +396,9 @@ def test_what_is_no_gallery_is_told(slim: Backbone, tmp_path: Path, photograph: 
     aligner = Aligner(slim, nobody)
     with pytest.raises(ValueError, match="empty: the gallery is empty"):
         enrol(tmp_path / "empty", slim, aligner, tmp_path, progress=False)
+    (tmp_path / "empty" / "ann" / "1.jp2").touch()
+    with pytest.raises(ValueError, match=r"empty \(files that are no pictures by their suffix: 1, such as 1.jp2\)"):
+        enrol(tmp_path / "empty", slim, aligner, tmp_path, progress=False)
     with pytest.raises(ValueError, match="no such folder"):
         enrol(tmp_path / "nowhere", slim, aligner, tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"none of its 1 pictures can be used: .*no face was found"):
@@ -549,12 +552,14 @@ def test_what_makes_no_pair_is_named(
         for file in files:
             shutil.copy(file, pairs / name)
     shutil.copy(one, pairs / "beside.png")
+    (pairs / "two" / "three.jp2").touch()
     table = (run(pairs) / "index.html").read_text(encoding="utf-8")
     said = capsys.readouterr().out
     for name, why in {
         "single": "holds one picture; a pair needs two",
         "nothing": "holds no picture",
         "beside.png": "lies beside the folders of people",
+        "three.jp2": "has not the suffix of a picture",
     }.items():
         assert f"{name}: {why}" in said and name in table and why in table
 
