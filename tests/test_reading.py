@@ -46,6 +46,21 @@ a b
     assert reading.seconds(publish_doctree(text)) == pytest.approx(60 + 2 * 3 + 20 + 30 + 20 + 6)
 
 
+def test_cells_in_a_row_that_hide_their_code_share_one_box() -> None:
+    def cell(code: str, *, output: bool = False, mode: str | None = "input") -> nodes.container:
+        parts = [nodes.container("", nodes.literal_block(code, code), nb_element="cell_code_source")]
+        parts += [nodes.container("", nodes.paragraph("", f"shown by {code}"))] if output else []
+        return nodes.container("", *parts, nb_element="cell_code", **({"hide_mode": mode} if mode else {}))
+
+    doctree = publish_doctree("")
+    doctree += [cell("a"), cell("b"), cell("c", output=True), cell("d"), nodes.paragraph("", "text"), cell("e")]
+    doctree += [cell("f", mode=None), cell("g", output=True), cell("h")]
+    reading.join_hidden_code(None, doctree)
+    found = [[block.astext() for block in node.findall(nodes.literal_block)] for node in doctree]
+    assert found == [["a", "b", "c"], ["d"], [], ["e"], ["f"], ["g"], ["h"]]
+    assert doctree[0][1].astext() == "shown by c"
+
+
 PAGE = f"""# Chapter
 
 {"word " * 440}

@@ -1,4 +1,4 @@
-"""How long a page takes to read, and sections that are folded because the rest can be followed without them.
+"""How long a page takes to read, and what is folded because the rest can be followed without it.
 
 A section is *in depth* where its text begins with an italic sentence that says so (``*In depth: …*``), which JupyterLab
 shows as it stands. On the page the section is folded below its title, and its time is counted apart.
@@ -84,7 +84,17 @@ def add_reading_time(app: Sphinx | None, doctree: nodes.document) -> None:
     title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", text, classes=["reading-time"]))
 
 
+def join_hidden_code(app: Sphinx | None, doctree: nodes.document) -> None:
+    """Let cells in a row that hide their code share one box to unfold, where those before the last show nothing."""
+    for cell in [node for node in doctree.findall(nodes.container) if node.get("hide_mode") == "input"]:
+        before = cell.parent[place - 1] if (place := cell.parent.index(cell)) else None
+        if isinstance(before, nodes.container) and before.get("hide_mode") == "input" and len(before) == 1:
+            cell[0].insert(0, before[0].children)
+            cell.parent.remove(before)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done to every page."""
+    app.connect("doctree-read", join_hidden_code)
     app.connect("doctree-read", add_reading_time)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
