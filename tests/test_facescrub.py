@@ -596,7 +596,7 @@ def mixed(server) -> pd.DataFrame:
 
 
 def test_second_run_asks_only_for_what_may_have_changed(tmp_path, server):
-    options = QUICK | {"max_bytes": 100_000}
+    options = PATIENT | {"max_bytes": 100_000}
     first = download(mixed(server), tmp_path / "o", **options)
     assert first["status"].tolist() == MIXED_STATUSES
     server.hits.clear()

@@ -121,7 +121,7 @@ def test_a_run_says_how_many_notebooks_are_to_come_and_about_how_long(
     ("given", "said"),
     [
         (["run", "quick", "99_none"], "there is no chapter '99_none'; there are: 01_data_preparation, "),
-        (["run", "nobody"], "invalid choice: 'nobody' (choose from 'facescrub12', "),
+        (["run", "nobody"], "invalid choice: 'nobody' (choose from 'brief', 'facescrub12', "),
     ],
 )
 def test_a_chapter_or_a_profile_that_is_not_there_is_named_beside_those_that_are(

@@ -376,14 +376,13 @@ def read_profile(app: Sphinx) -> None:
     quoted = yaml.safe_load((project_root() / "profiles" / f"{QUOTED}.yaml").read_text(encoding="utf-8"))
     if profile.get("dataset") == "synthetic" and not profile.get("shows_real_people", True):
         app.tags.add("made_faces")
+    banner = ""
     if profile.get("shows_real_people", True):
         app.tags.add("real_people")
-    banner = (
-        BANNER
-        if profile.get("shows_real_people", True)
-        else OTHER.format(title=escape(profile.get("title", "another profile")))
-    )
-    if profile != quoted:
+        banner = BANNER
+    elif "title" in profile and profile != quoted:
+        banner = OTHER.format(title=escape(profile["title"]))
+    if banner:
         app.connect("config-inited", partial(_set_banner, banner))
 
 
