@@ -51,7 +51,10 @@ logger = logging.getLogger(__name__)
 LONGEST_WHOLE = 36  # letters that a phone has room for in one line
 BANNER = "Built from pictures of real people: for private study, not for publication."
 QUOTED = "quick"  # the profile of made faces whose numbers the pages around the chapters quote
-OTHER = "The chapters of this site were run as “{title}”. The other pages quote the runs with the profile quick."
+OTHER = (
+    '<span class="other-runs">The chapters of this site were run as “{title}”. '
+    "The other pages quote the runs with the profile quick.</span>"
+)
 
 # What the table of runs shows: label -> path, format, and what the paper says (arXiv 2505.03837).
 RUN_FACTS = {
