@@ -45,7 +45,7 @@ return [shown(".xe, #landing").length, shown("#explorer figure, #fig-landing img
 # Of each colour of code two pieces stay, or thousands of the same would be looked at, for minutes.
 ONCE = """
 const seen = {};
-for (const piece of document.querySelectorAll(".highlight pre span[class]")) {
+for (const piece of document.querySelectorAll(".highlight pre span[class], dt.sig span[class]")) {
   seen[piece.className] = (seen[piece.className] || 0) + 1;
   if (seen[piece.className] > 2) piece.replaceWith(...piece.childNodes);
 }
