@@ -19,6 +19,7 @@ from matching.parts import shapley
 from recognisers import dlib
 from studies.heads import EXCHANGED, MAPS, PLACED, Found, ends_of
 from studies.jackknife import jackknife
+from studies.jackknife import mean_of as mean_over
 from studies.part_scores import concordance, part_density, part_mass, rank_correlation
 from xfrlib import plots
 from xfrlib.intervals import Estimate, Interval
@@ -131,13 +132,8 @@ def mean_of(values: ArrayLike, families: ArrayLike) -> Estimate | Interval:
     units = np.unique(of)
     if len(units) < FEWEST:
         return Interval(float(array.mean()) if len(array) else np.nan, np.nan, np.nan)
-    place = np.searchsorted(units, of)
-
-    def statistic(kept: NDArray[np.bool_]) -> float:
-        rows = kept[place].all(axis=1)
-        return float(array[rows].mean()) if rows.any() else np.nan
-
-    return jackknife(statistic, units)
+    place, mean = np.searchsorted(units, of), mean_over(array)
+    return jackknife(lambda kept: mean(kept[place].all(axis=1)), units)
 
 
 def agreement(
