@@ -1,7 +1,10 @@
 """Run by the Python of an environment with the wheel: the method, with none of the extras' packages."""
 
+import contextlib
 import importlib.metadata
+import io
 import json
+import runpy
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, ClassVar
@@ -40,6 +43,14 @@ class HardOnly(PathFinder):
         return super().find_spec(fullname, path, target)
 
 
+def usage(module: str) -> str:
+    """What ``python -m module --help`` prints."""
+    sys.argv = [module, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    return said.getvalue()
+
+
 if __name__ == "__main__":
     there = hard()
     for module, names in importlib.metadata.packages_distributions().items():
@@ -65,5 +76,6 @@ if __name__ == "__main__":
 
     faces, _ = render(make_families(1, 2, seed=0), [0, 1])
     told |= {"absent": sorted(HardOnly.absent), "xfrlib": xfrlib.__file__, "rows": len(drops)}
+    told["usage"] = usage("xfrlib.training")
     told |= {"faces": len(faces), "profile": xfrlib.load_profile("quick").name, "commit": commit()}
     print(json.dumps(told | {"data": str(data_root()), "build": str(build_root())}))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from xfrlib import artifacts, models
 from xfrlib.data.faces import data_hash, read_manifest
@@ -22,17 +21,18 @@ from xfrlib.profile import Profile
 if TYPE_CHECKING:
     from xfrlib.run import NotebookRun
 
-# "photometric": what cameras and crops vary. Each strength is ours; the paper does not say whether it augments at all.
-_CHANGES = {
-    "none": nn.Sequential(),
-    "flip": nn.Sequential(v2.RandomHorizontalFlip()),
-    "photometric": nn.Sequential(
-        v2.RandomHorizontalFlip(),
+
+def _changes(name: str) -> nn.Module:
+    """How a training picture is changed. Each strength is ours; the paper does not say whether it augments at all."""
+    from torchvision.transforms import v2
+
+    flip = v2.RandomHorizontalFlip()
+    photometric = (  # what cameras and crops vary
         v2.RandomAffine(5, translate=(0.04, 0.04), scale=(0.95, 1.05), interpolation=v2.InterpolationMode.BILINEAR),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         v2.RandomGrayscale(0.05),
-    ),
-}
+    )
+    return nn.Sequential(*{"none": (), "flip": (flip,), "photometric": (flip, *photometric)}[name])
 
 
 def training_precision(precision: str, device: torch.device | str) -> str:
@@ -89,7 +89,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     """Training pictures changed at random: item (i, seed), all of whose draws are the seed's, is (image, label)."""
 
     def __init__(self, dataset: Dataset[Any], name: str = "none") -> None:
-        self.dataset, self.changes = dataset, _CHANGES[name]
+        self.dataset, self.changes = dataset, _changes(name)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
