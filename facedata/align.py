@@ -31,11 +31,11 @@ from xfrlib.data.images import FaceImageError, decode_image, read_file
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-SIZE = 112
+ALIGNED_SIDE = 112
 DETECTORS = ("dlib", "yunet")
 # the last three as of `facedata.scan.list_faces`
-STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable",
-            "not_an_image", "misplaced", "too_few_images")  # fmt: skip
+ALIGNMENT_STATUSES = ("aligned", "already_aligned", "no_face", "bad_points", "unreadable",
+                      "not_an_image", "misplaced", "too_few_images")  # fmt: skip
 POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right") for axis in "xy"]
 BOX = ["x1", "y1", "x2", "y2"]
 _COLUMNS = ["file", "identity", "status", "aligned", "source", "faces", "score", *POINTS, "note", "key"]
@@ -65,7 +65,9 @@ def similarity_transform(points: np.ndarray, template: np.ndarray = TEMPLATE) ->
     return np.column_stack([scaled, goal - scaled @ centre])
 
 
-def align(picture: np.ndarray, points: np.ndarray, *, template: np.ndarray = TEMPLATE, size: int = SIZE) -> np.ndarray:
+def align(
+    picture: np.ndarray, points: np.ndarray, *, template: np.ndarray = TEMPLATE, size: int = ALIGNED_SIDE
+) -> np.ndarray:
     """Cut the face out of `picture`, RGB uint8 (H, W, 3), so that its five points lie on `template`: (size, size, 3).
 
     Bicubic; a photograph that shrinks below 0.7 is averaged down first, so that nothing aliases. What lies outside the
@@ -128,7 +130,7 @@ def _stem(name: str) -> str:
 def _align_one(data: bytes, row: dict[str, Any], points: Any, box: Any, detector: Detector) -> bytes:
     """Fill the row of one picture; the bytes of its aligned copy, empty where there is none."""
     picture = np.array(decode_image(data)[0])
-    if picture.shape[:2] == (SIZE, SIZE) and points is None and box is None:
+    if picture.shape[:2] == (ALIGNED_SIDE, ALIGNED_SIDE) and points is None and box is None:
         row["status"] = "already_aligned"
         return data
     if points is None:
@@ -169,9 +171,9 @@ def align_folder(
     `points` (columns file and `POINTS`) are used where present; else `detector` (None: dlib's, else YuNet) finds faces
     and `choose_face` takes one, by `boxes` (columns file, x1, y1, x2, y2) where present. A picture of exactly 112x112
     pixels with neither is taken as already aligned: its bytes are copied. `files`, paths below `source`, restricts
-    the work. Columns: file, identity, status (one of `STATUSES`), aligned (path below `target`), source of the points
-    ("given" or "detected"), faces (number found), score, the points, note, key (a hash of all that the row follows
-    from). The table is also written to `<target>/align.csv`; a second run does only what is new or changed.
+    the work. Columns: file, identity, status (one of `ALIGNMENT_STATUSES`), aligned (path below `target`), source of
+    the points ("given" or "detected"), faces (number found), score, the points, note, key (a hash of all that the row
+    follows from). The table is also written to `<target>/align.csv`; a second run does only what is new or changed.
     Raises `ValueError` for tables that do not fit, and what `facedata.scan.list_faces` raises.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
@@ -250,10 +252,10 @@ def _write_table(rows: dict[str, dict[str, Any]], path: Path) -> pd.DataFrame:
 def alignment_summary(table: pd.DataFrame) -> str:
     """What became of the files: a line for each status, why some were left out, and who has no aligned picture."""
     counts, several = table["status"].value_counts(), int((table["faces"] > 1).sum())
-    lines = [f"{counts[status]:7d} {status}" for status in STATUSES if status in counts]
+    lines = [f"{counts[status]:7d} {status}" for status in ALIGNMENT_STATUSES if status in counts]
     people = table.loc[table["identity"] != "", "identity"].nunique()
     head = f"{len(table)} files of {people} identities, {several} of them with several faces"
-    found = table["status"].isin(STATUSES[:4])
+    found = table["status"].isin(ALIGNMENT_STATUSES[:4])
     why = why_unused(table.assign(status=table["status"].mask(found, "used")).to_dict("records"))
     lines += [f"left out: {why}"] if why else []
     # all of them were counted above: nobody is to look for them in vain among the aligned ones

@@ -19,15 +19,16 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from facedata.align import BOX
 from facedata.download import Policy, download
-from facedata.facescrub_lists import BOX, find_pictures, read_list, read_lists
+from facedata.facescrub_lists import find_pictures, read_list, read_lists
 from facedata.journal import STATUSES, Journal, download_state, examine
 from xfrlib.artifacts import in_sentences, write_atomic
 from xfrlib.data.images import FaceImageError, decode_image
 from xfrlib.profile import data_root
 
 __all__ = [
-    "PAPER",
+    "PAPER_COUNTS",
     "STATUSES",
     "adopt",
     "crop",
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 # What the paper had (arXiv 2505.03837): people and pictures, by the sex that FaceScrub's two lists state.
-PAPER = {"male": (265, 23_216), "female": (265, 19_932)}
+PAPER_COUNTS = {"male": (265, 23_216), "female": (265, 19_932)}
 
 
 def adopt(root: str | Path, table: pd.DataFrame, folder: str | Path, **options: Any) -> int:
@@ -164,8 +165,8 @@ def download_summary(state: pd.DataFrame) -> dict[str, Any]:
         counts = rows["status"].value_counts()
         return {status: int(counts.get(status, 0)) for status in STATUSES}
 
-    compared = {"all": (*(sum(numbers) for numbers in zip(*PAPER.values(), strict=True)), there(state))}
-    compared |= {sex: (*numbers, there(state[state["sex"] == sex])) for sex, numbers in PAPER.items()}
+    compared = {"all": (*(sum(numbers) for numbers in zip(*PAPER_COUNTS.values(), strict=True)), there(state))}
+    compared |= {sex: (*numbers, there(state[state["sex"] == sex])) for sex, numbers in PAPER_COUNTS.items()}
     return {
         "rows": len(state),
         "statuses": statuses(state),

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm import tqdm
 
+from facedata.align import BOX
 from facedata.scan import find_files
 from xfrlib.artifacts import file_sha256
 from xfrlib.data.images import IMAGE_SUFFIXES
 
-BOX = ["x1", "y1", "x2", "y2"]
 _FIELDS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 
 

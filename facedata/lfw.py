@@ -20,7 +20,7 @@ from xfrlib.artifacts import in_sentences, write_atomic
 from xfrlib.data.images import FaceImageError, read_file
 from xfrlib.profile import data_root
 
-PICTURES, PEOPLE, MOST = 13233, 5749, 530  # of the whole set; the most pictures of one person (George W. Bush)
+LFW_PICTURES, PEOPLE, MOST = 13233, 5749, 530  # of the whole set; the most pictures of one person (George W. Bush)
 _NAME = re.compile(r"(?:^|/)([^/.][^/]*)/(\1_\d{4}\.jpg)$")  # <Name>/<Name>_0001.jpg, wherever it lies
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 _BY_HAND = (
@@ -102,10 +102,10 @@ def fetch_lfw(
             raise FileNotFoundError(f"{source}: no such folder or archive; {_BY_HAND}")
         if not _lay_out(source, folder, progress):
             raise ValueError(f"{source}: holds no picture at <Name>/<Name>_0001.jpg; {_BY_HAND}")
-    elif sum(1 for _ in folder.glob("*/*_[0-9][0-9][0-9][0-9].jpg")) < PICTURES:
+    elif sum(1 for _ in folder.glob("*/*_[0-9][0-9][0-9][0-9].jpg")) < LFW_PICTURES:
         found = _download(folder, funneled, progress)
-        if found != PICTURES:
-            raise ValueError(f"LFW came with {found} pictures, not its {PICTURES}; {_BY_HAND}")
+        if found != LFW_PICTURES:
+            raise ValueError(f"LFW came with {found} pictures, not its {LFW_PICTURES}; {_BY_HAND}")
     return folder
 
 

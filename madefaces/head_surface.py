@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from madefaces.head_shapes import CONTROLS, LAYERS, HeadShapes, load_shapes
+from madefaces.head_shapes import LAYERS, SHAPE_CONTROLS, HeadShapes, load_shapes
 from madefaces.raster import rasterise
 
-REGIONS = tuple(CONTROLS)  # "head" first: what belongs to no other
+REGIONS = tuple(SHAPE_CONTROLS)  # "head" first: what belongs to no other
 _SHARE = 0.4  # of the farthest way of a part's vertices: what moves less belongs to no part
 _DIRECTIONS, _SHADOW = 96, 160  # directions from which light is followed, and pixels of each shadow's picture
 HAIR_ROUND, HAIR_LONG = 72, 32  # strands of the hair, and points along each

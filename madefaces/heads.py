@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
-from madefaces.head_shapes import CONTROLS, load_shapes
+from madefaces.head_shapes import SHAPE_CONTROLS, load_shapes
 from madefaces.head_surface import load_surface
 from madefaces.head_view import LANDMARKS, PARTS, Camera, Person, draw, express, landmarks, portrait
 from madefaces.people import Identity, Kind
@@ -43,12 +43,14 @@ _REACH = {"head": 0.4, "forehead": 0.35, "brows": 0.6, "eyes": 0.6, "nose": 0.5,
 
 def _controls(part: str) -> dict[str, Range]:
     """The genes of a part's shape, each named after its control: nothing for what has none."""
-    names = CONTROLS[part][1].split() if part in CONTROLS else []
+    names = SHAPE_CONTROLS[part][1].split() if part in SHAPE_CONTROLS else []
     return {name.replace(":", "-"): (-_REACH[part], _REACH[part], 1.0) for name in names}
 
 
 #: As `madefaces.parts.GENES`, for each part its looks, then the controls of its shape. Head, skin and hair come first.
-GENES = {part: LOOKS.get(part, {}) | _controls(part) for part in dict.fromkeys([*list(LOOKS)[:3], *CONTROLS, "beard"])}
+GENES = {
+    part: LOOKS.get(part, {}) | _controls(part) for part in dict.fromkeys([*list(LOOKS)[:3], *SHAPE_CONTROLS, "beard"])
+}
 DIFFERING = ("hair", "brows", "eyes", "nose", "mouth", "cheeks", "chin")  # what hair hides of nobody
 #: Nuisance -> (lowest, highest), drawn uniformly; its middle is the neutral picture. Angles are radians, the distance
 #: of the camera decimetres; an expression below 0 is none.
@@ -118,7 +120,7 @@ def _person(genes: tuple[tuple[str, tuple[float, ...]], ...]) -> Person:
     points = shapes.mean + np.tensordot(types * [1 - head.age, head.age], shapes.types, 3)
     points = points + abs(head.build) * shapes.builds[int(head.build > 0)]
     pivot = skull = np.zeros(3)
-    for part in CONTROLS:
+    for part in SHAPE_CONTROLS:
         turned = np.array([values[part][name] for name in _controls(part)])
         points = points + np.tensordot(
             np.stack([np.maximum(-turned, 0), np.maximum(turned, 0)]), shapes.targets[part], 2

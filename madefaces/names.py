@@ -27,7 +27,7 @@ GIVEN = """
     Tove Tariq Tala Taro Tessa Thabo
     Vera Viggo Valeria Vikram Vida Victor
 """
-FAMILIES = [line.split() for line in GIVEN.split("\n") if line.strip()]
+FAMILY_NAMES = [line.split() for line in GIVEN.split("\n") if line.strip()]
 LABEL = re.compile(r"family(\d+)_([a-z])")
 
 
@@ -41,6 +41,6 @@ def given_name(label: str) -> str:
     if not found:
         return label.replace("_", " ")
     family, member = int(found[1]), ord(found[2]) - ord("a")
-    names = FAMILIES[family % len(FAMILIES)]
-    turn = family // len(FAMILIES) * -(-26 // len(names)) + member // len(names)
+    names = FAMILY_NAMES[family % len(FAMILY_NAMES)]
+    turn = family // len(FAMILY_NAMES) * -(-26 // len(names)) + member // len(names)
     return names[member % len(names)] + (f" {turn + 1}" if turn else "")

@@ -10,9 +10,9 @@ from typing import Any
 from facedata.align import DETECTORS, find_detector
 from facedata.dlib import installed
 from matching.faces import Aligner
-from matching.gallery import enrol, find_pictures, passed_over, pictures_in
+from matching.gallery import enrol, passed_over, pictures_by_person, pictures_in
 from matching.page import overview, page
-from matching.report import Matcher, Report, Settings
+from matching.report import Matcher, Report, ReportSettings
 from recognisers import RECOGNISERS, load_recogniser
 from xfrlib.artifacts import in_sentences, write_atomic, write_json
 from xfrlib.profile import data_root
@@ -34,6 +34,8 @@ def choose_recogniser(name: str, checkpoint: str) -> tuple[str, str]:
         if not installed():
             raise ValueError(_CHOICE)
         name = "dlib"
+    if name not in RECOGNISERS:
+        raise ValueError(f"--recogniser {name}: use one of {', '.join(RECOGNISERS)}")
     if not checkpoint and name not in ("dlib", "slim"):
         raise ValueError(f"--recogniser {name}: give its weights with --checkpoint; random ones recognise nobody")
     return name, checkpoint or "builtin"
@@ -44,7 +46,10 @@ def pairs_in(folder: Path) -> tuple[dict[str, list[Path]], dict[Path, str]]:
 
     And each folder or picture that makes no pair, with the reason. Raises `ValueError` where there is no pair.
     """
-    people = find_pictures(folder)
+    try:
+        people = pictures_by_person(folder)
+    except ValueError:  # it speaks of a gallery
+        people = {}
     pairs = {name: files for name, files in people.items() if len(files) > 1}
     if not pairs:
         raise ValueError(f"{folder}: holds no pair; put the two pictures of each pair into a folder of its own in it")
@@ -141,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if gallery.left_out:
             print(f"{given.gallery}: {len(gallery.left_out)} pictures or folders not used: {gallery.left_out[0]}")
     matcher = Matcher(
-        recogniser, aligner, gallery, Settings(given.false_match_rate, given.nonmates, given.top, given.quick)
+        recogniser, aligner, gallery, ReportSettings(given.false_match_rate, given.nonmates, given.top, given.quick)
     )
     if given.probe.is_dir() and given.mate is None:
         return compare_pairs(matcher, given.probe, given.out)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facedata.align import SIZE, TEMPLATE, align
+from facedata.align import ALIGNED_SIDE, TEMPLATE, align
 from facedata.detect import Detector, choose_face
 from facedata.dlib import CHIP_TEMPLATE
 from xfrlib.artifacts import fingerprint
@@ -19,7 +19,7 @@ from xfrlib.data.images import FaceImageError, decode_image, read_file
 from xfrlib.models import Backbone
 from xfrlib.prediction import as_floats
 
-SMALL, TURNED = 40, 0.3  # pixels of a face's side below which, and turn beyond which, a reader is told
+SMALL_FACE, TURNED = 40, 0.3  # pixels of a face's side below which, and turn beyond which, a reader is told
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def template_for(recogniser: Backbone) -> NDArray[np.float64]:
     ArcFace's places, scaled to the size of its pictures; for dlib's network those of dlib's own alignment, without
     which its error is several times as large.
     """
-    return CHIP_TEMPLATE if recogniser.name == "dlib" else (TEMPLATE + 0.5) * recogniser.size / SIZE - 0.5
+    return CHIP_TEMPLATE if recogniser.name == "dlib" else (TEMPLATE + 0.5) * recogniser.size / ALIGNED_SIDE - 0.5
 
 
 def realigned(images: Tensor, recogniser: Backbone) -> Tensor:
@@ -48,10 +48,12 @@ def realigned(images: Tensor, recogniser: Backbone) -> Tensor:
     recogniser with ArcFace's own places and size gets the pictures as they are. What lies outside a picture is black:
     of dlib's 150x150 that is the strip below the chin, a twelfth. Raises `ValueError` for another size.
     """
-    if tuple(images.shape[1:]) != (3, SIZE, SIZE):
-        raise ValueError(f"images of shape {tuple(images.shape)}: give aligned pictures, (B, 3, {SIZE}, {SIZE})")
+    if tuple(images.shape[1:]) != (3, ALIGNED_SIDE, ALIGNED_SIDE):
+        raise ValueError(
+            f"images of shape {tuple(images.shape)}: give aligned pictures, (B, 3, {ALIGNED_SIDE}, {ALIGNED_SIDE})"
+        )
     template = template_for(recogniser)
-    if recogniser.size == SIZE and np.allclose(template, TEMPLATE):
+    if recogniser.size == ALIGNED_SIDE and np.allclose(template, TEMPLATE):
         return images
     pictures = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     cut = np.stack([align(one, TEMPLATE, template=template, size=recogniser.size) for one in pictures])
@@ -68,7 +70,7 @@ class Aligner:
     def __init__(self, recogniser: Backbone, detector: Detector) -> None:
         self.detector, self.template, self.size = detector, template_for(recogniser), recogniser.size
         self.detector_name = str(getattr(detector, "name", type(detector).__name__))
-        self.key = fingerprint(self.detector_name, self.template.tolist(), self.size, SMALL, TURNED)
+        self.key = fingerprint(self.detector_name, self.template.tolist(), self.size, SMALL_FACE, TURNED)
 
     def __call__(self, path: Path, data: bytes | None = None) -> Aligned:
         """The face of a file, or of `data`, which came from elsewhere under the name `path`."""
@@ -83,8 +85,8 @@ class Aligner:
         return Aligned(path, hashlib.sha256(data).hexdigest(), face, notes)
 
     def _find(self, path: Path, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-        if picture.shape[:2] == (SIZE, SIZE):
-            return TEMPLATE, (f"of {SIZE} x {SIZE} pixels, and so taken as aligned already",)
+        if picture.shape[:2] == (ALIGNED_SIDE, ALIGNED_SIDE):
+            return TEMPLATE, (f"of {ALIGNED_SIDE} x {ALIGNED_SIDE} pixels, and so taken as aligned already",)
         faces = self.detector(picture)
         face, note = choose_face(faces, picture.shape)
         if face is None:
@@ -93,7 +95,7 @@ class Aligner:
             raise ValueError(f"{path}: no face was found in {width} x {height} pixels ({why})")
         side = float((face.box[2:] - face.box[:2]).min())
         notes = [note] if note else []
-        if side < SMALL:
+        if side < SMALL_FACE:
             notes.append(f"the face is small, {side:.0f} pixels: similarities of such pictures are less certain")
         if abs(face.turn) > TURNED:
             notes.append("the face is much turned to the side: recognisers compare such views less well")

@@ -78,7 +78,7 @@ def _people(folder: Path) -> list[Path]:
 
 
 def passed_over(folder: Path, found: Collection[str]) -> dict[Path, str]:
-    """Folders and files that gave nobody when `find_pictures` found these names, and why."""
+    """Folders and files that gave nobody when `pictures_by_person` found these names, and why."""
     people = _people(folder)
     beside = pictures_in(folder) if any(place.name in found for place in people) else []
     empty = {place: "holds no picture" for place in people if place.name not in found}
@@ -90,7 +90,7 @@ def passed_over(folder: Path, found: Collection[str]) -> dict[Path, str]:
     )
 
 
-def find_pictures(folder: Path) -> dict[str, list[Path]]:
+def pictures_by_person(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each person: those of each folder in `folder`, or, if none has any, each picture by itself.
 
     Raises `ValueError` where there is none.
@@ -111,12 +111,12 @@ def find_pictures(folder: Path) -> dict[str, list[Path]]:
 def enrol(
     folder: Path, recogniser: Backbone, aligner: Aligner, cache: Path, *, pictures: int = 10, progress: bool = True
 ) -> Gallery:
-    """Embed the first `pictures` of each person of a folder (see `find_pictures`).
+    """Embed the first `pictures` of each person of a folder (see `pictures_by_person`).
 
     Embeddings are kept in `cache`, a file for each recogniser and alignment, by the hash of each picture; what cannot
     be used is left out and named. Raises `ValueError` where nothing can be used.
     """
-    found = find_pictures(folder)
+    found = pictures_by_person(folder)
     file = cache / f"{fingerprint(recogniser.name, recogniser.checkpoint_sha256, aligner.key)}.npz"
     known = _read(file)
     fresh = dict[str, NDArray[np.float32]]()

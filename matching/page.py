@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from matching.parts import PARTS
+from matching.parts import FACE_PARTS
 from matching.report import Report
 from matching.trust import FRACTION
 from xfrlib.regions import top_fraction_mask
@@ -66,13 +66,13 @@ def _pictures(report: Report) -> dict[str, str]:
     return {
         "probe": _data(_bytes(face)),
         "mate": _data(_bytes(report.mates[0].face)),
-        "match": _data(overlay(face, maps.laid()[0])),
-        "separates": _data(outlined(overlay(face, maps.separating()), region)),
+        "match": _data(signed_overlay(face, maps.laid()[0])),
+        "separates": _data(outlined(signed_overlay(face, maps.separating()), region)),
         "parts": _data(_with_parts(face, report.parts)),
     }
 
 
-def overlay(face: Tensor, values: Tensor) -> NDArray[np.uint8]:
+def signed_overlay(face: Tensor, values: Tensor) -> NDArray[np.uint8]:
     """A signed map (H, W) over its picture (3, H, W) in grey: orange speaks for the mate, blue against; (H, W, 3)."""
     grey = face.mean(dim=0).numpy()[..., None] * 255
     strength = (values / values.abs().max().clamp(min=1e-12)).numpy()[..., None]
@@ -91,7 +91,7 @@ def outlined(picture: NDArray[np.uint8], region: Tensor) -> NDArray[np.uint8]:
 def _with_parts(face: Tensor, masks: Tensor) -> NDArray[np.uint8]:
     """The picture with the borders of all parts."""
     picture = _bytes(face)
-    for number in range(len(PARTS)):
+    for number in range(len(FACE_PARTS)):
         picture = outlined(picture, masks[number])
     return picture
 

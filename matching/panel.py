@@ -15,9 +15,9 @@ from facedata.align import find_detector
 from madefaces import people
 from matching.__main__ import choose_recogniser, summary, write_report
 from matching.faces import Aligner
-from matching.gallery import enrol, find_pictures
+from matching.gallery import enrol, pictures_by_person
 from matching.page import page
-from matching.report import Matcher, Report, Settings
+from matching.report import Matcher, Report, ReportSettings
 from recognisers import load_recogniser
 from xfrlib.artifacts import build_root
 from xfrlib.explorer.panel import ATTRIBUTES, Status
@@ -96,7 +96,7 @@ class MatchPanel(widgets.VBox):
         folder = Path(gallery).expanduser() if gallery else made_gallery()
         self.status.say(f"enrolling the people of {folder} …")
         enrolled = enrol(folder, recogniser, aligner, data_root() / "matching", progress=False)
-        return Matcher(recogniser, aligner, enrolled, Settings(false_match_rate=rate, quick=quick))
+        return Matcher(recogniser, aligner, enrolled, ReportSettings(false_match_rate=rate, quick=quick))
 
     def _receive(self, name: str, files: tuple[dict[str, Any], ...]) -> None:
         """Take a file that was given, and compare as soon as there are two."""
@@ -117,7 +117,7 @@ class MatchPanel(widgets.VBox):
             chosen = (self.recogniser.value, self.gallery.value.strip(), self.rate.value)
             matcher = self._matcher(*chosen, not self.measure.value)
             if example:
-                folders = list(find_pictures(made_gallery()).values())
+                folders = list(pictures_by_person(made_gallery()).values())
                 probe, mate = (matcher.aligner(folders[who][place]) for place, who in enumerate(example))
             else:
                 given = (self._given["probe"], self._given["mate"])

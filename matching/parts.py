@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facedata.align import TEMPLATE, similarity_transform
-from xfrlib.judge import blurred, fill_picture
+from xfrlib.judge import blurred, fill_picture, perturbed
 
-PARTS = ("eyebrows", "eyes", "nose", "mouth", "cheeks", "chin", "forehead", "ears")
-FEATHER = 3 / 112  # standard deviation of the soft edge of an exchanged part, in sides of the picture
+FACE_PARTS = ("eyebrows", "eyes", "nose", "mouth", "cheeks", "chin", "forehead", "ears")
+EDGE_SIGMA = 3 / 112  # standard deviation of the soft edge of an exchanged part, in sides of the picture
 Score = Callable[[Tensor], Tensor]  # pictures (n, 3, H, W) -> scores (n, S)
 
 
 def part_masks(template: NDArray[np.float64], size: int) -> Tensor:
-    """The pixels of each of `PARTS`, which do not overlap: bool (8, size, size).
+    """The pixels of each of `FACE_PARTS`, which do not overlap: bool (8, size, size).
 
     They are simple shapes around the places of eyes, nose and mouth in an aligned picture, in which these lie at
     `template` (5, 2). Eyes, nose and mouth were found in the picture; where the other parts end is the shapes' alone.
@@ -50,7 +50,7 @@ def part_masks(template: NDArray[np.float64], size: int) -> Tensor:
     for name, shape in shapes.items():
         masks[name] = shape & free
         free &= ~shape
-    return torch.from_numpy(np.stack([masks[name] for name in PARTS]))
+    return torch.from_numpy(np.stack([masks[name] for name in FACE_PARTS]))
 
 
 @torch.no_grad()
@@ -59,11 +59,11 @@ def covered_scores(score: Score, image: Tensor, masks: Tensor, *, fill: str = "b
 
     Bit i of a row's number says that part i is shown. What is no part is always shown. Costs 2^P passes.
     """
-    filling, image, found = fill_picture(image[None], fill), image[None], []
+    filling, found = fill_picture(image[None], fill), []
     shown = (torch.arange(2 ** len(masks))[:, None] >> torch.arange(len(masks))) & 1
     for rows in shown.split(batch_size):
         covered = torch.einsum("np,phw->nhw", (1 - rows).float(), masks.float()) > 0
-        found.append(score(torch.where(covered[:, None], filling, image)))
+        found.append(score(perturbed(image.expand(len(rows), -1, -1, -1), covered, filling)))
     return torch.cat(found).double()
 
 
@@ -113,7 +113,7 @@ def exchanged(image: Tensor, donors: Tensor, masks: Tensor) -> Tensor:
     All are aligned to one template, so that the five points lie on each other; parts are bool (P, H, W). The edge is
     soft, and the part is shifted to the light of its surroundings: `transplant_part`.
     """
-    sigma = FEATHER * masks.shape[-1]
+    sigma = EDGE_SIGMA * masks.shape[-1]
     alpha = blurred(masks.float()[None], sigma, reach=4)[0].clamp(0, 1)
     made = [transplant_part(image.expand(len(alpha), -1, -1, -1), one.expand(len(alpha), -1, -1, -1), alpha)
             for one in donors]  # fmt: skip
@@ -148,7 +148,7 @@ def exchange(embed: Score, image: Tensor, mates: Tensor, others: Tensor, own: Te
     own : Tensor
         (D,), the mate's template, of unit length.
     masks : Tensor
-        bool (P, H, W), in the order of `PARTS`.
+        bool (P, H, W), in the order of `FACE_PARTS`.
     """
     probe = F.normalize(embed(image[None])[0], dim=0)
     other, mate = (
@@ -161,4 +161,4 @@ def exchange(embed: Score, image: Tensor, mates: Tensor, others: Tensor, own: Te
 
 
 def _by_part(values: Tensor) -> dict[str, float]:
-    return dict(zip(PARTS, values.double().tolist(), strict=False))
+    return dict(zip(FACE_PARTS, values.double().tolist(), strict=False))

@@ -18,7 +18,7 @@ from torch import Tensor
 from matching.faces import Aligned, Aligner
 from matching.gallery import Comparisons, Gallery, comparisons, likelihood_ratio, threshold_at
 from matching.maps import MatchMaps, match_maps
-from matching.parts import PARTS, covered_scores, exchange, part_masks, shapley
+from matching.parts import FACE_PARTS, covered_scores, exchange, part_masks, shapley
 from matching.trust import FILL, FRACTION, judge
 from xfrlib.artifacts import commit
 from xfrlib.match import template, unit_embeddings
@@ -30,7 +30,7 @@ VERSIONS = ("xfrlib", "torch", "numpy", "scikit-learn", "dlib-bin", "face-recogn
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReportSettings:
     """What is asked of every pair."""
 
     false_match_rate: float = 0.001  #: at which the threshold is set
@@ -54,10 +54,11 @@ class Matcher:
     """Compares pairs with one recogniser and, where there is one, one gallery."""
 
     def __init__(
-        self, recogniser: Backbone, aligner: Aligner, gallery: Gallery | None = None, settings: Settings | None = None
-    ) -> None:
+        self, recogniser: Backbone, aligner: Aligner, gallery: Gallery | None = None,
+        settings: ReportSettings | None = None,
+    ) -> None:  # fmt: skip
         self.recogniser, self.aligner, self.gallery = recogniser, aligner, gallery
-        self.settings = settings or Settings()
+        self.settings = settings or ReportSettings()
         self.masks = part_masks(aligner.template, recogniser.size)
         self._compared = lru_cache(maxsize=4)(self._compare)
 
@@ -165,7 +166,7 @@ class Matcher:
         )
         said["parts"] = {
             "fill": PART_FILL, "passes": len(values), "all_covered": nothing, "all_shown": everything,
-            "worth": dict(zip(PARTS, worth, strict=True)),
+            "worth": dict(zip(FACE_PARTS, worth, strict=True)),
         }  # fmt: skip
         cells = maps.cams[0] if nonmates is None else maps.cams[0] - maps.cams[1:].mean(dim=0)
         said["trust"] = asdict(judge(score, face, maps, cells)) | {"fill": FILL, "fraction": FRACTION}

@@ -16,7 +16,7 @@ from xfrlib.judge import fill_picture, perturbed
 from xfrlib.regions import disc, pixel_count, top_fraction_mask
 
 FILL, FRACTION = "grey", 0.2  # of what is covered, and of the picture
-LEAST = 0.005  # similarity; what is less is 0.00 for a reader, and no gain
+LEAST_SIMILARITY = 0.005  # similarity; what is less is 0.00 for a reader, and no gain
 LEAST_RANK, MOST_SHIFTS = 0.2, 0.1  # of rank correlation; share of moved copies of the map that may do as well
 
 
@@ -50,17 +50,19 @@ def judge(score: Score, image: Tensor, maps: MatchMaps, cells: Tensor) -> Trust:
     whole, *changed = score(torch.cat([image[None], pictures]))[:, -1].double().tolist()
     squares = cell_squares(maps.geometry, (cells.shape[0], cells.shape[1]), size)
     filling = fill_picture(image[None], FILL)
-    parts = [torch.where(part[:, None], filling, image[None]) for part in squares.split(32)]
+    parts = [perturbed(image.expand(len(part), -1, -1, -1), part, filling) for part in squares.split(32)]
     effects = whole - torch.cat([score(part)[:, -1] for part in parts]).double().view(cells.shape)
     rank, by_chance = rank_agreement(cells, effects)
     deleted, kept = (whole - changed[0], whole - changed[1]), (changed[2], changed[3])
-    show, reason = verdict(deleted, kept, rank, by_chance)
+    show, reason = trust_verdict(deleted, kept, rank, by_chance)
     return Trust(whole, deleted, kept, rank, by_chance, 5 + len(squares), show, reason)
 
 
-def verdict(deleted: tuple[float, float], kept: tuple[float, float], rank: float, by_chance: float) -> tuple[bool, str]:
+def trust_verdict(
+    deleted: tuple[float, float], kept: tuple[float, float], rank: float, by_chance: float
+) -> tuple[bool, str]:
     """Whether a map should be shown, and why: see `Trust`."""
-    better = [first - second >= LEAST for first, second in (deleted, kept)]
+    better = [first - second >= LEAST_SIMILARITY for first, second in (deleted, kept)]
     faults = []
     if not all(better):
         measures = (

@@ -22,7 +22,7 @@ from madefaces.people import make_families, picture_seed, render
 from xfrlib.models import FaceClassifier, load_backbone, save_weights
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = (
+LOG_COLUMNS = (
     *("epoch", "learning_rate", "train_loss", "train_accuracy"),
     *("heldout_accuracy", "lookalike_auc", "stranger_auc", "seconds"),
 )
@@ -70,7 +70,7 @@ def as_tensor(pictures: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def embeddings(model: FaceClassifier, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
+def features_and_labels(model: FaceClassifier, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
     """Unit pooled features (n, C) and predicted labels (n,) of (identities, pictures, 112, 112, 3)."""
     model.eval()
     flat = pictures.reshape(-1, *pictures.shape[2:])
@@ -161,20 +161,20 @@ def main() -> None:
             versions,
             "bfloat16 autocast, CPU, label smoothing 0.05",
         ]
-        given.log.write_text("".join(f"# {note}\n" for note in notes) + ",".join(COLUMNS) + "\n", encoding="utf-8")
+        given.log.write_text("".join(f"# {note}\n" for note in notes) + ",".join(LOG_COLUMNS) + "\n", encoding="utf-8")
 
     for epoch in range(done + 1, (given.stop_after or given.epochs) + 1):
         began = time.perf_counter()
         rng = np.random.default_rng([given.seed, epoch])
         loss, accuracy = train_epoch(model, optimiser, schedule, pictures, given.batch_size, rng)
         labels = torch.arange(people).repeat_interleave(heldout.shape[1])
-        held_accuracy = (embeddings(model, heldout)[1] == labels).float().mean().item()
-        aucs = pair_auc(embeddings(model, unseen)[0], unseen.shape[0], unseen.shape[1], 3)
+        held_accuracy = (features_and_labels(model, heldout)[1] == labels).float().mean().item()
+        aucs = pair_auc(features_and_labels(model, unseen)[0], unseen.shape[0], unseen.shape[1], 3)
         row = [epoch, f"{schedule.get_last_lr()[0]:.3g}", f"{loss:.4f}", f"{accuracy:.4f}", f"{held_accuracy:.4f}"]
         row += [f"{auc:.4f}" for auc in aucs] + [f"{time.perf_counter() - began:.1f}"]
         with given.log.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
-        print(dict(zip(COLUMNS, row, strict=True)), flush=True)
+        print(dict(zip(LOG_COLUMNS, row, strict=True)), flush=True)
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
         torch.save(state | {"schedule": schedule.state_dict(), "epoch": epoch}, state_file.with_suffix(".partial"))
         state_file.with_suffix(".partial").replace(state_file)

@@ -8,13 +8,13 @@ from torch import nn
 
 from studies import groups, rules
 from studies.abstention import (
-    agreement,
     choose_threshold,
     direction,
     least_area,
     picture_verdicts,
     risk_area,
     risk_coverage,
+    verdict_agreement,
 )
 from xfrlib.explanation import select_classes
 from xfrlib.intervals import Estimate
@@ -252,10 +252,10 @@ def test_agreement_by_hand_and_beyond_chance():
     verdicts = pd.DataFrame(
         {"black": ["wins both", "mixed", "mixed", "loses both"], "blur": ["wins both"] + ["mixed"] * 3}
     )
-    found = agreement(verdicts)
+    found = verdict_agreement(verdicts)
     assert found == (0.75, pytest.approx(1 / 4 * 1 / 4 + 1 / 2 * 3 / 4))
     assert found.beyond_chance == pytest.approx((0.75 - 0.4375) / (1 - 0.4375))
-    assert agreement(verdicts[["black"]]) is None
+    assert verdict_agreement(verdicts[["black"]]) is None
 
 
 @pytest.fixture
@@ -307,9 +307,9 @@ def test_a_rank_correlation_over_people_is_sure_of_families_and_networks():
 def test_findings_say_which_rules_stand_and_what_the_self_test_is_worth(judged):
     _, found = judged
     worth = {fill: {**one, "self_test": one["knows"]} for fill, one in found.worth.items()}
-    judged_rules = rules.Judged(found.titles | {"self_test": "self-test"}, worth, found.p)
+    judged_rules = rules.JudgedRules(found.titles | {"self_test": "self-test"}, worth, found.p)
     shares = {fill: dict.fromkeys(("wins both", "loses both"), one["all"]["beat"]) for fill, one in found.worth.items()}
-    said = rules.findings(judged_rules, shares, {}, None)
+    said = rules.rule_findings(judged_rules, shares, {}, None)
     assert "stands under every judging fill: a rule that knows." in said and "of these 100% beat the disc" in said
     assert "no network that had no part in the choice. The firm self-test is the self-test here" in said
 
@@ -333,4 +333,4 @@ def test_what_the_self_test_is_worth_is_said_as_far_as_its_intervals_reach(judge
     shares = {
         fill: dict.fromkeys(("wins both", "loses both"), one["self_test"]["coverage"]) for fill, one in worth.items()
     }
-    assert said in rules.findings(rules.Judged({"self_test": "self-test"}, worth, {}), shares, {}, None)
+    assert said in rules.rule_findings(rules.JudgedRules({"self_test": "self-test"}, worth, {}), shares, {}, None)

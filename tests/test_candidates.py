@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studies import candidates
-from studies.candidates import CONSTANT, ELLIPSE, PERSON, Candidate, Judged
+from studies.candidates import CONSTANT, ELLIPSE, PERSON, Candidate, JudgedGain
 from xfrlib.explanation import select_classes
 from xfrlib.intervals import Interval
 from xfrlib.judge import evaluate
@@ -42,7 +42,7 @@ def test_candidates_have_titles_and_the_best_is_that_of_the_smaller_gain():
 
 def test_gains_by_hand_deletion_up_and_retention_down_are_good():
     rows = table({"better": (3.0, 0.5)})
-    gain = candidates.gains(rows.sample(frac=1, random_state=0), "better")
+    gain = candidates.paired_gains(rows.sample(frac=1, random_state=0), "better")
     assert len(gain) == 2 * 12 * 2
     assert np.allclose(gain[["deletion", "retention", "balance"]], [2, 0.5, 2.5], atol=0.06)
     found = candidates.gained(rows, "better")
@@ -73,9 +73,9 @@ def test_gains_are_those_of_a_loop_over_fixed_rivals_and_the_margins_are_others(
                 margin.append(sign * better * (z[target] - z[rivals[0]] - after[target] + highest) / temperature)
         expected.append(sum(lead))
         of_margin.append(sum(margin))
-    gain = candidates.gains(found.assign(family=found["image"]), "better", "other")
+    gain = candidates.paired_gains(found.assign(family=found["image"]), "better", "other")
     assert gain["balance"].tolist() == pytest.approx(expected, abs=1e-5)
-    by_margin = candidates.gains(found.assign(family=found["image"]), "better", "other", score="margin_drop")
+    by_margin = candidates.paired_gains(found.assign(family=found["image"]), "better", "other", score="margin_drop")
     assert by_margin["balance"].tolist() == pytest.approx(of_margin, abs=1e-5)
     assert not np.isclose(expected, of_margin, rtol=0, atol=1e-3).any()  # the best rival is another afterwards
 
@@ -136,7 +136,7 @@ def test_what_is_left_of_the_search_is_a_percentage_or_nothing():
 
 def test_a_mean_over_fills_is_claimed_only_where_they_agree_in_sign():
     rows = table({"better": (5.0, 0.5)}, opposed=["better"])
-    found = Judged.of(rows, "better")
+    found = JudgedGain.of(rows, "better")
     assert [gain["deletion"].value for gain in found.fills.values()] == pytest.approx([4, -4])
     assert not found.agree() and found.agree(["retention"])
     assert found.side() == "neither"
@@ -144,19 +144,21 @@ def test_a_mean_over_fills_is_claimed_only_where_they_agree_in_sign():
         "is above the disc in both measures under black; is above the disc in retention and below the disc in deletion"
     )
     assert found.said(candidates.stands, candidates.SIDES) == f"{words} under blur"
-    together = Judged.of(table({"better": (5.0, 0.5)}), "better")
+    together = JudgedGain.of(table({"better": (5.0, 0.5)}), "better")
     assert together.agree() and together.side() == "above"
     assert together.said(candidates.stands, candidates.SIDES) == "is above the disc in both measures"
 
 
 def test_the_verdicts_of_two_scores_are_compared_case_by_case():
     rows = table({"better": (3.0, 0.5), "cam": (2.0, 0.5)})
-    lead, margin = ({n: Judged.of(rows, n, score=s) for n in ("better", "cam")} for s in ("lead_drop", "margin_drop"))
+    lead, margin = (
+        {n: JudgedGain.of(rows, n, score=s) for n in ("better", "cam")} for s in ("lead_drop", "margin_drop")
+    )
     assert margin["cam"].mean["deletion"].value == pytest.approx(2 * lead["cam"].mean["deletion"].value)
     titles = {"better": "chosen", "cam": "CAM"}
     assert candidates.other_verdicts(lead, margin, titles).startswith("The lead and the margin agree in all 4 cases")
     rows.loc[(rows["method"] == "cam") & (rows["fill"] == "blur"), "deletion_margin_drop"] -= 50
-    margin["cam"] = Judged.of(rows, "cam", score="margin_drop")
+    margin["cam"] = JudgedGain.of(rows, "cam", score="margin_drop")
     assert candidates.other_verdicts(lead, margin, titles) == (
         "The lead and the margin disagree in 1 of 4 cases:\n\n"
         "- CAM, under blur: it is above the disc in both measures by the lead, "
@@ -177,7 +179,7 @@ def test_the_verdicts_of_two_scores_are_compared_case_by_case():
     ],
 )
 def test_the_positive_control_judges_the_test(truth, opposed, said):
-    assert said in candidates.what_the_test_credits(Judged.of(table({"truth": truth}, opposed=opposed), "truth"))
+    assert said in candidates.what_the_test_credits(JudgedGain.of(table({"truth": truth}, opposed=opposed), "truth"))
 
 
 AGAINST = {"ellipse": "the best ellipse", "prior": "the prior alone", "person": "the person's prior alone",
@@ -195,7 +197,7 @@ def verdict_of(chosen, networks=(0, 1), opposed=()):
     found = judged(networks, opposed)
     if chosen.map == "cam":  # the chosen map is not set against itself
         found = found._replace(minus={name: one for name, one in found.minus.items() if name != "prior_cam"})
-    return found, candidates.findings(found, chosen, AGAINST, promised=-0.5)
+    return found, candidates.verdict_findings(found, chosen, AGAINST, promised=-0.5)
 
 
 def test_the_verdict_counts_networks_and_says_what_the_map_adds():

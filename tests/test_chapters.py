@@ -118,6 +118,11 @@ def numbered(page: str) -> list[str]:
     return names + re.findall(r"^(?:\$\$ \(|:label: )(eq-[\w-]+)\)?$", page, flags=re.M)
 
 
+def captioned_tables(chapter: list[Cell]) -> list[str]:
+    """Names of the tables that cells of code display with a caption."""
+    return re.findall(r"""\bname=["'](tab-[^"']+)["']""", "\n".join(c.source for c in chapter if c.cell_type == "code"))
+
+
 def referred(text: str) -> set[str]:
     """What the references of a text name."""
     return set(re.findall(r"\{(?:numref|eq)\}`(?:[^`<]*<)?([^`>]+)>?`", text))
@@ -146,6 +151,7 @@ def test_the_checks_find_what_they_are_for() -> None:
     assert skipped_levels("# One\n\n### Three\n\n## Two\n\n### Three again") == ["Three"]
     page = "```{table} A\n:name: tab-a\n:class: b\n```\n$$\nx\n$$ (eq-c)\n```{math}\n:label: eq-d\n```\n:name: e\n"
     assert numbered(page) == ["tab-a", "eq-c", "eq-d"]
+    assert captioned_tables([code('report.markdown(rows, caption="A", name="tab-01-a")'), text]) == ["tab-01-a"]
     assert referred("{numref}`tab-a`, {numref}`the table <tab-b>`, {eq}`eq-c`, `tab-d`") == {"tab-a", "tab-b", "eq-c"}
 
 
@@ -191,18 +197,19 @@ class TestChapter:
         text = "\n".join(cell.source for chapter in CHAPTERS for cell in cells(chapter) if cell.cell_type == "markdown")
         own = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
         named = [cell.metadata["mystnb"]["figure"]["name"] for cell in figure_cells(cells(path))]
+        named += captioned_tables(cells(path))
         assert [name for name in named if f"{{numref}}`{name}`" not in own] == []
         assert [name for name in re.findall(r":label: (eq-\S+)", own) if f"{{eq}}`{name}`" not in text] == []
 
 
-def test_names_of_figures_and_labels_of_equations_are_unique_and_carry_the_chapter() -> None:
+def test_names_of_figures_tables_and_equations_are_unique_and_carry_the_chapter() -> None:
     names = []
     for path in CHAPTERS:
         found = [
             c.metadata["mystnb"]["figure"]["name"] for c in cells(path) if "figure" in c.metadata.get("mystnb", {})
         ]
-        found += re.findall(r":label: (\S+)", "\n".join(c.source for c in cells(path)))
-        assert [name for name in found if not re.match(rf"(fig|eq)-{path.stem[:2]}-[a-z0-9-]+$", name)] == []
+        found += re.findall(r":label: (\S+)", "\n".join(c.source for c in cells(path))) + captioned_tables(cells(path))
+        assert [name for name in found if not re.match(rf"(fig|eq|tab)-{path.stem[:2]}-[a-z0-9-]+$", name)] == []
         names += found
     assert len(set(names)) == len(names)
 
@@ -211,7 +218,7 @@ def test_references_name_figures_and_equations_that_exist() -> None:
     everything = [cell for path in CHAPTERS for cell in cells(path)]
     figures = {c.metadata["mystnb"]["figure"]["name"] for c in everything if "figure" in c.metadata.get("mystnb", {})}
     text = "\n".join(cell.source for cell in everything if cell.cell_type == "markdown")
-    assert set(re.findall(r"{numref}`([^`]+)`", text)) <= figures
+    assert set(re.findall(r"{numref}`([^`]+)`", text)) <= figures | set(captioned_tables(everything))
     assert set(re.findall(r"{eq}`([^`]+)`", text)) <= set(re.findall(r":label: (\S+)", text))
 
 

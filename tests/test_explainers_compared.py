@@ -84,8 +84,8 @@ def test_verdicts_in_words_need_all_fills() -> None:
             for fill, word in zip(("black", "mean"), words, strict=True)
         ]
     )
-    assert study.in_words(compared, "deletion", TITLES) == "in deletion SDD is better than RISE"
-    assert study.in_words(compared[:0], "deletion", TITLES).endswith("neither better nor worse than any")
+    assert study.comparison_in_words(compared, "deletion", TITLES) == "in deletion SDD is better than RISE"
+    assert study.comparison_in_words(compared[:0], "deletion", TITLES).endswith("neither better nor worse than any")
     cam, rise = study.verdict_rows(compared, TITLES)
     assert list(rise) == ["SDD minus", "deletion, black", "deletion, mean"]
     assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"

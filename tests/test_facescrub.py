@@ -29,7 +29,7 @@ from PIL import Image
 from facedata import download as downloading
 from facedata.download import _Run, retry_after
 from facedata.facescrub import (
-    PAPER,
+    PAPER_COUNTS,
     STATUSES,
     adopt,
     crop,
@@ -790,7 +790,7 @@ def test_crops_list_failures_and_keep_what_is_there(tmp_path, server):
 
 
 def test_paper_numbers_add_up():
-    assert tuple(map(sum, zip(*PAPER.values(), strict=True))) == (530, 43_148)
+    assert tuple(map(sum, zip(*PAPER_COUNTS.values(), strict=True))) == (530, 43_148)
 
 
 def test_summary_counts_by_list_and_compares_with_the_paper(tmp_path, server):

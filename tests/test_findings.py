@@ -13,7 +13,7 @@ from results import ResultError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "findings.md"
-LINES = ["CAM | deletion | odds:a.{fill}.b", "CAM | retention | -odds:a.{fill}.b"]
+LINES = ["CAM | deletion | odds:a.{fill}.b", "CAM | retention | odds:-a.{fill}.b"]
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_plus_is_good_in_every_row_and_a_verdict_decides_what_is_certain(sources
         ("CAM | deletion | odds:a.{fill}.x", "'x' is missing"),
         ("CAM | deletion | none:a", "there are no results 'made/none'"),
         ("CAM | deletion | odds:c.black.b", "is no number with its interval"),
+        ("CAM | retention | odds:-c.black.b", "has no sign to turn round"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(sources: Path, line: str, says: str) -> None:
@@ -58,13 +59,13 @@ def test_what_cannot_be_drawn_is_named(sources: Path, line: str, says: str) -> N
 
 def test_the_drawing_has_a_mark_for_each_difference_and_the_colours_of_the_page(sources: Path) -> None:
     rows = forest.read_rows(sources, ["made", "photos"], ["black", "blur"], LINES)
-    svg = forest.draw(rows, ["made faces", "photographs"], ["black", "blur"])
+    svg = forest.forest_svg(rows, ["made faces", "photographs"], ["black", "blur"])
     ElementTree.fromstring(svg)
     words = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert {"CAM: deletion", "CAM: retention", "made faces", "photographs", "black", "blur"} <= set(words)
     assert svg.count("PathCollection") == 2 * 2  # the marks of a fill in a panel
     assert len(re.findall("currentColor", svg)) > 8 and not re.search("#0[1-9]0[1-9]0[1-9]", svg)
-    assert svg == forest.draw(rows, ["made faces", "photographs"], ["black", "blur"]), "the same at each build"
+    assert svg == forest.forest_svg(rows, ["made faces", "photographs"], ["black", "blur"]), "the same at each build"
 
 
 def test_a_page_has_the_plot_and_fails_without_its_numbers(sources: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_page_runs_and_a_wrong_name_stops_it(tmp_path: Path, monkeypatch: pyte
     save_classifier(folder / "classifier.safetensors", FaceClassifier(load_backbone("slim"), 4, seed=1), people)
 
     target = folder / "gallery" / "family01_b.ipynb"
-    make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, tool.shown("family01_b"))
+    make_book.write_page(SUBJECT, {"profile": "quick", "subject": "family01_b"}, target, tool.shown_name("family01_b"))
     page = nbformat.read(target, as_version=4)
     assert page.cells[0].source.startswith("# Bao\n")
     assert all(output.output_type != "error" for cell in page.cells for output in cell.get("outputs", []))

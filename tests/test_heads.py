@@ -173,7 +173,7 @@ def test_missing_shapes_are_named_with_the_mend(monkeypatch: pytest.MonkeyPatch)
 @needs_shapes
 def test_a_target_moves_the_vertices_of_its_file() -> None:
     shapes = head_shapes.load_shapes()
-    listed = head_shapes.CONTROLS["nose"][1].split()
+    listed = head_shapes.SHAPE_CONTROLS["nose"][1].split()
     wide = listed.index("scale-horiz:decr:incr")
     narrow, broad = shapes.targets["nose"][:, wide]
     side = shapes.mean[:, 0] > 0.05
@@ -183,7 +183,7 @@ def test_a_target_moves_the_vertices_of_its_file() -> None:
     assert abs(broad[:, 0].sum()) < 1e-2 * np.abs(broad[:, 0]).sum()
     for part, ways in shapes.targets.items():
         far = np.linalg.norm(ways, axis=-1).max(-1)
-        assert far.shape == (2, len(head_shapes.CONTROLS[part][1].split())) and (far > 1e-3).all(), part
+        assert far.shape == (2, len(head_shapes.SHAPE_CONTROLS[part][1].split())) and (far > 1e-3).all(), part
 
 
 @needs_shapes

@@ -19,11 +19,10 @@ from facedata.dlib import CHIP_TEMPLATE
 from madefaces import head_shapes
 from madefaces.heads import HEADS, PARTS, render
 from madefaces.people import make_families, swap_parts
-from matching.parts import PARTS as TABLE_PARTS
-from matching.parts import shapley
+from matching.parts import FACE_PARTS, shapley
 from studies import head_scores, heads
-from studies.heads import EXCHANGED, PLACED, Job, Pair
-from studies.matching import Gallery
+from studies.heads import EXCHANGED, PLACED, Pair, PairJob
+from studies.matching import TemplateGallery
 
 needs_shapes = pytest.mark.skipif(
     not any(importlib.metadata.distributions(name=head_shapes.PACKAGE)),
@@ -75,8 +74,9 @@ def test_first_in_and_last_out_of_a_game_by_hand() -> None:
 @needs_shapes
 def test_exchanges_are_those_of_a_naive_loop() -> None:
     people = make_families(2, 2, seed=0, kind=HEADS)
-    gallery = Gallery(Colours(), F.normalize(torch.randn(4, 27, generator=torch.Generator().manual_seed(0)), dim=1))
-    job, own = Job(0, 1, seed=7), {"frame": "arcface", "placed_as": [people[0]]}
+    templates = F.normalize(torch.randn(4, 27, generator=torch.Generator().manual_seed(0)), dim=1)
+    gallery = TemplateGallery(Colours(), templates)
+    job, own = PairJob(0, 1, seed=7), {"frame": "arcface", "placed_as": [people[0]]}
 
     @torch.no_grad()
     def one(person: Any) -> tuple[float, np.ndarray]:
@@ -85,7 +85,7 @@ def test_exchanges_are_those_of_a_naive_loop() -> None:
         similar = F.normalize(e, dim=1)[0] @ gallery.get_buffer("templates").T
         return float(similar[0] - similar[1]), labels[0]
 
-    found = heads.exchanged(gallery, people, job)
+    found = heads.worth_of_exchanges(gallery, people, job)
     mine, yours = one(people[0]), one(people[1])
     assert (float(found["own"]), float(found["others"])) == pytest.approx((mine[0], yours[0]), abs=1e-6)
     differ = 0
@@ -113,8 +113,8 @@ def test_a_mixture_is_cut_as_the_owner_of_its_head_is(monkeypatch: pytest.Monkey
     monkeypatch.setattr(heads, "render", lambda who, seeds, **options: given.update(options, seeds=seeds))
     mine, yours = make_families(2, 1, seed=0, kind=HEADS)
     nosed, headed = swap_parts(mine, yours, ["nose"]), swap_parts(mine, yours, ["head"])
-    gallery = Gallery(Colours(), torch.eye(2))
-    heads.drawn_alike([mine, yours, nosed, headed], mine, yours, Job(0, 1, seed=7, condition="turned 20"), gallery)
+    gallery = TemplateGallery(Colours(), torch.eye(2))
+    heads.drawn_alike([mine, yours, nosed, headed], mine, yours, PairJob(0, 1, seed=7, condition="turned 20"), gallery)
     assert given["placed_as"] == [mine, yours, mine, yours] and given["seeds"] == [7] * 4
     assert given["fixed"] == heads.CONDITIONS["turned 20"] and given["frame"] == "arcface"
 
@@ -122,12 +122,13 @@ def test_a_mixture_is_cut_as_the_owner_of_its_head_is(monkeypatch: pytest.Monkey
 @needs_shapes
 def test_coalitions_end_with_the_two_heads() -> None:
     people = make_families(2, 1, seed=3, kind=HEADS)
-    gallery = Gallery(Colours(), F.normalize(torch.randn(2, 27, generator=torch.Generator().manual_seed(1)), dim=1))
-    job, groups = Job(0, 1, seed=5), {"nose": ("nose",), "rest": tuple(part for part in HEADS.genes if part != "nose")}
+    templates = F.normalize(torch.randn(2, 27, generator=torch.Generator().manual_seed(1)), dim=1)
+    gallery, job = TemplateGallery(Colours(), templates), PairJob(0, 1, seed=5)
+    groups = {"nose": ("nose",), "rest": tuple(part for part in HEADS.genes if part != "nose")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "GROUPS", groups)
         leads = heads.coalitions(gallery, people, job)["leads"]
-    found = heads.exchanged(gallery, people, job, groups)
+    found = heads.worth_of_exchanges(gallery, people, job, groups)
     assert leads.shape == (4,)
     np.testing.assert_allclose(leads[[3, 0]], [found["own"], found["others"]], atol=1e-6)
     first, last = heads.ends_of(leads)
@@ -156,10 +157,11 @@ def test_the_map_that_is_right_orders_the_parts_as_the_truth_does() -> None:
     assert np.abs(right).sum() == pytest.approx(1)
     stripes = right.sum(axis=0)[: len(PLACES)]
     np.testing.assert_allclose(stripes / stripes.sum(), values[PLACES] / values[PLACES].sum())
-    one |= dict.fromkeys(head_scores.MAPS, right) | {"cam": right.max() - right}
-    hidden = pair_found(values.tolist(), values.tolist()) | {name: one[name] for name in head_scores.MAPS}
+    one |= dict.fromkeys(heads.HEAD_MAPS, right) | {"cam": right.max() - right}
+    hidden = pair_found(values.tolist(), values.tolist()) | {name: one[name] for name in heads.HEAD_MAPS}
     hidden["masks"][PLACES[0]] = False  # a part that is not seen is not asked for, whatever it is worth
-    table = head_scores.scored([one, hidden], np.array([[0, 1], [2, 3]]), [one, hidden], np.array([[0, 1], [2, 3]]))
+    both, families = [one, hidden], np.array([[0, 1], [2, 3]])
+    table = head_scores.pair_scores(both, families, both, families)
     by = table.set_index(["pair", "method", "score"])["spearman"]
     for pair in (0, 1):
         for score in ("mass", "density"):
@@ -169,26 +171,26 @@ def test_the_map_that_is_right_orders_the_parts_as_the_truth_does() -> None:
     assert np.isnan(by[0, "area", "mass"])  # all parts are as large: no order
     assert head_scores.ends_agree([one]) == pytest.approx(1)
     people = np.array([0, 1])
-    assert head_scores.agreement(table, np.array([True, True]), people, "difference").value == pytest.approx(1)
-    assert head_scores.agreement(table, [1, 1], people, "difference", less="cam").value == pytest.approx(2)
-    assert np.isnan(head_scores.agreement(table, [1, 0], people, "cam").low)  # one family gives no interval
+    assert head_scores.mean_agreement(table, np.array([True, True]), people, "difference").value == pytest.approx(1)
+    assert head_scores.mean_agreement(table, [1, 1], people, "difference", less="cam").value == pytest.approx(2)
+    assert np.isnan(head_scores.mean_agreement(table, [1, 0], people, "cam").low)  # one family gives no interval
 
 
 def test_intervals_over_families_leave_out_each_as_either_head() -> None:
     values = np.linspace(0.2, 0.8, 8)
-    many = head_scores.mean_of(values, np.arange(8) + 3)  # one head a value: the interval of every textbook
+    many = head_scores.mean_over_families(values, np.arange(8) + 3)  # one head a value: the interval of every textbook
     half = stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
     assert (many.low, many.value, many.high) == pytest.approx(
         (values.mean() - half, values.mean(), values.mean() + half)
     )
-    few = head_scores.mean_of(np.append(values[:7], np.nan), np.arange(8))
+    few = head_scores.mean_over_families(np.append(values[:7], np.nan), np.arange(8))
     assert few.value == pytest.approx(values[:7].mean()) and np.isnan([few.low, few.high]).all()
 
     pairs = np.array([(k, (k + step) % 9) for k in range(9) for step in (1, 2)])
     values = np.cos(np.arange(18))
     without = [np.mean([v for v, pair in zip(values, pairs, strict=True) if k not in pair]) for k in range(9)]
     half = stats.t.ppf(0.975, 8) * np.sqrt(8 / 9 * np.square(without - np.mean(without)).sum())
-    found = head_scores.mean_of(values, pairs)
+    found = head_scores.mean_over_families(values, pairs)
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half))
 
 
@@ -200,7 +202,7 @@ def test_priors_leave_out_everybody_of_the_pair() -> None:
 
 
 def test_a_hill_falls_evenly_to_the_sides() -> None:
-    hill = head_scores.hill(5)
+    hill = head_scores.centred_hill(5)
     assert hill[2, 2] == 1 and hill[2, 0] == pytest.approx(1 - 2 / 2.5) and hill[0, 0] == 0
     np.testing.assert_array_equal(hill, hill.T)
 
@@ -216,8 +218,8 @@ def test_the_black_box_s_parts_are_the_heads_by_name() -> None:
     values = np.arange(len(EXCHANGED), dtype=float)
     one = pair_found(values.tolist(), values.tolist())
     named = {{"brows": "eyebrows"}.get(name, name): values[list(EXCHANGED).index(name)] for name in own}
-    assert set(named) == set(TABLE_PARTS)
-    said = {"worth": np.array([named[name] for name in TABLE_PARTS])}
+    assert set(named) == set(FACE_PARTS)
+    said = {"worth": np.array([named[name] for name in FACE_PARTS])}
     assert head_scores.table_scores([said], [one]) == pytest.approx(1)
     assert head_scores.table_scores([{"worth": -said["worth"]}], [one]) == pytest.approx(-1)
 

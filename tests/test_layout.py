@@ -1,8 +1,12 @@
-"""The house: a module imports only from those above it, the package stays thin, and nothing in it knows its users."""
+"""The house: a module imports only from those above it, the package stays thin, and nothing in it knows its users.
+
+A public name is defined in one module of the project, and so means one thing.
+"""
 
 import ast
 import io
 import tokenize
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -24,6 +28,29 @@ ROWS = (
 FLOW = [part for row in ROWS for part in row.split()]
 OUTSIDE = ("facedata", "madefaces", "matching", "recognisers", "studies", "subjects", "explore", "landing", "network")
 MOST_LINES, MOST_CODE, LONGEST = 5500, 3700, 300
+CODE = ("book", "facedata", "madefaces", "matching", "notebooks", "recognisers", "scripts", "tools", "xfrlib")
+SHARED = {  # public names that several modules define, and why they may
+    "Array": "the type of an array, as the module has it",
+    "DIFFERING": "of both renderers",
+    "FILE": "of the two packages that bring a file of dlib's",
+    "GENES": "of both renderers",
+    "INK": "the colour of text and lines: of a page's plot, of a figure in the dark",
+    "MEANS": "of the channels, of the two recognisers of others",
+    "MIME": "what a kernel writes and Sphinx reads, neither of which loads the other",
+    "NOTEBOOK": "the notebook whose artefacts a command makes",
+    "NUISANCE": "of both renderers",
+    "PACKAGE": "the package that brings a module's files",
+    "PARTS": "of both renderers",
+    "ROOT": "the folder of the project, of each program in it",
+    "build_root": "tools/make_book.py does not load torch",
+    "draw": "of both renderers",
+    "logger": "of each extension of Sphinx",
+    "main": "of each command",
+    "nuisance_of": "of both renderers",
+    "render": "of both renderers",
+    "setup": "of each extension of Sphinx",
+    "source_files": "tools/dependencies.py takes that of xfrlib, without torch",
+}
 
 
 def module_name(path: Path) -> str:
@@ -119,3 +146,26 @@ def test_the_package_is_thin() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_module_is_short(name: str) -> None:
     assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def public_definitions(tree: ast.Module) -> set[str]:
+    """Functions, classes and constants of a module whose names do not begin with an underscore."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = (part for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
+            found |= {part.id for part in parts if isinstance(part.ctx, ast.Store)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_a_public_name_is_defined_in_one_module() -> None:
+    places = defaultdict(list)
+    for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
+        for name in public_definitions(ast.parse(path.read_text(encoding="utf-8"))):
+            places[name].append(path.relative_to(ROOT).as_posix())
+    several = {name: files for name, files in places.items() if len(files) > 1}
+    assert not {name: files for name, files in several.items() if name not in SHARED}
+    assert not SHARED.keys() - several.keys(), "no longer shared"

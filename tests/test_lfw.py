@@ -184,12 +184,12 @@ def test_scikit_learns_folder_is_laid_out_and_not_fetched_twice(
         make_folder(Path(data_home, "lfw_home", "lfw_funneled" if funneled else "lfw"), pictures)
 
     monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", fetch)
-    monkeypatch.setattr(lfw, "PICTURES", len(pictures))
+    monkeypatch.setattr(lfw, "LFW_PICTURES", len(pictures))
     for _ in range(2):
         lfw.fetch_lfw(tmp_path / "lfw", funneled=funneled, progress=False)
     assert calls == [funneled]
     assert laid_out(tmp_path) == {f"lfw/{name}": data for name, data in pictures.items()}
-    monkeypatch.setattr(lfw, "PICTURES", len(pictures) + 1)
+    monkeypatch.setattr(lfw, "LFW_PICTURES", len(pictures) + 1)
     with pytest.raises(ValueError, match="LFW came with 33 pictures, not its 34"):
         lfw.fetch_lfw(tmp_path / "lfw", progress=False)
 

@@ -15,10 +15,10 @@ pytest.importorskip("ipywidgets")
 
 from matching import panel as panels
 from matching.faces import Aligner
-from matching.gallery import enrol, find_pictures
+from matching.gallery import enrol, pictures_by_person
 from matching.page import page
 from matching.panel import OWN, MatchPanel
-from matching.report import Matcher, Settings
+from matching.report import Matcher, ReportSettings
 from recognisers import load_recogniser
 
 
@@ -41,7 +41,7 @@ def give(panel: MatchPanel, control: str, name: str, content: bytes) -> None:
 
 
 def pictures(person: int) -> list[Path]:
-    return list(find_pictures(panels.made_gallery()).values())[person]
+    return list(pictures_by_person(panels.made_gallery()).values())[person]
 
 
 def test_an_example_shows_the_report_of_the_command(panel: MatchPanel, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_an_example_shows_the_report_of_the_command(panel: MatchPanel, tmp_path:
     recogniser = load_recogniser("slim", "builtin")
     aligner = Aligner(recogniser, lambda picture: [])
     gallery = enrol(panels.made_gallery(), recogniser, aligner, tmp_path, progress=False)
-    wanted = Matcher(recogniser, aligner, gallery, Settings(false_match_rate=10**-1.5, quick=True))
+    wanted = Matcher(recogniser, aligner, gallery, ReportSettings(false_match_rate=10**-1.5, quick=True))
     said = wanted(pictures(0)[0], [pictures(1)[1]]).said
     assert panel.report is not None
     for key in ("similarity", "gallery", "threshold", "match", "map"):

@@ -34,7 +34,7 @@ from matching.gallery import (
     threshold_at,
 )
 from matching.maps import block_maps, main_path_geometry, match_maps
-from matching.report import Matcher, Settings
+from matching.report import Matcher, ReportSettings
 from recognisers import load_recogniser
 from xfrlib.geometry import cell_geometry
 from xfrlib.judge import fill_picture
@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def matcher(made: Path, slim: Backbone, tmp_path: Path) -> Matcher:
     aligner = Aligner(slim, nobody)
     gallery = enrol(made, slim, aligner, tmp_path, progress=False)
-    return Matcher(slim, aligner, gallery, Settings(false_match_rate=0.05, nonmates=2))
+    return Matcher(slim, aligner, gallery, ReportSettings(false_match_rate=0.05, nonmates=2))
 
 
 def pictures(made: Path, person: int) -> list[Path]:
@@ -94,7 +94,7 @@ def test_parts_do_not_overlap_and_lie_where_the_recogniser_has_them(name: str) -
     masks = parts.part_masks(template_for(recogniser), recogniser.size)
     assert masks.shape == (8, recogniser.size, recogniser.size) and int(masks.sum(0).max()) == 1
     assert int(masks.flatten(1).sum(1).min()) > recogniser.size**2 / 100
-    places = dict(zip(parts.PARTS, masks, strict=True))
+    places = dict(zip(parts.FACE_PARTS, masks, strict=True))
     eye, _, nose, corner, _ = template_for(recogniser).round().astype(int)
     assert places["eyes"][eye[1], eye[0]] and places["nose"][nose[1], nose[0]] and places["mouth"][corner[1], corner[0]]
 
@@ -120,7 +120,7 @@ def test_a_part_from_the_same_picture_changes_nothing_and_other_places_stay() ->
     assert torch.equal(parts.exchanged(image, image[None], masks)[0], image.expand(8, -1, -1, -1))
     made = parts.exchanged(image, torch.stack([other, image]), masks)
     assert made.shape == (2, 8, 3, 112, 112)
-    mouth = made[0, parts.PARTS.index("mouth")]
+    mouth = made[0, parts.FACE_PARTS.index("mouth")]
     assert torch.equal(mouth[:, :70], image[:, :70]) and not torch.equal(mouth[:, 92], image[:, 92])
 
 
@@ -140,7 +140,7 @@ def test_an_exchange_by_hand() -> None:
     found = parts.exchange(embed, probe, probe[None], dark[None], own, masks)
     changed = embed(parts.exchanged(probe, dark[None], masks)[0])[0]
     unchanged = torch.tensor([0.5, 0.5]).sqrt()
-    part = parts.PARTS[0]
+    part = parts.FACE_PARTS[0]
     assert found.lost == {part: pytest.approx(float(unchanged[0] - changed[0]), abs=1e-6)} and found.lost[part] > 0.1
     assert found.moved == {part: pytest.approx(float(1 - changed @ unchanged), abs=1e-6)}
     assert found.control == {part: pytest.approx(0, abs=1e-6)} and found.seam == pytest.approx(0, abs=1e-4)
@@ -326,7 +326,7 @@ def test_a_map_is_judged_by_what_its_region_and_its_cells_are_worth(slim: Backbo
     ],
 )
 def test_a_map_that_fails_says_in_what(measured: Any, said: str) -> None:
-    show, reason = trust.verdict(*measured)
+    show, reason = trust.trust_verdict(*measured)
     assert not show and reason.endswith(said)
 
 
@@ -403,7 +403,7 @@ def test_what_is_no_gallery_is_told(slim: Backbone, tmp_path: Path, photograph: 
         enrol(tmp_path / "nowhere", slim, aligner, tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"none of its 1 pictures can be used: .*no face was found"):
         enrol(photograph.parent, slim, aligner, tmp_path, progress=False)
-    assert list(galleries.find_pictures(photograph.parent)) == ["photograph.png"]
+    assert list(galleries.pictures_by_person(photograph.parent)) == ["photograph.png"]
 
 
 # --- the whole report
@@ -433,7 +433,7 @@ def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: 
     assert said["map"]["mean"][0] + said["map"]["constant"] == pytest.approx(said["similarity"], abs=1e-5)
     assert said["trust"]["passes"] == 5 + 49 and said["trust"]["score"] == pytest.approx(shown["lead"], abs=1e-5)
     exchange, nearest = said["exchange"], said["gallery"]["nonmates"][0]["name"]
-    assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(parts.PARTS)
+    assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(parts.FACE_PARTS)
     assert exchange["passes"] == 1 + 8 * (3 + 1) and exchange["seam"] > 0
     assert f"moves the embedding {100 * exchange['seam']:.0f} % as far" in page.page(report)
     assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "quick"}
@@ -453,7 +453,7 @@ def test_a_gallery_of_the_mate_alone_has_nobody_to_compare(made: Path, slim: Bac
     (tmp_path / "alone" / "ann").symlink_to(probe.parent)
     aligner = Aligner(slim, nobody)
     alone = enrol(tmp_path / "alone", slim, aligner, tmp_path, progress=False)
-    said = Matcher(slim, aligner, alone, Settings(quick=True))(probe, [mate]).said
+    said = Matcher(slim, aligner, alone, ReportSettings(quick=True))(probe, [mate]).said
     assert said["gallery"]["people"] == 0 and "fewer than two people" in said["threshold"]["reason"]
 
 
@@ -471,7 +471,7 @@ def test_the_page_fetches_nothing_and_escapes_what_files_are_called(matcher: Mat
 
 def test_a_map_is_drawn_orange_for_and_blue_against() -> None:
     face, values = torch.full((3, 2, 2), 0.5), torch.tensor([[1.0, -1.0], [0.0, 0.5]])
-    drawn = page.overlay(face, values).astype(int)
+    drawn = page.signed_overlay(face, values).astype(int)
     assert drawn[0, 0, 0] > drawn[0, 0, 2] and drawn[0, 1, 2] > drawn[0, 1, 0]
     assert len(set(drawn[1, 0].tolist())) == 1 and drawn[0, 0, 0] > drawn[1, 1, 0]
 

@@ -20,11 +20,11 @@ from xfrlib.run import NotebookRun, ParameterError
 
 
 @pytest.fixture(scope="module")
-def gallery() -> matching.Gallery:
-    return matching.Gallery(load_recogniser("slim", "builtin"), F.normalize(draw(6, 160), dim=1)).eval()
+def gallery() -> matching.TemplateGallery:
+    return matching.TemplateGallery(load_recogniser("slim", "builtin"), F.normalize(draw(6, 160), dim=1)).eval()
 
 
-def test_a_gallery_says_the_similarities_of_explain_match(gallery: matching.Gallery) -> None:
+def test_a_gallery_says_the_similarities_of_explain_match(gallery: matching.TemplateGallery) -> None:
     probes, templates = pictures(2, 112), gallery.get_buffer("templates")
     found = explain_match(load_recogniser("slim", "builtin"), probes, templates[0], templates[1:])
     with torch.no_grad():
@@ -128,24 +128,24 @@ class Sums(nn.Module):
 def test_every_map_of_a_pair_finds_the_side_that_tells_two_people_apart() -> None:
     """The mate's template is all left, that of the non-mate all right; the others lie between."""
     angles = torch.tensor([0.0, 90, 30, 60]).deg2rad()
-    gallery = matching.Gallery(Sums(), torch.stack([angles.cos(), angles.sin()], dim=1)).eval()
+    gallery = matching.TemplateGallery(Sums(), torch.stack([angles.cos(), angles.sin()], dim=1)).eval()
     probes = 0.5 + 0.5 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([[0, 1, 2, 3]]).expand(2, -1)
-    found = matching.match_maps(gallery, probes, classes, batch_size=2, masks=200, seed=0, progress=False)
-    assert list(found) == list(matching.MAPS) and {tuple(one.shape) for one in found.values()} == {(2, 16, 16)}
+    found = matching.maps_by_method(gallery, probes, classes, batch_size=2, masks=200, seed=0, progress=False)
+    assert list(found) == list(matching.MATCH_MAPS) and {tuple(one.shape) for one in found.values()} == {(2, 16, 16)}
     for name in ("difference", "cam", "sdd", "corr_rise"):
         left, right = (half.mean(dim=(1, 2)) for half in found[name].split(8, dim=2))
         assert (left > right).all(), name
     torch.testing.assert_close(found["difference"].mean(dim=(1, 2)), _leads(gallery, probes), atol=0.05, rtol=0)
 
 
-def _leads(gallery: matching.Gallery, probes: Tensor) -> Tensor:
+def _leads(gallery: matching.TemplateGallery, probes: Tensor) -> Tensor:
     with torch.no_grad():
         similarities = gallery(probes)
     return similarities[:, 0] - similarities[:, 1]
 
 
-def test_the_gradient_of_the_lead_is_that_of_its_difference_quotient(gallery: matching.Gallery) -> None:
+def test_the_gradient_of_the_lead_is_that_of_its_difference_quotient(gallery: matching.TemplateGallery) -> None:
     """The map is smoothed, so that its sum is that of the absolute gradient but for what the border keeps."""
     probe, pair = pictures(1, 112), torch.tensor([[0, 1]])
     exact = probe.clone().requires_grad_()

@@ -142,5 +142,5 @@ def test_files_are_found_where_a_call_names_them(tmp_path: Path, monkeypatch: py
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbformat.write(notebook, tmp_path / "03_cam_theory.ipynb")
-    found = dependencies.files_of(tmp_path / "03_cam_theory.ipynb")
+    found = dependencies.artefact_files(tmp_path / "03_cam_theory.ipynb")
     assert found == {"01_data_preparation": ["a.json"], "02_fine_tuning": ["b.json"]}

@@ -232,7 +232,7 @@ def test_the_site_has_the_explorer_of_made_faces_only(tmp_path, monkeypatch, pro
     (tmp_path / "profile.yaml").write_text(profile, encoding="utf-8")
     ran: list[list[str]] = []
     monkeypatch.setattr(make_book.subprocess, "run", lambda command, check: ran.append(command))
-    make_book.write_explorer("some", tmp_path)
+    make_book.write_page_data("some", tmp_path)
     assert bool(ran) == written
     if written:
         assert ran[0][-4:] == ["--profile", "some", "--folder", str(tmp_path / "book" / "_static" / "explore")]

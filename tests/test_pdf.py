@@ -77,7 +77,7 @@ def test_small_pictures_keep_their_colours(tmp_path: Path, monkeypatch: pytest.M
 
 def test_entries_that_are_folded_follow_their_page() -> None:
     entries = [{"file": "a", "sections": [{"file": "b", "sections": [{"file": "c"}]}, {"file": "d"}]}, {"file": "e"}]
-    assert make_pdf.files_of(entries) == ["a", "b", "c", "d", "e"]
+    assert make_pdf.toc_files(entries) == ["a", "b", "c", "d", "e"]
 
 
 def test_the_cover_says_what_the_foot_of_the_pages_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

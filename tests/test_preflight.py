@@ -46,7 +46,7 @@ def by_name(checks: list[preflight.Check]) -> dict[str, preflight.Check]:
 def test_all_is_well(tmp_path: Path, profile: Any, capsys: pytest.CaptureFixture[str]) -> None:
     people(tmp_path, ann=5, bob=4, cyd=2)
     run = profile(max_images=4)
-    checks, _ = preflight.preflight(run)
+    checks, _ = preflight.all_checks(run)
     assert all(check.enough for check in checks)
     assert by_name(checks)["data"].found.startswith("8 pictures of 2 people in ")
     preflight.main([f"--profile={tmp_path / 'p.yaml'}"])
@@ -58,7 +58,7 @@ def test_all_is_well(tmp_path: Path, profile: Any, capsys: pytest.CaptureFixture
 def test_the_hours_are_counted_by_hand(tmp_path: Path, profile: Any) -> None:
     people(tmp_path, ann=50, bob=50)
     run = profile(fills=["black", "grey"], draws=3, accumulation=2, networks=2)
-    _, hours = preflight.preflight(run)
+    _, hours = preflight.all_checks(run)
     # 10 steps a second of 8 pictures; 80 to train on in 4 epochs. Per test picture: 2 fills, deleted and retained,
     # 2 maps and 6 controls of 3 draws and the disc; two networks are trained and one of them is judged.
     passes = 2 * 10 * 4 + 10 * 2 * 2 * (2 + 6 * 3 + 1)
@@ -79,7 +79,7 @@ def test_what_is_missing_is_named_and_stops(
     tmp_path: Path, profile: Any, capsys: pytest.CaptureFixture[str], values: dict[str, Any], name: str, sentence: str
 ) -> None:
     people(tmp_path, ann=5, bob=4)
-    checks = by_name(preflight.preflight(profile(**values))[0])
+    checks = by_name(preflight.all_checks(profile(**values))[0])
     assert not checks[name].enough and sentence in checks[name].found
     assert ("the whole takes about" in checks["device"].found) == (
         values.get("folder") != "nowhere" and "min_images" not in values
@@ -96,16 +96,16 @@ def test_people_are_found_as_the_first_chapter_finds_them(tmp_path: Path, profil
     people(tmp_path, bob=3)
     (tmp_path / "faces/ann").symlink_to(tmp_path / "store/faces/ann")
     (tmp_path / "faces/bob/3.cr2").touch()
-    found = by_name(preflight.preflight(profile())[0])["data"].found
+    found = by_name(preflight.all_checks(profile())[0])["data"].found
     assert found.startswith("6 pictures of 2 people in ") and "(left out: 1 .cr2: convert to JPEG)" in found
     people(tmp_path / "levels/faces/train", ann=3)
-    data = by_name(preflight.preflight(profile(folder="levels/faces"))[0])["data"]
+    data = by_name(preflight.all_checks(profile(folder="levels/faces"))[0])["data"]
     assert not data.enough and "its people lie deeper, in train/faces (such as" in data.found
 
 
 def test_a_data_set_smaller_than_expected_is_reported_and_allowed(tmp_path: Path, profile: Any) -> None:
     people(tmp_path, ann=5, bob=4)
-    data = by_name(preflight.preflight(profile(identities=3, pictures=20))[0])["data"]
+    data = by_name(preflight.all_checks(profile(identities=3, pictures=20))[0])["data"]
     assert data.enough and "missing 1 people of 3 and 11 pictures of 20" in data.found
 
 
@@ -118,7 +118,7 @@ def test_a_full_disk_and_a_full_memory_are_named(tmp_path: Path, profile: Any, m
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(preflight, "training_rate", full)
-    checks, hours = preflight.preflight(run)
+    checks, hours = preflight.all_checks(run)
     assert "make room" in by_name(checks)["disk"].found and not by_name(checks)["disk"].enough
     assert "raise accumulation" in by_name(checks)["device"].found and hours == float("inf")
 

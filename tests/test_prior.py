@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from studies.better_map import random_regions
-from studies.prior import RefinedMap, _laplacian, fit_refined_map, standardised
+from studies.prior import RefinedMap, _laplacian, fit_refined_map, standardised_cells
 
 CELLS = (4, 4)
 
@@ -16,7 +16,7 @@ def planted(pictures: int = 30, regions: int = 60):
     maps = torch.randn(pictures, 2, *CELLS, generator=generator)
     prior, *people = (x + x.flip(1) for x in torch.randn(4, *CELLS, generator=generator))
     classes = torch.arange(pictures) % 3
-    worth = torch.einsum("j,bjhw->bhw", torch.tensor([0.7, -0.2]), standardised(maps, CELLS))
+    worth = torch.einsum("j,bjhw->bhw", torch.tensor([0.7, -0.2]), standardised_cells(maps, CELLS))
     scores = []
     for own in (torch.zeros(3, *CELLS), torch.stack(people)):
         covered = torch.nn.functional.adaptive_avg_pool2d(masks.float(), CELLS)
@@ -75,7 +75,7 @@ def test_a_map_by_hand():
 
 
 def test_a_flat_map_is_no_map():
-    assert not standardised(torch.full((1, 1, 3, 3), 4.0), (3, 3)).any()
+    assert not standardised_cells(torch.full((1, 1, 3, 3), 4.0), (3, 3)).any()
 
 
 def test_random_regions_have_the_exact_size_and_are_a_function_of_the_seed():

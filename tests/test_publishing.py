@@ -122,7 +122,7 @@ def test_a_site_that_may_not_be_published_is_not_built_for_an_address(
         (folder / "notebooks" / source.name).touch()
     (folder / "results.json").touch()
     with pytest.raises(SystemExit, match="not publishable"):
-        make_book.stage("facescrub12")
+        make_book.stage_site("facescrub12")
 
 
 def test_the_card_has_the_size_that_is_announced(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_push_is_published_only_when_its_tests_have_passed() -> None:
 
 def test_the_weekly_check_of_links_sees_every_page(tmp_path: Path) -> None:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = {toc["root"], PERSON, *(file for part in toc["parts"] for file in make_pdf.files_of(part["chapters"]))}
+    files = {toc["root"], PERSON, *(file for part in toc["parts"] for file in make_pdf.toc_files(part["chapters"]))}
     for file in files:
         (tmp_path / f"{file}.html").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{file}.html").touch()

@@ -257,7 +257,7 @@ def test_a_name_that_changes_in_every_picture_is_a_share_and_no_certainty():
 def test_overlaps_are_paired_by_picture_and_the_relatives_are_one_draw():
     rows = pd.DataFrame({"method": np.repeat(["cam", "disc"], 6), "family": [0, 0, 1, 1, 2, 2] * 2})
     rows["overlap"] = [0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    found = stability.paired(rows, "cam", "disc")
+    found = stability.overlap_less(rows, "cam", "disc")
     assert found == pytest.approx(mean_interval([0.2, 0.1, 0.1, 0.1, 0.1, 0.1], [0, 0, 1, 1, 2, 2]))
     assert list(stability.over_people(rows, ["overlap"])) == ["overlap"]
 

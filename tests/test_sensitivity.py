@@ -118,13 +118,13 @@ def test_a_setting_is_paired_with_the_default_by_picture_and_judged_in_words():
         for image in range(8) for network in (0, 1) for name, gain in (("default", 0.0), ("delta 3", 1.0 + network))
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    found = sensitivity.paired(table, "delta 3")
+    found = sensitivity.over_default(table, "delta 3")
     assert found == mean_interval([1.0] * 8 + [2.0] * 8, [0, 0, 1, 1, 2, 2, 3, 3] * 2, [0] * 8 + [1] * 8)
     assert found.low < 1 and found.high > 2, "two networks that differ say little of a third"
-    alone = sensitivity.paired(table[table["network"] == 0], "delta 3")
+    alone = sensitivity.over_default(table[table["network"] == 0], "delta 3")
     said = sensitivity.conclusion("delta 3", {"black": alone})
     assert alone.value == 1 and "is not told apart from the default under black" in said, "no certainty"
-    assert sensitivity.paired(table, "default").value == 0
+    assert sensitivity.over_default(table, "default").value == 0
     assert "chose the default" in sensitivity.conclusion("default", {"black": found})
 
 

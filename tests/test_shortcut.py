@@ -122,7 +122,7 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     shares = sign_scores.found_by(few.assign(energy=few["energy"].clip(upper=1)), titles, area=0.04).scores
     ends = [bound for one in shares.values() for bound in one["energy"]["shortcut"][1:3] if np.isfinite(bound)]
     assert ends and min(ends) >= 0 and max(ends) == 1, "a share of all is the most that there is"
-    said = sign_scores.findings(found)
+    said = sign_scores.sign_findings(found)
     assert "Of the sign, 60 % (10 % in the control) lies in SDD's highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
     assert "For certain, the highest fifth has most of the sign, and more of it than in the control, for SDD." in said
@@ -134,7 +134,7 @@ def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_ha
     top = found.scores["sdd_sum"]["top_20"]
     assert top["shortcut"].low < 0.5 < top["shortcut"].value and top["difference"].low > 0
     assert found.find_it == [] and found.find_it_on_average == ["SDD"]
-    said = sign_scores.findings(found)
+    said = sign_scores.sign_findings(found)
     assert "**For no explainer is it certain" in said
     assert "On average, but not for certain, it has most for SDD." in said
 

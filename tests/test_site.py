@@ -16,6 +16,7 @@ import dependencies
 import make_book
 import make_pdf
 import nbformat
+import publishing
 import pytest
 import readme_results
 import yaml
@@ -82,6 +83,7 @@ def sources(tmp_path: Path) -> Path:
         ("this:test.accuracy|ci", "96.7 [93.0, 100.0]"),
         ("this:test.accuracy|.0f", "97"),
         ("this:test.accuracy.low|.1f", "93.0"),
+        ("this:-differences.sdd_minus_disc.black.retention.drop_points|ci", "2.9 [−1.0, 7.0]"),
         ("other:identities", "30"),
         ("this:profile", "quick"),
     ],
@@ -102,6 +104,8 @@ def test_questions_are_answered_by_each_run(sources: Path) -> None:
     assert rows[1] == ["Is it so?", "yes: 0.50 [0.10, 0.90]", "worse: 1.00 [0.50, 2.00]", "not measured"]
     only = {"here": "this"}
     assert results.question_rows(sources, only, ["? | odds:c"])[1][1].startswith("undecided: −1.00")
+    assert results.question_rows(sources, only, ["? | odds:-c"])[1][1] == "undecided: 1.00 [−1.00, 2.00]"
+    assert results.question_rows(sources, {"there": "other"}, ["? | odds:-a.b"])[1][1].startswith("worse: −1.00")
     with pytest.raises(results.ResultError, match="'d' is missing"):
         results.question_rows(sources, only, ["? | odds:d"])
     with pytest.raises(results.ResultError, match="must read question"):
@@ -114,9 +118,9 @@ def test_questions_are_answered_by_each_run(sources: Path) -> None:
 
 
 def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> None:
-    assert results.show(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
-    assert results.show("look-alike") == "look-alike"
-    assert results.show(["probe", "regression"]) == "probe, regression" and results.show([]) == "none"
+    assert results.text_of(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
+    assert results.text_of("look-alike") == "look-alike"
+    assert results.text_of(["probe", "regression"]) == "probe, regression" and results.text_of([]) == "none"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,7 @@ def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> Non
         ("none:identities", "besides 'this' there are: other"),
         ("this:test.accuracy", "cannot be written"),
         ("this:identities|ci", "cannot be written"),
+        ("this:-identities", "has no sign to turn round"),
         ("this:test|.1f", "cannot be written"),
         ("this:test.accuracy|q", "cannot be written"),
         ("identities", "must read source:path"),
@@ -175,7 +180,8 @@ def test_the_table_of_runs_sets_them_beside_the_paper(sources: Path) -> None:
 def test_the_table_of_seeds_has_a_column_for_each(sources: Path) -> None:
     rows = {label: cells for label, *cells in results.seed_rows([example(), example() | {"seed": 1}], "black")}
     assert rows["confidence drop, points"] == ["seed 0", "seed 1"]
-    assert rows["retention: SDD minus centred disc"] == ["−2.9 [−7.0, 1.0]"] * 2
+    assert rows["deletion: gain of SDD over centred disc"] == ["−2.9 [−7.0, 1.0]"] * 2
+    assert rows["retention: gain of SDD over centred disc"] == ["2.9 [−1.0, 7.0]"] * 2
     assert rows["deletion: CAM"][1] == "60.0 [55.9, 63.9]"
     status, page, warnings = build(sources, "```{seeds-table} this other\n```")
     assert status == 0, warnings
@@ -297,7 +303,7 @@ def test_nothing_on_a_page_comes_from_a_live_cell(path: Path) -> None:
 def test_table_of_contents_names_the_notebooks() -> None:
     names = [path.stem for path in NOTEBOOKS]
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [file for part in toc["parts"] for file in make_pdf.files_of(part["chapters"])]
+    files = [file for part in toc["parts"] for file in make_pdf.toc_files(part["chapters"])]
     assert names == [file.removeprefix("notebooks/") for file in files if file.startswith("notebooks/")]
     assert all((ROOT / f"{file}.md").is_file() for file in [toc["root"], *files] if file.startswith("book/"))
     assert len(files) == len(set(files))
@@ -310,15 +316,15 @@ def test_table_of_contents_names_the_notebooks() -> None:
 
 
 def test_publishing_refuses_real_people() -> None:
-    make_book.require_publishable("quick")
+    publishing.require_publishable("quick")
     with pytest.raises(SystemExit, match="facescrub12 is not publishable"):
-        make_book.require_publishable("facescrub12")
+        publishing.require_publishable("facescrub12")
 
 
 def test_the_site_needs_the_executed_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XFR_BUILD", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="01_data_preparation has not been run with the profile quick"):
-        make_book.stage("quick")
+        make_book.stage_site("quick")
 
 
 def test_a_page_quotes_the_build_that_it_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +337,7 @@ def test_a_page_quotes_the_build_that_it_belongs_to(tmp_path: Path, monkeypatch:
     for name in ("results", "sanity"):
         (out / f"{name}.json").write_text('{"of": "this build"}', encoding="utf-8")
     monkeypatch.setattr(make_book.gallery, "stage", lambda *_: None)
-    site = make_book.stage("quick")
+    site = make_book.stage_site("quick")
     own, named = (results.load_results(site, f"{source}/sanity") for source in ("this", "quick"))
     assert own == named == {"of": "this build"}
     assert results.load_results(site, "lfw/sanity") == results.load_results(ROOT, "lfw/sanity")
@@ -587,6 +593,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
         prior = sure("quick/better_map", gain.format("prior", fill, kind), 1)
         assert prior == ((fill, kind) != ("black", "retention"))
     assert all(sure("quick/better_map", f"sdd_minus_by_fill.prior.{fill}.balance", 1) for fill in fills)
+    above = {
+        name: node("quick/better_map", gain.format(name, "black", "deletion"))["value"] for name in ("layers", "truth")
+    }
+    assert above["layers"] > above["truth"], "other maps can score higher than the truth of single cells"
     for name in node("quick/better_map", "minus_disc_by_fill"):
         assert not all(sure("quick/better_map", gain.format(name, *one), 1) for one in every), name
     # ground truth: above CAM for look-alikes, for strangers as the score says; as well without the picture
@@ -594,6 +604,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_density", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_density", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
+    area = "sdd_minus_over_networks.stranger.area.concordance_{}"
+    assert not any(sure("quick/ground_truth", area.format(score), 1) for score in ("mass", "density"))
+    assert sure("quick/ground_truth", area.format("density"), -1)
+    assert not sure("quick/ground_truth", area.format("mass"), -1)
     concordance = "over_networks.family.{}.concordance_mass.value"
     reached = {name: node("quick/ground_truth", concordance.format(name)) for name in ("sdd", "sdd_pair", "midpoint")}
     assert reached["midpoint"] > reached["sdd"] and reached["sdd_pair"] > reached["sdd"] - 0.05
@@ -615,9 +629,16 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     failure = results.load_results(ROOT, f"{quick}/failure")
     assert not failure["rules_that_stand"]
     assert failure["rules"]["blur"]["self_test"]["beat"]["value"] > failure["all_maps"]["blur"]["beat"]
-    # the random weights convict guided backpropagation and not SDD; a step tells nothing apart
+    assert failure["rules"]["blur"]["self_test"]["p_gain"] > 0.05
+    assert failure["verdicts"]["blur"]["wins_both"]["value"] > failure["verdicts"]["blur"]["loses_both"]["value"]
+    by_margin = failure["verdicts_by_margin"]["blur"]
+    assert by_margin["wins_both"]["value"] < by_margin["loses_both"]["value"]
+    # the random weights convict guided backpropagation and saliency, and not SDD; a step tells nothing apart
     assert node("quick/sanity", "parameters.sdd_sum.passes")
-    assert not node("quick/sanity", "parameters.guided_backpropagation.passes")
+    assert not any(sure("quick/sanity", "parameters.sdd_sum.head_minus_two_strangers", sign) for sign in (1, -1))
+    for name in ("guided_backpropagation", "saliency"):
+        assert not node("quick/sanity", f"parameters.{name}.passes")
+        assert sure("quick/sanity", f"parameters.{name}.head_minus_two_strangers", 1)
     assert not sure("quick/sanity", "translation.minus_disc_at_half_a_cell.sdd_sum", 1)
     # "its highest pixel alone misses it"
     assert node("quick/shortcut", "explainers.sdd_sum.pointing.shortcut")["value"] < 0.1
@@ -628,6 +649,14 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
         )
         assert alone["low"] < 0 < alone["high"] < difference["low"]
         assert rise["low"] < difference["value"] < rise["high"]
+        assert not sure("quick/matching", f"agreement.sdd.{fill}", 1)
+    for source in ("lfw/matching_dlib", "lfw/matching", "facescrub12/matching"):  # under the mean face
+        agreed = {
+            name: node(source, f"agreement.{name}.mean face.value") for name in ("difference", "corr_rise", "prior")
+        }
+        assert agreed["difference"] < agreed["corr_rise"], source
+        assert (agreed["difference"] < agreed["prior"]) == (source != "lfw/matching_dlib"), source
+        assert source.startswith("facescrub") or agreed["corr_rise"] > agreed["prior"], source
     there = {name: node("facescrub12/matching", f"agreement.{name}.mean face") for name in ("difference", "prior")}
     assert there["difference"]["value"] < there["prior"]["value"]
     answers = node("facescrub12/matching", "question.verdicts").values()
@@ -656,6 +685,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
         assert min(gains["look-alike"][name][score]["low"] for name in ("cam", "hill", "places", "parts")) > 0
         assert max(gains["stranger"][name][score]["high"] for name in ("cam", "places", "parts")) < 0
     assert all(gains["look-alike"][name]["mass"]["low"] < 0 for name in ("sdd", "gradient", "area"))
+    assert min(row["density"]["low"] for name, row in gains["look-alike"].items() if name != "difference") > 0
+    assert node("heads/heads", "question.answer") == "yes"
     assert gains["stranger"]["hill"]["mass"]["low"] > 0 > gains["stranger"]["hill"]["density"]["high"]
     ahead, turned = ({n: followed[at][n]["value"] for n in ("difference", "hill")} for at in ("ahead", "turned 40"))
     assert turned["hill"] / ahead["hill"] < 0.5 < turned["difference"] / ahead["difference"]
@@ -677,6 +708,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
             assert sure(truth, f"minus.difference_minus_{other}.{fill}", 1), other
+    for fill in ("blur", "mean face", "grey"):
+        assert sure(truth, f"minus.all_resolutions_minus_difference.{fill}", 1) == (fill == "blur")
     plain = [node(f"{run}/cell_truth", "agreement.difference.mean face") for run in ("facescrub12", "quick")]
     assert plain[0]["low"] > plain[1]["value"]
     # the shortcut

@@ -75,7 +75,7 @@ def test_solutions_run_and_their_output_stands_below_their_code(tmp_path: Path) 
 )
 def test_long_output_and_warnings_are_not_shown(name: str, text: str) -> None:
     cell = new_code_cell("x", outputs=[nbformat.v4.new_output("stream", name=name, text=text)])
-    assert solutions.shown(cell) == ""
+    assert solutions.shown_output(cell) == ""
 
 
 def test_a_failing_solution_stops_the_build_and_is_named(tmp_path: Path) -> None:

@@ -249,12 +249,12 @@ def test_what_has_no_interval_is_null_in_a_results_file_and_said_by_a_page() -> 
     for found, said in ((same, "2.0 (no interval)"), (apart, "2.3 [1.9, 7.0]")):
         node = json.loads(json.dumps(plain(found), allow_nan=False))
         jsonschema.validate(node, schema["$defs"]["interval"])
-        assert results.show(node, "ci") == said and results.show(node, ".0f") == "2"
-    assert results.judged(plain(same), AGREEMENT) == "undecided: 2.0 (no interval)"
-    assert results.judged(plain(apart), AGREEMENT, 0, sign=-1) == "differs: 2 [2, 7]"
-    assert results.judged(plain(apart) | {"verdict": "better"}, AGREEMENT, 0) == "better: 2 [2, 7]"
+        assert results.text_of(node, "ci") == said and results.text_of(node, ".0f") == "2"
+    assert results.judged_text(plain(same), AGREEMENT) == "undecided: 2.0 (no interval)"
+    assert results.judged_text(plain(apart), AGREEMENT, 0, sign=-1) == "differs: 2 [2, 7]"
+    assert results.judged_text(plain(apart) | {"verdict": "better"}, AGREEMENT, 0) == "better: 2 [2, 7]"
     with pytest.raises(results.ResultError, match="is not a number with its interval"):
-        results.judged(plain(Interval(np.nan, np.nan, np.nan)), AGREEMENT)
+        results.judged_text(plain(Interval(np.nan, np.nan, np.nan)), AGREEMENT)
 
 
 def test_areas_by_hand() -> None:

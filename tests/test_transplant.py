@@ -9,7 +9,7 @@ from torch import nn
 
 from studies.pair_maps import CONTRAST, compared_maps, contrast_maps
 from studies.transplant import (
-    REGIONS,
+    PART_BOXES,
     choose_cases,
     map_change,
     move_rows,
@@ -58,7 +58,7 @@ def pictures() -> torch.Tensor:
 
 
 def test_alpha_is_one_inside_half_at_the_side_and_zero_far_away():
-    for part, (left, top, right, bottom) in REGIONS.items():
+    for part, (left, top, right, bottom) in PART_BOXES.items():
         alpha = part_alpha(part)
         y, x = (top + bottom) // 2, (left + right) // 2
         assert alpha[y, x] > 0.97 and alpha[0].max() == 0 and alpha.min() >= 0 and alpha.max() <= 1
@@ -164,7 +164,7 @@ def test_the_difference_gains_what_the_odds_gain_and_moves_into_the_part(model, 
 
 def test_a_random_map_scores_by_chance():
     rng = torch.Generator().manual_seed(0)
-    regions = torch.stack([part_alpha(part) >= 0.5 for part in REGIONS] * 5)
+    regions = torch.stack([part_alpha(part) >= 0.5 for part in PART_BOXES] * 5)
     scores = score_move(*torch.rand(2, 15, 112, 112, generator=rng), regions, shares=True)
     area = regions.double().mean(dim=(1, 2)).numpy()
     assert abs(scores["auc"].mean() - 0.5) < 0.01 and scores["inflow"].abs().max() < 0.05

@@ -12,6 +12,7 @@ import make_book
 import nbformat
 import numpy as np
 import preflight
+import publishing
 import pytest
 import torch
 import torchvision
@@ -245,7 +246,7 @@ def failing_process(place: Place) -> Any:
 
 
 def no_chapter(place: Place) -> Any:
-    return make_book.stage("mine")
+    return make_book.stage_site("mine")
 
 
 def other_folder(place: Place) -> str:
@@ -263,7 +264,7 @@ def outputs(place: Place) -> str:
 
 def unpublished(place: Place) -> Any:
     place.run()
-    return make_book.require_publishable("mine")
+    return publishing.require_publishable("mine")
 
 
 def aligned(place: Place, *found: Face) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^```python\n(.*?)\n?^```$", re.DOTALL | re.M)  # of a solution, which runs with the notebook
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)\n?^```$", re.DOTALL | re.M)  # of a solution: it runs with the notebook
 LIVE = "live"  # the tag of a cell that shows something in JupyterLab and nothing on the page
 READS = {"need", "read_json"}  # the methods of a run that are told which notebook has made an artefact
 source_files = runpy.run_path(str(ROOT / "xfrlib" / "source_files.py"))["source_files"]  # an import would load torch
@@ -51,7 +51,7 @@ def artefacts_of(notebook: Path) -> list[str]:
     return [name for name in _earlier(notebook) if name in found]
 
 
-def files_of(notebook: Path) -> dict[str, list[str]]:
+def artefact_files(notebook: Path) -> dict[str, list[str]]:
     """The artefacts that a notebook reads, by the notebook that makes each, where the code names both in one call."""
     found = set[tuple[str, str]]().union(*(code.files for code in _all_code(notebook)))
     made = {name: sorted(file for file, maker in found if maker == name) for name in _earlier(notebook)}

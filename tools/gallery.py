@@ -23,7 +23,7 @@ SUBJECTS = "gallery/subjects.json"  # below a profile's folder
 PAGES = "notebooks/gallery"  # in the staged site, as in the checkout: the links of the notebook hold in both
 
 
-def files_of(out: Path, page: str) -> list[Path]:
+def page_files(out: Path, page: str) -> list[Path]:
     """What the run of one page leaves: card, thumbnail, and at last the page itself."""
     return [out / "gallery" / f"{page}{suffix}" for suffix in (".json", ".png", ".ipynb")]
 
@@ -31,12 +31,12 @@ def files_of(out: Path, page: str) -> list[Path]:
 def people(out: Path) -> list[dict[str, Any]]:
     """Who has a page; raises `FileNotFoundError`, with the command that mends it, when nobody has been chosen."""
     if not (out / SUBJECTS).is_file():
-        raise FileNotFoundError(f"the gallery of the profile {out.name} has not been made: {mend(out)}")
+        raise FileNotFoundError(f"the gallery of the profile {out.name} has not been made: {how_to_make(out)}")
     chosen: list[dict[str, Any]] = json.loads((out / SUBJECTS).read_text(encoding="utf-8"))
     return chosen
 
 
-def mend(out: Path) -> str:
+def how_to_make(out: Path) -> str:
     """The commands that make the gallery."""
     return f"make book PROFILE={out.name}, or: python tools/make_book.py gallery {out.name}"
 
@@ -50,9 +50,9 @@ def stage(out: Path, site: Path) -> None:
         folder.mkdir(parents=True)
     cards = []
     for person in people(out):
-        files = card, thumbnail, page = files_of(out, person["page"])
+        files = card, thumbnail, page = page_files(out, person["page"])
         if not all(path.is_file() for path in files):
-            raise FileNotFoundError(f"the gallery's page of {person['identity']} is missing: {mend(out)}")
+            raise FileNotFoundError(f"the gallery's page of {person['identity']} is missing: {how_to_make(out)}")
         cards.append(json.loads(card.read_text(encoding="utf-8")) | {"family": person["family"]})
         shutil.copy2(page, site / PAGES)
         shutil.copy2(thumbnail, site / "gallery")
@@ -86,7 +86,7 @@ def index(cards: list[dict[str, Any]]) -> str:
 
 
 def _card(card: dict[str, Any]) -> list[str]:
-    name, hits = shown(card["subject"]), card["hits"]
+    name, hits = shown_name(card["subject"]), card["hits"]
     said = [f"Named right in {card['right']} of {card['pictures']} test pictures."]
     alt = f"A test picture of {name} under the map of SDD against the look-alikes."
     if hits:
@@ -111,7 +111,7 @@ def _card(card: dict[str, Any]) -> list[str]:
     ]
 
 
-def shown(identity: str) -> str:
+def shown_name(identity: str) -> str:
     """An identity as the pages write it."""
     return given_name(identity)
 

@@ -167,8 +167,8 @@ def make_gallery(profile: str, pages: list[str]) -> None:
         if not pages or person["page"] in pages:
             name = person["identity"]
             print(f"gallery: {name}", flush=True)
-            target = gallery.files_of(out, person["page"])[-1]
-            write_page(all_notebooks()[-1], {"profile": profile, "subject": name}, target, gallery.shown(name))
+            target = gallery.page_files(out, person["page"])[-1]
+            write_page(all_notebooks()[-1], {"profile": profile, "subject": name}, target, gallery.shown_name(name))
 
 
 def execute(source: Path, parameters: dict[str, Any]) -> NotebookNode:
@@ -256,7 +256,7 @@ def _static(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
         yield output
 
 
-def stage(profile: str) -> Path:
+def stage_site(profile: str) -> Path:
     """Lay out ``_build/<profile>/site``: pages, executed notebooks, results and figures, as Sphinx reads them.
 
     Raises `FileNotFoundError` when the notebooks, or those of the gallery, have not been run.
@@ -279,7 +279,7 @@ def stage(profile: str) -> Path:
     for file in (ROOT / "_config.yml", ROOT / "_toc.yml", out / "results.json"):
         shutil.copy2(file, site)
     if address := os.environ.get("SITE_URL"):
-        require_publishable(profile)
+        publishing.require_publishable(profile)
         config = yaml.safe_load((site / "_config.yml").read_text(encoding="utf-8"))
         config = publishing.with_address(config, address)
         (site / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
@@ -296,7 +296,7 @@ def stage(profile: str) -> Path:
     return site
 
 
-def write_explorer(profile: str, site: Path) -> None:
+def write_page_data(profile: str, site: Path) -> None:
     """Put what the landing page and the explorer read beside their scripts; a site of real people gets none of it."""
     settings = yaml.safe_load((site / "profile.yaml").read_text(encoding="utf-8"))
     if settings.get("dataset") == "synthetic" and not settings.get("shows_real_people", True):
@@ -318,8 +318,8 @@ def build_site(profile: str) -> None:
 
     A second build over a failed one would not repeat the warnings of the pages that it takes over, and pass.
     """
-    site = stage(profile)
-    write_explorer(profile, site)
+    site = stage_site(profile)
+    write_page_data(profile, site)
     command = "from jupyter_book.cli.main import main; main()"
     build = [sys.executable, "-c", command, "build", "-W", "-n", "--keep-going", "-q", str(site)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)  # warnings and errors go to stderr
@@ -341,14 +341,6 @@ def for_download(path: Path, to_run: str) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, path)
-
-
-def require_publishable(profile: str) -> None:
-    """Stop unless the profile allows its site to be published."""
-    from xfrlib.profile import load_profile
-
-    if not load_profile(profile).publishable:
-        sys.exit(f"the profile {profile} is not publishable: its site shows pictures that may not be passed on")
 
 
 def main() -> None:
@@ -379,7 +371,7 @@ def main() -> None:
         elif args.command == "times":
             write_times(args.profile)
         else:
-            require_publishable(args.profile)
+            publishing.require_publishable(args.profile)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on with what is missing")
     except (FileNotFoundError, ValueError, PapermillExecutionError, solutions.SolutionError) as error:

@@ -39,9 +39,9 @@ FLAGS = (
     *("--no-pdf-header-footer", "--disable-pdf-tagging", "--virtual-time-budget=30000"),
 )
 JPEG = 88  # quality of pictures; Chromium stores them without loss, and the book would have five times the size
-SMALL = 200**2  # pixels of a picture that stays as it is
-MARGIN = "@page { size: A4; margin: 0 } body { color: #555; font: 8pt sans-serif; margin: 0 }"
-STYLE = """
+SMALL_PIXELS = 200**2  # pixels of a picture that stays as it is
+FEET_STYLE = "@page { size: A4; margin: 0 } body { color: #555; font: 8pt sans-serif; margin: 0 }"
+FRONT_STYLE = """
 @page { size: A4; margin: 25mm 22mm }
 body { font: 10.5pt/1.5 sans-serif }
 header { break-after: page; padding-top: 80mm }
@@ -80,13 +80,13 @@ def printed(page: Path, target: Path) -> PdfReader:
 def contents(site: Path) -> list[tuple[str, list[Path]]]:
     """Captions of the parts and their pages, as _toc.yml has them; the people of the gallery have no page here."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [("", [toc["root"]]), *((part["caption"], files_of(part["chapters"])) for part in toc["parts"])]
+    parts = [("", [toc["root"]]), *((part["caption"], toc_files(part["chapters"])) for part in toc["parts"])]
     return [(caption, [site / f"{file}.html" for file in files]) for caption, files in parts]
 
 
-def files_of(entries: list[dict[str, Any]]) -> list[str]:
+def toc_files(entries: list[dict[str, Any]]) -> list[str]:
     """The files of entries of _toc.yml in reading order, each with those folded below it."""
-    return [file for entry in entries for file in (entry["file"], *files_of(entry.get("sections", [])))]
+    return [file for entry in entries for file in (entry["file"], *toc_files(entry.get("sections", [])))]
 
 
 def colophon_of(page: Path) -> str:
@@ -115,7 +115,7 @@ def front(parts: list[tuple[str, list[Path]]], starts: dict[Path, int]) -> str:
     told = [html.escape(book["author"]), colophon_of(parts[0][1][0]), f'<a href="{home}">{home}</a>' if home else ""]
     said = "".join(f"<p>{line}</p>" for line in told if line)
     head = f"<header><h1>{html.escape(book['title'])}</h1>{said}</header>"
-    start = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{STYLE}</style>'
+    start = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{FRONT_STYLE}</style>'
     return f"{start}{head}<h2>Contents</h2>{''.join(rows)}"
 
 
@@ -126,7 +126,7 @@ def feet(lines: Iterable[tuple[str, int]]) -> str:
         f"<span>{html.escape(title)}</span><span>{number}</span></div></div>"
         for title, number in lines
     )
-    return f'<!doctype html><meta charset="utf-8"><style>{MARGIN}</style>{"".join(pages)}'
+    return f'<!doctype html><meta charset="utf-8"><style>{FEET_STYLE}</style>{"".join(pages)}'
 
 
 def links(page: PageObject) -> Iterator[DictionaryObject]:
@@ -175,7 +175,7 @@ def shrink(book: PdfWriter) -> None:
         for picture in sheet.images:
             stored: Any = picture.indirect_reference and picture.indirect_reference.get_object()
             opaque = stored and "/SMask" not in stored and "Flate" in str(stored.get("/Filter"))
-            if opaque and picture.image and picture.image.width * picture.image.height > SMALL:
+            if opaque and picture.image and picture.image.width * picture.image.height > SMALL_PIXELS:
                 picture.replace(picture.image.convert("RGB"), quality=JPEG)
 
 

@@ -82,7 +82,7 @@ def _rate(work: Callable[[], Any], device: torch.device, seconds: float) -> floa
     return count / (perf_counter() - started)
 
 
-def preflight(run: NotebookRun) -> tuple[list[Check], float]:
+def all_checks(run: NotebookRun) -> tuple[list[Check], float]:
     """All checks of a profile, and the hours that its notebooks will take; infinite where it cannot be told."""
     data, identities, pictures = _data(run)
     checkpoint, backbone = _checkpoint(run)
@@ -169,9 +169,9 @@ def _duration(hours: float) -> str:
 @in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """Print the checks; leave ``preflight.json`` if all is well, else stop with code 1."""
-    run = command_line_run("preflight", __doc__, arguments)
+    run = command_line_run("preflight", "python tools/preflight.py", __doc__, arguments)
     print(f"Checking what the profile {run.profile.name} needs", flush=True)
-    checks, hours = preflight(run)
+    checks, hours = all_checks(run)
     for check in checks:
         print(f"  {'ok ' if check.enough else 'NOT'}  {check.name}: {check.found}")
     if not all(check.enough for check in checks):

@@ -1,4 +1,5 @@
-"""What a site gets only where its public address is known: launch buttons, a card for links to it, absolute addresses.
+"""Whether a site may be published, and what it gets only where its public address is known: launch buttons, a card
+for links to it, absolute addresses.
 
 The publishing workflow gives the address of the site in SITE_URL and that of the repository in GITHUB_REPOSITORY;
 without SITE_URL nothing here is used, and a local site has no button that would lead nowhere.
@@ -31,6 +32,14 @@ import sys
 !{{sys.executable}} -m pip install --quiet --editable ".[all]"
 {earlier}%cd notebooks
 sys.path[:0] = ["/content/book", "/content/book/notebooks"]"""
+
+
+def require_publishable(profile: str) -> None:
+    """Stop unless the profile allows its site to be published."""
+    from xfrlib.profile import load_profile
+
+    if not load_profile(profile).publishable:
+        sys.exit(f"the profile {profile} is not publishable: its site shows pictures that may not be passed on")
 
 
 def repository(config: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "book" / "_ext"))
 
-from results import load_results, lookup, paper_rows, show  # noqa: E402  (the book's extension is not installed)
+from results import load_results, lookup, paper_rows, text_of  # noqa: E402  (the book's extension is not installed)
 
 BEGIN, END = "<!-- results: written by tools/readme_results.py -->", "<!-- end of results -->"
 
@@ -25,8 +25,9 @@ def tables(root: Path = ROOT) -> str:
         if "methods" not in results:  # another kind of measurement, for example of speed
             continue
         parts.append(
-            f"`{path.stem}`: {show(lookup(results, 'identities'))} people, {show(lookup(results, 'images.test'))} test "
-            f"pictures, test accuracy {show(lookup(results, 'test.accuracy'), 'ci')} % (paper: 96.33 %)"
+            f"`{path.stem}`: {text_of(lookup(results, 'identities'))} people, "
+            f"{text_of(lookup(results, 'images.test'))} test pictures, test accuracy "
+            f"{text_of(lookup(results, 'test.accuracy'), 'ci')} % (paper: 96.33 %)"
         )
         head, *rows = paper_rows(results, "black")
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
+from dependencies import BLOCK
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from papermill.exceptions import PapermillExecutionError
@@ -17,7 +18,6 @@ from papermill.exceptions import PapermillExecutionError
 SOLUTION = re.compile(
     r"^(?P<fence>`{4,}|:{3,})\{(?:admonition|dropdown)\} Solution\b *(?P<number>\d*).*?^(?P=fence)$", re.DOTALL | re.M
 )
-BLOCK = re.compile(r"^```python\n(?P<code>.*?)\n?^```$", re.DOTALL | re.M)
 TAG = "solution"
 LONGEST = 20  # lines of output that the page shows
 
@@ -59,12 +59,12 @@ def as_text(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = SOLUTION.sub(
-                lambda found: BLOCK.sub(lambda b: b[0] + shown(next(ran)), found[0]), cell.source
+                lambda found: BLOCK.sub(lambda b: b[0] + shown_output(next(ran)), found[0]), cell.source
             )
     return notebook
 
 
-def shown(cell: NotebookNode) -> str:
+def shown_output(cell: NotebookNode) -> str:
     """The output of a cell as a literal block: what it printed and the value of its last line, unless that is long."""
     parts = [
         output.text if output.output_type == "stream" else output.data.get("text/plain", "")

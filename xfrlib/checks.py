@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import numbers
 from typing import Any
 
@@ -73,6 +74,15 @@ def need_pictures(images: Any, *, unit: str = "", otherwise: str = "") -> None:
         raise ValueError(f"{seen}, but {unit} floats in [0, 1]: {mend}{otherwise}")
 
 
+def need_module(module: str, who: str, extra: str) -> Any:
+    """A module that only some need, or an `ImportError` that says who needs it and which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(f'{who} needs {package}: pip install "{extra}" ({error})') from error
+
+
 def need_network(model: Any) -> nn.Module:
     """`model`, or a `ValueError` for what is no network: a function, a class, the tensors of a checkpoint."""
     if isinstance(model, nn.Module):
@@ -83,7 +93,7 @@ def need_network(model: Any) -> nn.Module:
 def need_evaluation(model: nn.Module) -> None:
     """Refuse, by a `ValueError`, a network that is in training mode, or any part of which is: it is named."""
     for name, part in need_network(model).named_modules():
-        if part.training:
+        if getattr(part, "training", False):  # a frozen TorchScript has no mode
             which = f"the model's {name} is" if name else "the model is"
             raise ValueError(f"{which} in training mode, so its answers depend on the batch: call model.eval() first")
 
@@ -110,7 +120,7 @@ def answer(model: Any, images: Tensor) -> Any:
     """``model(images)``; where torch refuses the pictures, a `ValueError` that says of which kind they are."""
     try:
         return model(images)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         if "memory" in str(error):
             raise
         refused = f"{type(model).__name__} does not take images {tuple(images.shape)} of {images.dtype}"
@@ -152,5 +162,5 @@ def fitting_colours(name: str, colours: Any, shape: str, images: Tensor) -> Tens
         fitting = each.to(images).expand_as(images)
     except RuntimeError as error:
         raise ValueError(f"{name} must be {shape}, {tuple(images.shape)}, got {tuple(colours.shape)}") from error
-    need_finite(fitting, name)
+    need_finite(fitting[: len(each) if each.ndim == 4 else 1], name)  # what is repeated is looked at once
     return fitting

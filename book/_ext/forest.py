@@ -9,11 +9,12 @@ Directive::
     :alt: ...
     :caption: ...
     a random map | deletion | other_explainers:sdd_sum_minus.{fill}.random_map.deletion
-    a random map | retention | -other_explainers:sdd_sum_minus.{fill}.random_map.retention
+    a random map | retention | other_explainers:-sdd_sum_minus.{fill}.random_map.retention
     ```
 
 A panel for each run; a line is a row: its group, its label, and where the difference stands in the files of each run,
-with a minus sign before it where less is better, so that plus is good in every row. Colours are those of the page.
+with a minus sign before the path where less is better, so that plus is good in every row. Colours are those of the
+page.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ class Row(NamedTuple):
     points: list[list[Point]]
 
 
-def read_point(values: dict[str, Any], path: str, *, flip: bool) -> Point:
+def read_point(values: dict[str, Any], path: str) -> Point:
     """The point at a path of a results file. Raises `ResultError` where there is no number with its interval."""
     node = lookup(values, path)
     found = measured(node)
     if found is None:
         raise ResultError(f"{path!r} is no number with its interval")
     certain = node["verdict"] != "undecided" if node.get("verdict") else found.low > 0 or found.high < 0
-    return Point(Interval(-found.value, -found.high, -found.low) if flip else found, certain)
+    return Point(found, certain)
 
 
 def read_rows(folder: Path, runs: list[str], fills: list[str], lines: list[str]) -> list[Row]:
@@ -82,17 +83,16 @@ def read_rows(folder: Path, runs: list[str], fills: list[str], lines: list[str])
     rows = []
     for line in lines:
         group, label, address = (part.strip() for part in [*line.split("|"), "", ""][:3])
-        file, colon, path = address.removeprefix("-").partition(":")
+        file, colon, path = address.partition(":")
         if not colon:
             raise ResultError(f"{line!r} must read group | label | file:path")
         files = [load_results(folder, f"{run}/{file}") for run in runs]
-        flip = address.startswith("-")
-        points = [[read_point(values, path.format(fill=fill), flip=flip) for fill in fills] for values in files]
+        points = [[read_point(values, path.format(fill=fill)) for fill in fills] for values in files]
         rows.append(Row(group, label, points))
     return rows
 
 
-def draw(rows: list[Row], names: list[str], fills: list[str]) -> str:
+def forest_svg(rows: list[Row], names: list[str], fills: list[str]) -> str:
     """The plot as an SVG whose text is text and whose colours follow the page."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -161,10 +161,10 @@ class ForestPlot(SphinxDirective):
         names, fills = ([part.strip() for part in self.options[key].split(",")] for key in ("names", "fills"))
         for run in runs:
             for line in self.content:
-                file = line.split("|")[-1].strip().removeprefix("-").partition(":")[0]
+                file = line.split("|")[-1].strip().partition(":")[0]
                 self.env.note_dependency(str(results_file(folder, f"{run}/{file}")))
         try:
-            svg = draw(read_rows(folder, runs, fills, list(self.content)), names, fills)
+            svg = forest_svg(read_rows(folder, runs, fills, list(self.content)), names, fills)
         except ResultError as error:
             logger.warning("forest-plot: %s", error, location=self.get_location())
             return []

@@ -69,7 +69,7 @@ def leave_out_of_search(app: Sphinx, env: BuildEnvironment) -> None:
             env.metadata[name]["nosearch"] = True
 
 
-def launch(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+def lead_to_colab(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Lead the button of Colab to the branch whose notebooks begin with a cell that sets up the machine.
 
     A page of the gallery gets no such buttons: neither branch has its file. It says the command that makes it.
@@ -95,5 +95,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", mend_page)
     app.connect("env-updated", leave_out_of_search)
     app.connect("html-page-context", add_foot, priority=600)  # after the page of what is missing has its text
-    app.connect("html-page-context", launch, priority=900)  # after the theme has made its buttons
+    app.connect("html-page-context", lead_to_colab, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SECONDS = {"word": 60 / 220, "table": 30, "formula": 20, "figure": 20, "line of code": 3}
-LEAST = 15  # seconds of reading, below which a page is not said to take any
+LEAST_SECONDS = 15  # seconds of reading, below which a page is not said to take any
 MARK = "In depth"
 SILENT = (nodes.math, nodes.comment, nodes.citation)
 # What is seen of a cell that hides something.
@@ -78,7 +78,7 @@ def add_reading_time(app: Sphinx | None, doctree: nodes.document) -> None:
     """Put "about 9 minutes to read" below the title of a page that has text of its own, and fold what is in depth."""
     title, time = next(doctree.findall(nodes.title), None), seconds(doctree)
     deep = sum(fold(section) for section in list(doctree.findall(nodes.section)) if mark_of(section) is not None)
-    if title is None or time < LEAST:
+    if title is None or time < LEAST_SECONDS:
         return
     text = f"about {minutes(time)} to read" + (f", and {minutes(deep)} in depth" if deep else "")
     title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", text, classes=["reading-time"]))

@@ -4,11 +4,13 @@ Role::
 
     {result}`this:test.accuracy|ci`                                           96.7 [93.3, 100.0]
     {result}`facescrub12:methods.sdd.black.deletion.drop_points|.0f`          62
+    {result}`quick/other_explainers:-sdd_sum_minus.black.disc.retention|ci.2` 0.52 [-0.09, 1.22]
 
 The source is ``this`` (results.json of the profile that is being built), ``this/<name>`` (another of its JSON
 artefacts) or the name of a file in ``results/``; then come the path of keys and a format: ``ci`` for a value with its
 95 % interval (``ci.2``: with two decimals), any format of Python for the value alone, nothing for a text, a list of
-texts or a whole number.
+texts or a whole number. A minus sign before the path turns a difference round, ends and all, so that plus is good where
+less was better: this holds for every path below.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
 map beside the paper's values. Both take a source, and ``:fill:``. ``{claims-table}`` takes several sources and asks
@@ -98,7 +100,12 @@ def load_results(folder: Path, source: str) -> dict[str, Any]:
 
 
 def lookup(results: dict[str, Any], path: str) -> Any:
-    """The node at a dotted path. Raises `ResultError` naming the first key that is missing and its neighbours."""
+    """The node at a dotted path; with a minus sign before it, the number there with its sign turned round.
+
+    Raises `ResultError` naming the first key that is missing and its neighbours, or what has no sign to turn.
+    """
+    if path.startswith("-"):
+        return turned(lookup(results, path.removeprefix("-")))
     node: Any = results
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:
@@ -115,7 +122,15 @@ def measured(node: Any) -> Interval | None:
     return Interval(*(math.nan if node[name] is None else node[name] for name in Interval._fields))
 
 
-def show(node: Any, form: str = "") -> str:
+def turned(node: Any) -> dict[str, Any]:
+    """A measured difference with the other sign, and what else its node says of it, such as its verdict."""
+    if measured(node) is None:
+        raise ResultError(f"{node!r} is no number with its interval, so that it has no sign to turn round")
+    value, low, high = (None if node[end] is None else 0 - node[end] for end in ("value", "high", "low"))
+    return {**node, "value": value, "low": low, "high": high}
+
+
+def text_of(node: Any, form: str = "") -> str:
     """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
     found, digits = measured(node), re.fullmatch(r"ci(?:\.(\d))?", form)
     if digits and found:
@@ -132,7 +147,7 @@ def show(node: Any, form: str = "") -> str:
     return text.replace("-", "−") if isinstance(value, int | float) else text
 
 
-def judged(node: dict[str, Any], words: Sequence[str], digits: int = 1, *, sign: int = 1) -> str:
+def judged_text(node: dict[str, Any], words: Sequence[str], digits: int = 1, *, sign: int = 1) -> str:
     """A difference as ``agrees: 4.0 [1.0, 7.0]``: its own verdict or, if it has none, one of `words`; its interval."""
     found = measured(node)
     if found is None:
@@ -146,7 +161,7 @@ def read(folder: Path, text: str) -> str:
     source, colon, path = address.strip().partition(":")
     if not colon:
         raise ResultError(f"{text!r} must read source:path|format, for example this:test.accuracy|ci")
-    return show(lookup(load_results(folder, source), path), form.strip())
+    return text_of(lookup(load_results(folder, source), path), form.strip())
 
 
 def method_rows(results: dict[str, Any], fill: str, kind: str, methods: Iterable[str] = ()) -> list[list[str]]:
@@ -155,7 +170,7 @@ def method_rows(results: dict[str, Any], fill: str, kind: str, methods: Iterable
     rows = [["", *MEASURES.values()]]
     for name in names:
         values = lookup(results, f"methods.{name}.{fill}.{kind}")
-        rows.append([METHODS.get(name, name.replace("_", " ")), *(show(lookup(values, m), "ci") for m in MEASURES)])
+        rows.append([METHODS.get(name, name.replace("_", " ")), *(text_of(lookup(values, m), "ci") for m in MEASURES)])
     return rows
 
 
@@ -163,10 +178,10 @@ def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
     """Head and rows of the comparison with the paper, the verdict from the paired difference SDD minus random map."""
     rows = [["", "SDD, paper", "SDD, ours", "random, paper", "random, ours", "SDD beats random, as in the paper"]]
     for (kind, measure), (sdd, random) in PAPER.items():
-        ours = [show(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
+        ours = [text_of(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
         difference = lookup(results, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
         label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
-        said = judged(difference, AGREEMENT, sign=SIGN[kind])
+        said = judged_text(difference, AGREEMENT, sign=SIGN[kind])
         rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], said])
     return rows
 
@@ -177,40 +192,40 @@ def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
     A verdict is that of the paired difference: "agrees" if its interval lies on the paper's side of zero.
     """
     runs = list(runs)
-    rows = [["SDD minus random, points", "the paper", *(show(lookup(run, "profile")) for run in runs)]]
+    rows = [["SDD minus random, points", "the paper", *(text_of(lookup(run, "profile")) for run in runs)]]
     for (kind, measure), (sdd, random) in PAPER.items():
         cells = []
         for run in runs:
             difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-            cells.append(judged(difference, AGREEMENT, sign=SIGN[kind]))
+            cells.append(judged_text(difference, AGREEMENT, sign=SIGN[kind]))
         better = "higher" if SIGN[kind] > 0 else "lower"
-        rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", show(sdd - random, ".1f"), *cells])
+        rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", text_of(sdd - random, ".1f"), *cells])
     return rows
 
 
 def run_rows(runs: Iterable[dict[str, Any]]) -> list[list[str]]:
     """Head and rows of the table of runs: the paper's column, then one for each results file, named by its profile."""
     runs = list(runs)
-    rows = [["", "the paper", *(show(lookup(run, "profile")) for run in runs)]]
+    rows = [["", "the paper", *(text_of(lookup(run, "profile")) for run in runs)]]
     for label, (path, form, paper) in RUN_FACTS.items():
         found = (lookup(run, path) for run in runs)
-        rows.append([label, paper, *("none" if node is None else _breakable(show(node, form)) for node in found)])
+        rows.append([label, paper, *("none" if node is None else _breakable(text_of(node, form)) for node in found)])
     return rows
 
 
 def seed_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
-    """Head and rows of the table of seeds: accuracy, confidence drops, and SDD's lead, a column for each run."""
+    """Head and rows of the table of seeds: accuracy, confidence drops, and SDD's gains, a column for each run."""
     runs = list(runs)
     facts = {"test accuracy, %": "test.accuracy"}
-    for kind in SIGN:
+    for kind, sign in SIGN.items():
         drop = f"{fill}.{kind}.drop_points"
         facts |= {f"{kind}: {METHODS[name]}": f"methods.{name}.{drop}" for name in ("sdd", "cam", "disc", "random_map")}
         facts |= {
-            f"{kind}: SDD minus {METHODS[name]}": f"differences.sdd_minus_{name}.{drop}"
+            f"{kind}: gain of SDD over {METHODS[name]}": f"{'-' if sign < 0 else ''}differences.sdd_minus_{name}.{drop}"
             for name in ("cam", "disc", "random_map")
         }
-    rows = [["confidence drop, points", *(f"seed {show(lookup(run, 'seed'))}" for run in runs)]]
-    return rows + [[label, *(show(lookup(run, path), "ci") for run in runs)] for label, path in facts.items()]
+    rows = [["confidence drop, points", *(f"seed {text_of(lookup(run, 'seed'))}" for run in runs)]]
+    return rows + [[label, *(text_of(lookup(run, path), "ci") for run in runs)] for label, path in facts.items()]
 
 
 def _breakable(text: str) -> str:
@@ -326,7 +341,7 @@ def question_rows(folder: Path, runs: dict[str, str], lines: Iterable[str]) -> l
                 cells.append("not measured")
                 continue
             node = lookup(load_results(folder, f"{run}/{file}"), path)
-            cells.append(judged(node, ("yes", "no", "undecided"), 2))
+            cells.append(judged_text(node, ("yes", "no", "undecided"), 2))
         rows.append([question.strip(), *cells])
     return rows
 

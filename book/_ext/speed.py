@@ -22,7 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from results import ResultError, _CaptionedTable, load_results, lookup, results_file, show
+from results import ResultError, _CaptionedTable, load_results, lookup, results_file, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,27 +51,27 @@ def speed_rows(results: dict[str, Any], kind: str) -> list[list[str]]:
     if kind in _OTHERS:
         return rows + list(_OTHERS[kind](results))
     for work in lookup(results, "works").values():
-        first = [f"{show(work['title'])}; pictures: {show(work['pictures'])}", show(work["network"])]
+        first = [f"{text_of(work['title'])}; pictures: {text_of(work['pictures'])}", text_of(work["network"])]
         rows += [[*first, *cells] for cells in (_parts(work) if kind == "parts" else _beside(work, kind))]
     return rows
 
 
 def _parts(work: dict[str, Any]) -> Iterator[list[str]]:
     for name, part in lookup(work, "parts").items():
-        yield [show(name), show(lookup(part, "percent"), ".1f")]
+        yield [text_of(name), text_of(lookup(part, "percent"), ".1f")]
 
 
 def _beside(work: dict[str, Any], kind: str) -> Iterator[list[str]]:
     for row in lookup(work, kind).values():
-        title, aim = show(row["title"]), lookup(row, "aim") if row["installed"] else None
+        title, aim = text_of(row["title"]), lookup(row, "aim") if row["installed"] else None
         if not row["installed"]:
             yield [title, "not installed", "", ""]
             continue
-        both = [show(1000 * lookup(node, "seconds.median"), ".1f") for node in (work, row)]
+        both = [text_of(1000 * lookup(node, "seconds.median"), ".1f") for node in (work, row)]
         middle, low, high = (
-            show(lookup(row, f"ratio.{name}"), ".2f") for name in ("median", "lower_quartile", "upper_quartile")
+            text_of(lookup(row, f"ratio.{name}"), ".2f") for name in ("median", "lower_quartile", "upper_quartile")
         )
-        said = "" if aim is None else f"{show(aim, '.2f')}: {'met' if row['met'] else 'missed'}"
+        said = "" if aim is None else f"{text_of(aim, '.2f')}: {'met' if row['met'] else 'missed'}"
         yield [title, f"{both[0]} and {both[1]}", f"{middle} [{low}, {high}]", said]
 
 
@@ -79,20 +79,20 @@ def _rates(results: dict[str, Any]) -> Iterator[list[str]]:
     for work in lookup(results, "works").values():
         if "rate" in work:
             numbers = ("median", "lower_quartile", "upper_quartile", "aim")
-            middle, low, high, aim = (show(lookup(work["rate"], name), ".0f") for name in numbers)
+            middle, low, high, aim = (text_of(lookup(work["rate"], name), ".0f") for name in numbers)
             said = "met" if work["rate"]["met"] else "missed"
-            yield [show(work["title"]), f"{middle} [{low}, {high}]", f"{aim}: {said}"]
+            yield [text_of(work["title"]), f"{middle} [{low}, {high}]", f"{aim}: {said}"]
     for name, why in lookup(results, "left_out").items():
-        yield [name, show(why), ""]
+        yield [name, text_of(why), ""]
 
 
 def _cells(results: dict[str, Any]) -> Iterator[list[str]]:
     for case in lookup(results, "cases").values():
-        title, aim = show(case["title"]), show(lookup(case, "aim"), ".0f")
+        title, aim = text_of(case["title"]), text_of(lookup(case, "aim"), ".0f")
         if not case["measured"]:
             yield [title, NOT_YET, "", "", aim]
             continue
-        seconds = [show(lookup(case, name), ".1f") for name in ("seconds", "cells", "overhead")]
+        seconds = [text_of(lookup(case, name), ".1f") for name in ("seconds", "cells", "overhead")]
         yield [title, *seconds, f"{aim}: {'met' if case['met'] else 'missed'}"]
 
 
@@ -103,25 +103,24 @@ def _sizes(results: dict[str, Any]) -> Iterator[list[str]]:
             continue
         found = results[part]
         ends = [lookup(found, "least"), lookup(found, "most")]
-        first = [title, *(show(end["count"]) for end in ends)]
+        first = [title, *(text_of(end["count"]) for end in ends)]
         if part == "pictures":
-            yield [*first, "MiB at the peak", *(show(end["mebibytes"], ".0f") for end in ends)]
+            yield [*first, "MiB at the peak", *(text_of(end["mebibytes"], ".0f") for end in ends)]
             killed = lookup(found, "resumed")
             said = (
                 f"the table of a run that was killed after {killed['finished_before']} of {killed['batches']} batches"
             )
             yield ["", "", "", f"{said} and resumed", "", f"{killed['compared']} that of an undisturbed run"]
         elif part == "processes":
-            times = (show(1000 * lookup(end, "seconds.median"), ".0f") for end in ends)
-            yield [*first, f"milliseconds of a step of {show(found['pictures'])} pictures", *times]
+            times = (text_of(1000 * lookup(end, "seconds.median"), ".0f") for end in ends)
+            yield [*first, f"milliseconds of a step of {text_of(found['pictures'])} pictures", *times]
         else:
             three = ("median", "lower_quartile", "upper_quartile")
-            ratios = ([show(end["ratio"][name], ".2f") for name in three] for end in ends)
-            both = (
-                f"{show(found['network'])}, {show(found['pictures'])} pictures: explain, times as long as the bare pass"
-            )
+            ratios = ([text_of(end["ratio"][name], ".2f") for name in three] for end in ends)
+            both = f"{text_of(found['network'])}, {text_of(found['pictures'])} pictures: "
+            both += "explain, times as long as the bare pass"
             yield [*first, both, *(f"{middle} [{low}, {high}]" for middle, low, high in ratios)]
-            memory = (" and ".join(show(end[way]["mebibytes"], ".0f") for way in _WAYS) for end in ends)
+            memory = (" and ".join(text_of(end[way]["mebibytes"], ".0f") for way in _WAYS) for end in ends)
             yield ["", "", "", "MiB of explain and of the bare pass, beyond the network", *memory]
 
 

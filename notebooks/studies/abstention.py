@@ -133,7 +133,7 @@ class Agreement(NamedTuple):
         return (self.same - self.chance) / (1 - self.chance) if self.chance < 1 else np.nan
 
 
-def agreement(verdicts: pd.DataFrame) -> Agreement | None:
+def verdict_agreement(verdicts: pd.DataFrame) -> Agreement | None:
     """How often the columns of `verdicts`, one a fill or a network, say the same of a picture; None for one column."""
     pairs = []
     for one, other in combinations(verdicts.columns, 2):
@@ -142,7 +142,7 @@ def agreement(verdicts: pd.DataFrame) -> Agreement | None:
     return Agreement(*(float(np.mean(column)) for column in zip(*pairs, strict=True))) if pairs else None
 
 
-def in_words(found: Agreement | None, what: str) -> str:
+def agreement_in_words(found: Agreement | None, what: str) -> str:
     """A sentence on the agreement between, say, networks."""
     if found is None:
         return f"Whether {what} agree cannot be said: there is only one."

@@ -64,8 +64,8 @@ def all_tests(
     columns: dict[str, dict[str, str]] = {}
     for name, own in maps.items():
         column = columns[EXPLAINERS[name].title] = {}
-        for fill, rows in candidates.gains(table, name).groupby("fill", sort=False):
-            for measure in candidates.MEASURES:
+        for fill, rows in candidates.paired_gains(table, name).groupby("fill", sort=False):
+            for measure in candidates.GAIN_MEASURES:
                 found = candidates.interval(rows, measure)
                 column[f"gain over the disc, {measure}, {fill}"] = in_text(found, signed=True)
         agreement = cell_truth.agreement(cell_truth.on_cells(own, squares), truth)

@@ -18,7 +18,7 @@ from studies.better_map import share_of_reference
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import SIGN, in_text, verdict
 
-MAPS = {  # in the order in which the chapter stacks them
+CANDIDATE_MAPS = {  # in the order in which the chapter stacks them
     "sdd": "SDD",
     "cam": "CAM",
     "difference": "CAM difference",
@@ -29,11 +29,11 @@ MAPS = {  # in the order in which the chapter stacks them
     "mirrored": "SDD with its mirror image's",
     "resolutions": "gradient × activation, all resolutions",
 }
-SINGLE = MAPS | {"connected": "SDD, one connected region"}  # without a prior
+SINGLE = CANDIDATE_MAPS | {"connected": "SDD, one connected region"}  # without a prior
 SEVERAL = {"none": "", "all": "all four maps", "more": "all four maps and the earlier layer's"}
 PRIORS = {"prior": "prior", "person": "person's prior"}
 SIDES = tuple(SIGN)
-MEASURES = (*SIDES, "balance")
+GAIN_MEASURES = (*SIDES, "balance")
 
 Gain = dict[str, Estimate]  # by measure
 
@@ -72,8 +72,8 @@ def next_of_the_same(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def gains(table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> pd.DataFrame:
-    """Gain of a method over another in `MEASURES`: a row for each network, picture and fill that both have.
+def paired_gains(table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> pd.DataFrame:
+    """Gain of a method over another in `GAIN_MEASURES`: a row for each network, picture and fill that both have.
 
     The table is that of `xfrlib.judge.evaluate` with a column `family`, who counts as one draw. `score` is what falls:
     "lead_drop" is the lead over the rivals that were fixed before, "margin_drop" the margin to any rival.
@@ -87,7 +87,7 @@ def gains(table: pd.DataFrame, method: str, against: str = "disc", *, score: str
 
 
 def interval(gain: pd.DataFrame, measure: str = "balance") -> Estimate:
-    """Interval of a column of `gains` over people, and over networks where there are several."""
+    """Interval of a column of `paired_gains` over people, and over networks where there are several."""
     mean = gain.groupby(["network", "image", "family"], as_index=False)[measure].mean()
     return mean_interval(mean[measure], mean["family"], mean["network"])
 
@@ -97,27 +97,27 @@ def gained(
     method: str,
     against: str = "disc",
     *,
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] = GAIN_MEASURES,
     score: str = "lead_drop",
 ) -> Gain:
     """`interval` of a method's gain over another, in several measures; fills are averaged first."""
-    return _intervals(gains(table, method, against, score=score), measures)
+    return _intervals(paired_gains(table, method, against, score=score), measures)
 
 
-def _intervals(gain: pd.DataFrame, measures: Sequence[str] = MEASURES) -> Gain:
+def _intervals(gain: pd.DataFrame, measures: Sequence[str] = GAIN_MEASURES) -> Gain:
     return {measure: interval(gain, measure) for measure in measures}
 
 
-class Judged(NamedTuple):
+class JudgedGain(NamedTuple):
     """A gain in the mean over the fills that judge, and under each of them."""
 
     mean: Gain
     fills: dict[str, Gain]
 
     @classmethod
-    def of(cls, table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> Judged:
+    def of(cls, table: pd.DataFrame, method: str, against: str = "disc", *, score: str = "lead_drop") -> JudgedGain:
         """`gained` from the whole table, and from the part of each fill."""
-        gain = gains(table, method, against, score=score)
+        gain = paired_gains(table, method, against, score=score)
         return cls(_intervals(gain), {str(fill): _intervals(part) for fill, part in gain.groupby("fill")})
 
     def agree(self, measures: Sequence[str] = SIDES) -> bool:
@@ -140,9 +140,9 @@ class Judged(NamedTuple):
 def shares(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Interval | None]:
     """The share that each method has of the search's gain over the disc, in the balance: see `share_of_reference`."""
     keys = ["network", "image", "family"]
-    reference = gains(table, "search").groupby(keys)["balance"].mean()
+    reference = paired_gains(table, "search").groupby(keys)["balance"].mean()
     networks, people = (reference.index.get_level_values(key) for key in ("network", "family"))
-    mean = {name: gains(table, name).groupby(keys)["balance"].mean()[reference.index] for name in methods}
+    mean = {name: paired_gains(table, name).groupby(keys)["balance"].mean()[reference.index] for name in methods}
     return {name: share_of_reference(gain, reference, people, networks) for name, gain in mean.items()}
 
 
@@ -164,10 +164,10 @@ def left_of_search(gain: Mapping[tuple[int, str], Gain], fills: Sequence[str]) -
 class Verdict(NamedTuple):
     """Where the method "better", the chosen map, stands on the test pictures, under the fills that judge."""
 
-    over_disc: dict[str, Judged]  # of every method
-    by_network: dict[int, Judged]  # of the chosen map
-    unseen: Judged | None  # on the networks that had no part in any choice; None where there is none
-    minus: dict[str, Judged]  # the chosen map less other methods
+    over_disc: dict[str, JudgedGain]  # of every method
+    by_network: dict[int, JudgedGain]  # of the chosen map
+    unseen: JudgedGain | None  # on the networks that had no part in any choice; None where there is none
+    minus: dict[str, JudgedGain]  # the chosen map less other methods
 
     @property
     def won(self) -> list[int]:
@@ -189,10 +189,10 @@ def judge_chosen(table: pd.DataFrame, methods: Sequence[str], against: Sequence[
     """`Verdict` from the table of deletion and retention: `methods` over the disc, the chosen map less `against`."""
     unseen, networks = table[table["network"] > 0], sorted(table["network"].unique().tolist())
     return Verdict(
-        {name: Judged.of(table, name) for name in methods},
-        {network: Judged.of(table[table["network"] == network], "better") for network in networks},
-        Judged.of(unseen, "better") if len(unseen) else None,
-        {name: Judged.of(table, "better", name) for name in against},
+        {name: JudgedGain.of(table, name) for name in methods},
+        {network: JudgedGain.of(table[table["network"] == network], "better") for network in networks},
+        JudgedGain.of(unseen, "better") if len(unseen) else None,
+        {name: JudgedGain.of(table, "better", name) for name in against},
     )
 
 
@@ -230,7 +230,7 @@ def compared(found: Gain, other: str) -> str:
     return f"not clearly different from that of {other} (difference {in_text(one)})"
 
 
-def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], promised: float) -> list[str]:
+def verdict_findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], promised: float) -> list[str]:
     """The sentences of the verdict.
 
     Parameters
@@ -249,7 +249,7 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
         return found.minus[name].said(lambda gain: compared(gain, against[name]))
 
     def measured(gain: Gain) -> str:
-        return f"{stands(gain)} ({', '.join(f'{measure} {in_text(gain[measure])}' for measure in MEASURES)})"
+        return f"{stands(gain)} ({', '.join(f'{measure} {in_text(gain[measure])}' for measure in GAIN_MEASURES)})"
 
     own, networks = found.over_disc["better"], len(found.by_network)
     over = "over people and networks together" if networks > 1 else "over people, on one network"
@@ -276,7 +276,7 @@ def findings(found: Verdict, chosen: Candidate, against: Mapping[str, str], prom
     ]
 
 
-def what_the_test_credits(truth: Judged) -> str:
+def what_the_test_credits(truth: JudgedGain) -> str:
     """Whether the test credits the truth per cell, its positive control, in words."""
     credited = [fill for fill, gain in truth.fills.items() if side(gain) == "above"]
     lost = [fill for fill in truth.fills if fill not in credited]
@@ -287,7 +287,7 @@ def what_the_test_credits(truth: Judged) -> str:
     return f"{said} {where}: a map that is not above the disc there has not been shown to be wrong."
 
 
-def other_verdicts(lead: Mapping[str, Judged], margin: Mapping[str, Judged], titles: Mapping[str, str]) -> str:
+def other_verdicts(lead: Mapping[str, JudgedGain], margin: Mapping[str, JudgedGain], titles: Mapping[str, str]) -> str:
     """Where two scores of the same maps place one differently beside the disc: a sentence, and a list in Markdown."""
     placed = [(titles[name], fill, lead[name], margin[name]) for name in margin for fill in margin[name].fills]
     said = [(title, fill, stands(one.fills[fill]), stands(other.fills[fill])) for title, fill, one, other in placed]

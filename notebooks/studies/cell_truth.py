@@ -19,7 +19,7 @@ from tqdm import tqdm
 from matching.trust import cell_squares
 from studies.part_scores import rank_correlation
 from xfrlib.geometry import Geometry, map_geometry, upsampled
-from xfrlib.judge import fill_picture
+from xfrlib.judge import fill_picture, perturbed
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import all_logits, as_floats
 
@@ -51,7 +51,7 @@ def cell_effects(
     """
     device, before = next(model.parameters()).device, all_logits(model, images, batch_size)
     found = torch.empty(len(fills), len(images), len(squares), before.shape[1])
-    covered = squares.to(device)[:, None]
+    covered = squares.to(device)
     bar = tqdm(
         total=len(fills) * len(images), desc="cells covered", unit="picture", mininterval=1, disable=not progress
     )
@@ -59,8 +59,7 @@ def cell_effects(
         for number, fill in enumerate(fills.values()):
             for index in range(len(images)):
                 image = as_floats(images[index : index + 1].to(device))
-                filling = fill.to(image).expand_as(image) if isinstance(fill, Tensor) else fill_picture(image, fill)
-                pictures = torch.where(covered, filling, image)
+                pictures = perturbed(image.expand(len(covered), -1, -1, -1), covered, fill_picture(image, fill))
                 after = torch.cat([model(part) for part in pictures.split(batch_size)]).float().cpu()
                 found[number, index] = before[index] - after
                 bar.update()

@@ -37,9 +37,9 @@ def need_earlier(run: NotebookRun) -> None:
 def missing_by_chapter(run: NotebookRun) -> dict[str, list[str]]:
     """The artefacts that the notebook of `run` reads and does not find, by the chapter that makes them, in order."""
     root = project_root()
-    files_of = runpy.run_path(str(root / "tools" / "dependencies.py"))["files_of"]
+    artefact_files = runpy.run_path(str(root / "tools" / "dependencies.py"))["artefact_files"]
     missing: dict[str, list[str]] = {}
-    for chapter, files in files_of(root / "notebooks" / f"{run.notebook}.ipynb").items():
+    for chapter, files in artefact_files(root / "notebooks" / f"{run.notebook}.ipynb").items():
         for file in files:
             if file.startswith(OF_MADE_FACES) and run.profile.dataset != "synthetic":
                 continue

@@ -34,7 +34,7 @@ from xfrlib.tables import COMPARED, SIGN, in_text
 
 # Is SDD better than these? Named before the comparison: the verdicts and Holm's correction are for them alone.
 QUESTIONS = ("random_map", "same_identity", "cam", "finercam", "disc")
-COLOURS = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)  # of a map from its lowest value to its highest
+MAP_COLOURS = ScalarMappable(Normalize(0, 1), plots.SEQUENTIAL)  # of a map from its lowest value to its highest
 
 Mean = Callable[["pd.Series[float]"], Estimate]  # of a series indexed by (network, image): see `mean_with_interval`
 
@@ -79,7 +79,7 @@ def tinted(name: str, picture: Tensor, values: Tensor, *, top: float = 1.0) -> N
     """A method's map (H, W) over its picture, stretched from its lowest value to the quantile `top` of its values."""
     values = values.exp() if EXPLAINERS[name].logarithm else values
     low, high = values.min(), values.quantile(top)
-    return plots.tint(picture, ((values - low) / (high - low).clamp(min=1e-12)).clamp(max=1), COLOURS)
+    return plots.tint(picture, ((values - low) / (high - low).clamp(min=1e-12)).clamp(max=1), MAP_COLOURS)
 
 
 def per_picture(table: pd.DataFrame, kind: str, measure: str, fill: str) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict
     return list(rows.values())
 
 
-def in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:
+def comparison_in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:
     """What all fills together say of SDD in one kind: "better than A, B and worse than C"."""
     verdicts = compared[compared["kind"] == kind].groupby("method")["verdict"].agg(set)
     named = {

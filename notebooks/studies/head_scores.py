@@ -14,17 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from madefaces import head_shapes
-from matching.parts import PARTS as TABLE_PARTS
-from matching.parts import shapley
+from matching.parts import FACE_PARTS, shapley
 from recognisers import dlib
-from studies.heads import EXCHANGED, MAPS, PLACED, Found, ends_of
-from studies.jackknife import jackknife
-from studies.jackknife import mean_of as mean_over
+from studies.heads import EXCHANGED, HEAD_MAPS, PLACED, Arrays, ends_of
+from studies.jackknife import jackknife, mean_of
 from studies.part_scores import concordance, part_density, part_mass, rank_correlation
 from xfrlib import plots
 from xfrlib.intervals import Estimate, Interval
 
-LEAST = 100  # pixels of a part that is seen: a third of a cell of dlib's maps
+LEAST_PIXELS = 100  # pixels of a part that is seen: a third of a cell of dlib's maps
 FEWEST = 8  # families, with fewer of which no interval is given
 #: What stands beside the maps, and knows nothing of the pair.
 BESIDE = {
@@ -33,27 +31,27 @@ BESIDE = {
     "places": "prior over places, from other people",
     "parts": "prior over parts, from other people",
 }
-TITLES = MAPS | BESIDE
-SCORES = {"mass": "share of the map in the part", "density": "mean of the map in the part"}
+TITLES = HEAD_MAPS | BESIDE
+PART_SCORES = {"mass": "share of the map in the part", "density": "mean of the map in the part"}
 _PLACES = [list(EXCHANGED).index(name) for name in PLACED]
 #: The parts of `matching.parts` by the names of the heads.
-_IN_TABLE = [TABLE_PARTS.index({"brows": "eyebrows"}.get(name, name)) for name in PLACED if name != "hair"]
+_IN_TABLE = [FACE_PARTS.index({"brows": "eyebrows"}.get(name, name)) for name in PLACED if name != "hair"]
 
 
-def worth(found: Found) -> NDArray[np.float64]:
+def mean_worth(found: Arrays) -> NDArray[np.float64]:
     """What each exchange is worth, (P,): the mean of first in and last out."""
     return (found["last_out"] + found["first_in"]) / 2
 
 
-def painted(found: Found) -> NDArray[np.float64]:
+def painted(found: Arrays) -> NDArray[np.float64]:
     """The worth of the placed parts that are seen, over their pixels, (S, S), of absolute sum 1: a right map."""
     areas = found["masks"].sum(axis=(1, 2))
-    density = np.where(areas >= LEAST, worth(found) / areas.clip(min=1), 0)
+    density = np.where(areas >= LEAST_PIXELS, mean_worth(found) / areas.clip(min=1), 0)
     values = np.einsum("p,phw->hw", density[_PLACES], found["masks"][_PLACES])
     return values / max(np.abs(values).sum(), 1e-12)
 
 
-def hill(side: int) -> NDArray[np.float64]:
+def centred_hill(side: int) -> NDArray[np.float64]:
     """1 in the middle of a picture, falling evenly to 0 at the middle of its sides: (side, side)."""
     away = np.abs(np.arange(side) - (side - 1) / 2)
     return np.maximum(1 - np.hypot(*np.meshgrid(away, away)) / (side / 2), 0)
@@ -69,15 +67,15 @@ def prior_without(
     return values[kept].mean(axis=0)
 
 
-def scored(
-    found: Sequence[Found], families: NDArray[np.int64], priors: Sequence[Found], prior_families: NDArray[np.int64]
+def pair_scores(
+    found: Sequence[Arrays], families: NDArray[np.int64], priors: Sequence[Arrays], prior_families: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """A row for each pair and each of `TITLES`: how well the parts are ordered, by `SCORES`.
+    """A row for each pair and each of `TITLES`: how well the parts are ordered, by `PART_SCORES`.
 
     Parameters
     ----------
-    found : sequence of Found
-        Of n pairs, as `studies.heads.measured` gives them.
+    found : sequence of Arrays
+        Of n pairs, as `studies.heads.measured_pair` gives them.
     families : NDArray
         (n, 2), of the two heads of each pair.
     priors, prior_families
@@ -86,22 +84,22 @@ def scored(
     Returns
     -------
     DataFrame
-        ``pair``, ``method``, ``score`` (of `SCORES`), ``spearman``, the rank correlation with the worth of the placed
-        parts that are seen, and ``concordance``, Somers' D of the same, which ties of the truth do not lower.
+        ``pair``, ``method``, ``score`` (of `PART_SCORES`), ``spearman``, the rank correlation with the worth of the
+        placed parts that are seen, and ``concordance``, Somers' D of the same, which ties of the truth do not lower.
     """
-    places, parts = np.stack([painted(one) for one in priors]), np.stack([worth(one)[_PLACES] for one in priors])
+    places, parts = np.stack([painted(one) for one in priors]), np.stack([mean_worth(one)[_PLACES] for one in priors])
     tables = []
     for number, one in enumerate(found):
-        masks, truth = torch.from_numpy(one["masks"][_PLACES])[None], torch.from_numpy(worth(one)[_PLACES])[None]
-        side, seen = masks.shape[-1], masks.sum(dim=(2, 3)) >= LEAST
-        flat = {"hill": hill(side), "area": np.ones((side, side))}
+        masks, truth = torch.from_numpy(one["masks"][_PLACES])[None], torch.from_numpy(mean_worth(one)[_PLACES])[None]
+        side, seen = masks.shape[-1], masks.sum(dim=(2, 3)) >= LEAST_PIXELS
+        flat = {"hill": centred_hill(side), "area": np.ones((side, side))}
         flat["places"] = prior_without(places, prior_families, families[number])
-        maps = {name: torch.from_numpy(fitted(one[name], side)) for name in MAPS} | {
+        maps = {name: torch.from_numpy(fitted(one[name], side)) for name in HEAD_MAPS} | {
             name: torch.from_numpy(values) for name, values in flat.items()
         }
         rows = [(name, score, value) for name, values in maps.items() for score, value in _both(values[None], masks)]
         known = torch.from_numpy(prior_without(parts, prior_families, families[number]))[None]
-        rows += [("parts", score, known) for score in SCORES]
+        rows += [("parts", score, known) for score in PART_SCORES]
         for name, score, value in rows:
             agreed = {"spearman": rank_correlation(value, truth, seen), "concordance": concordance(value, truth, seen)}
             tables.append({"pair": number, "method": name, "score": score, **{k: float(v) for k, v in agreed.items()}})
@@ -120,7 +118,7 @@ def fitted(values: NDArray[Any], side: int) -> NDArray[np.float64]:
     return torch.nn.functional.interpolate(given, (side, side), mode="area")[0, 0].numpy()
 
 
-def mean_of(values: ArrayLike, families: ArrayLike) -> Estimate | Interval:
+def mean_over_families(values: ArrayLike, families: ArrayLike) -> Estimate | Interval:
     """The mean of `values` (n,), those that are NaN left out, with an interval over `families`, (n,) or (n, 2).
 
     A pair has two heads: each family is left out as either of the two. Where fewer than `FEWEST` families are known
@@ -132,31 +130,31 @@ def mean_of(values: ArrayLike, families: ArrayLike) -> Estimate | Interval:
     units = np.unique(of)
     if len(units) < FEWEST:
         return Interval(float(array.mean()) if len(array) else np.nan, np.nan, np.nan)
-    place, mean = np.searchsorted(units, of), mean_over(array)
+    place, mean = np.searchsorted(units, of), mean_of(array)
     return jackknife(lambda kept: mean(kept[place].all(axis=1)), units)
 
 
-def agreement(
+def mean_agreement(
     table: pd.DataFrame, members: ArrayLike, families: ArrayLike, method: str, score: str = "mass",
     by: str = "spearman", less: str | None = None,
 ) -> Estimate | Interval:  # fmt: skip
-    """`mean_of` a score over the pairs of `members`, (n,) bool, whose `families` are (n,) or (n, 2); of its difference
-    to that of the method `less`, pair by pair."""
+    """`mean_over_families` of a score, for the pairs of `members`, (n,) bool, whose `families` are (n,) or (n, 2); of
+    its difference to that of the method `less`, pair by pair."""
     rows = table[table["score"] == score].pivot(index="pair", columns="method", values=by)
     values = rows[method].to_numpy() - (rows[less].to_numpy() if less else 0)
     chosen = np.asarray(members, dtype=bool)
-    return mean_of(values[chosen], np.asarray(families)[chosen])
+    return mean_over_families(values[chosen], np.asarray(families)[chosen])
 
 
-def ends_agree(found: Sequence[Found]) -> NDArray[np.float64]:
+def ends_agree(found: Sequence[Arrays]) -> NDArray[np.float64]:
     """Rank correlation of first in with last out, over the placed parts that are seen: (n,), NaN where none is worth
     anything. The two are different questions, so that this is no ceiling for a map."""
     first, last = (torch.from_numpy(np.stack([one[key][_PLACES] for one in found])) for key in ("first_in", "last_out"))
-    seen = torch.from_numpy(np.stack([one["masks"][_PLACES].sum(axis=(1, 2)) >= LEAST for one in found]))
+    seen = torch.from_numpy(np.stack([one["masks"][_PLACES].sum(axis=(1, 2)) >= LEAST_PIXELS for one in found]))
     return rank_correlation(first, last, seen).numpy()
 
 
-def worth_table(found: Sequence[Found], families: ArrayLike) -> dict[tuple[str, str], Estimate | Interval]:
+def worth_table(found: Sequence[Arrays], families: ArrayLike) -> dict[tuple[str, str], Estimate | Interval]:
     """What each exchange is worth, as a share of the whole exchange, {(name, kind): mean with its interval}.
 
     `kind` is "first in", "last out" or "mean". The whole is the mean lead of the pictures less that of the second heads
@@ -167,7 +165,7 @@ def worth_table(found: Sequence[Found], families: ArrayLike) -> dict[tuple[str, 
     shares = {kind: np.stack(values) / whole for kind, values in kinds.items()}
     shares["mean"] = (shares["first in"] + shares["last out"]) / 2
     return {
-        (name, kind): mean_of(values[:, k] if k < len(EXCHANGED) else values.sum(axis=1), families)
+        (name, kind): mean_over_families(values[:, k] if k < len(EXCHANGED) else values.sum(axis=1), families)
         for kind, values in shares.items()
         for k, name in enumerate([*EXCHANGED, "sum"])
     }
@@ -186,12 +184,12 @@ def shapley_against_ends(leads: Sequence[NDArray[np.float64]]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def table_scores(tables: Sequence[Found], found: Sequence[Found]) -> NDArray[np.float64]:
+def table_scores(tables: Sequence[Arrays], found: Sequence[Arrays]) -> NDArray[np.float64]:
     """Rank correlation of the black box's table of parts with the worth of the same parts, hair left out: (n,)."""
     own = [list(EXCHANGED).index(name) for name in PLACED if name != "hair"]
     said = torch.from_numpy(np.stack([one["worth"][_IN_TABLE] for one in tables]))
-    truth = torch.from_numpy(np.stack([worth(one)[own] for one in found]))
-    seen = torch.from_numpy(np.stack([one["masks"][own].sum(axis=(1, 2)) >= LEAST for one in found]))
+    truth = torch.from_numpy(np.stack([mean_worth(one)[own] for one in found]))
+    seen = torch.from_numpy(np.stack([one["masks"][own].sum(axis=(1, 2)) >= LEAST_PIXELS for one in found]))
     return rank_correlation(said, truth, seen).numpy()
 
 
@@ -240,15 +238,15 @@ def exchange_figure(images: NDArray[np.uint8], titles: Sequence[str]) -> Figure:
 
 
 @plots.style()
-def maps_figure(found: Sequence[Found], names: Sequence[str], rows: Sequence[str]) -> Figure:
+def maps_figure(found: Sequence[Arrays], names: Sequence[str], rows: Sequence[str]) -> Figure:
     """A row for each pair found, named by `rows`: its picture, the truth in colour, and the maps called `names`, of
-    `MAPS` or "hill", each on its own scale."""
+    `HEAD_MAPS` or "hill", each on its own scale."""
     columns = ["picture", "worth of the parts", *names]
     size = (plots.WIDTH, len(found) * (plots.WIDTH / len(columns) + 0.25) + 0.4)
     figure, axes = plots.picture_grid(len(found), len(columns), size)
     for row, (one, said) in enumerate(zip(found, rows, strict=True)):
         side, picture = len(one["image"]), torch.from_numpy(one["image"]).permute(2, 0, 1)
-        made: dict[str, Any] = {"hill": hill(side), "worth of the parts": painted(one)}
+        made: dict[str, Any] = {"hill": centred_hill(side), "worth of the parts": painted(one)}
         plots.show(axes[row, 0], picture, said if row else f"picture\n{said}")
         for axis, name in zip(axes[row, 1:], columns[1:], strict=True):
             values = torch.from_numpy(made[name] if name in made else fitted(one[name], side)).float()

@@ -27,12 +27,12 @@ from madefaces.heads import PARTS, render
 from madefaces.people import Identity, part_differs, picture_seed, swap_parts
 from matching.maps import match_maps
 from matching.parts import covered_scores, part_masks, shapley
-from studies.matching import Gallery, gradient_of_lead
+from studies.matching import TemplateGallery, gradient_of_lead
 from xfrlib.artifacts import fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset
 from xfrlib.models import Backbone
 
-Found = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]
 #: What is exchanged, and whose genes that are: together all of a head. The first two have no place of their own.
 EXCHANGED: dict[str, tuple[str, ...]] = {
     "head": ("head",), "skin": ("skin",), "hair": ("hair", "beard"), "forehead": ("forehead",), "brows": ("brows",),
@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "eyes": ("eyes",), "nose": ("nose",), "mouth": ("mouth",), "cheeks and chin": ("cheeks", "chin"),
 }  # fmt: skip
 #: Maps held to the truth, and how a reader sees them.
-MAPS = {
+HEAD_MAPS = {
     "difference": "CAM difference",
     "sdd": "SDD against several heads",
     "cam": "map of the mate alone",
@@ -97,7 +97,7 @@ SMALL = Sizes(families=5, enrolled=2, probes=1, strangers=1, pairs=7, turned=2, 
 FULL = Sizes(families=30, enrolled=3, probes=2, strangers=3, pairs=200, turned=25, games=10, tables=20, toned=20)
 
 
-class Job(NamedTuple):
+class PairJob(NamedTuple):
     """A picture of the first head, held against the second, both by number."""
 
     first: int
@@ -112,12 +112,12 @@ class Job(NamedTuple):
         return "_".join(map(str, (self.first, self.second, *self.condition.split())))
 
 
-def jobs_of(pairs: Sequence[Pair], seed: int) -> list[Job]:
+def jobs_of(pairs: Sequence[Pair], seed: int) -> list[PairJob]:
     """A picture of the first of each pair, with a seed that no enrolled picture has."""
-    return [Job(one, other, picture_seed(seed, one, 1000 + other)) for one, other, _ in pairs]
+    return [PairJob(one, other, picture_seed(seed, one, 1000 + other)) for one, other, _ in pairs]
 
 
-def turned_jobs(pairs: Sequence[Pair], sizes: Sizes, seed: int) -> list[Job]:
+def turned_jobs(pairs: Sequence[Pair], sizes: Sizes, seed: int) -> list[PairJob]:
     """The first pairs of nearest strangers, each in a neutral picture under each condition of `sizes`."""
     chosen = jobs_of([pair for pair in pairs if pair.kind == "nearest"][: sizes.turned], seed)
     return [job._replace(nuisance=0.0, condition=name) for job in chosen for name in sizes.conditions]
@@ -135,7 +135,7 @@ def as_input(images: NDArray[np.uint8], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def embeddings(recogniser: Backbone, images: NDArray[np.uint8], batch_size: int = 16) -> Tensor:
+def picture_embeddings(recogniser: Backbone, images: NDArray[np.uint8], batch_size: int = 16) -> Tensor:
     """Embeddings as the recogniser gives them, not of unit length: (n, S, S, 3) uint8 -> (n, D)."""
     device = next(recogniser.parameters()).device
     pictures = as_input(images, recogniser.size).split(batch_size)
@@ -148,7 +148,7 @@ def folder_of(root: Path, recogniser: Backbone, sizes: Sizes, seed: int) -> Path
     return root / "heads" / fingerprint(settings, this)
 
 
-def kept_one_by_one(folder: Path, jobs: Mapping[str, Any], measure: Callable[[Any], Found], what: str) -> list[Found]:
+def kept_one_by_one(folder: Path, jobs: Mapping[str, Any], measure: Callable[[Any], Arrays], what: str) -> list[Arrays]:
     """What `measure` finds of each job, in a file of its name as soon as it is found: a rerun measures the rest."""
     found = []
     for name, job in tqdm(jobs.items(), what, unit="one", mininterval=1):
@@ -166,20 +166,20 @@ def enrolled(
 ) -> NDArray[np.float32]:
     """Embeddings (N, pictures, D), not of unit length, of pictures of each of N heads, each with a seed of its own."""
 
-    def measure(number: int) -> Found:
+    def measure(number: int) -> Arrays:
         seeds = [picture_seed(seed, number, k) for k in range(pictures)]
         images = render([people[number]] * pictures, seeds, frame=frame_of(recogniser))[0]
-        return {"embeddings": embeddings(recogniser, images).numpy()}
+        return {"embeddings": picture_embeddings(recogniser, images).numpy()}
 
     jobs = {person.name: number for number, person in enumerate(people)}
     found = kept_one_by_one(folder, jobs, measure, "heads enrolled")
     return np.stack([one["embeddings"] for one in found])
 
 
-def gallery_of(recogniser: Backbone, found: NDArray[np.float32]) -> Gallery:
+def gallery_of(recogniser: Backbone, found: NDArray[np.float32]) -> TemplateGallery:
     """The gallery of templates of embeddings (N, pictures, D): each the mean of a head's, brought to length 1."""
     unit = F.normalize(torch.from_numpy(found), dim=2).mean(dim=1)
-    return Gallery(recogniser, F.normalize(unit, dim=1)).eval()
+    return TemplateGallery(recogniser, F.normalize(unit, dim=1)).eval()
 
 
 def pairs_of(people: Sequence[Identity], similar: NDArray[np.float32], *, strangers: int, seed: int) -> list[Pair]:
@@ -203,25 +203,26 @@ def differing(first: Identity, second: Identity, parts: Sequence[str]) -> bool:
     return any(part_differs(first, second, part) for part in parts)
 
 
-def lead(gallery: Gallery, images: NDArray[np.uint8], first: int, second: int) -> NDArray[np.float64]:
+def lead(gallery: TemplateGallery, images: NDArray[np.uint8], first: int, second: int) -> NDArray[np.float64]:
     """Similarity of each picture to the template of one head less that to the other's: (n, S, S, 3) -> (n,)."""
-    unit = F.normalize(embeddings(gallery.recogniser, images), dim=1)
+    unit = F.normalize(picture_embeddings(gallery.recogniser, images), dim=1)
     one, other = gallery.get_buffer("templates")[[first, second]].cpu()
     return (unit @ (one - other)).double().numpy()
 
 
-def exchanged(
-    gallery: Gallery, people: Sequence[Identity], job: Job, exchanges: Mapping[str, Sequence[str]] = EXCHANGED
-) -> Found:
+def worth_of_exchanges(
+    gallery: TemplateGallery, people: Sequence[Identity], job: PairJob,
+    exchanges: Mapping[str, Sequence[str]] = EXCHANGED,
+) -> Arrays:  # fmt: skip
     """What each exchange is worth in a picture, in units of similarity, and where its parts are.
 
     Parameters
     ----------
-    gallery : Gallery
+    gallery : TemplateGallery
         Templates of `people`, in their order.
     people : sequence of Identity
         Of `madefaces.heads.HEADS`.
-    job : Job
+    job : PairJob
         The picture and the two heads.
     exchanges : mapping
         A name for each of P exchanges, and the parts whose genes it exchanges.
@@ -241,7 +242,7 @@ def exchanged(
     into = [swap_parts(second, first, exchanges[names[k]]) for k in differ]
     images, labels = drawn_alike([first, second, *out, *into], first, second, job, gallery)
     leads = lead(gallery, images, job.first, job.second)
-    found: Found = {"image": images[0], "labels": labels[0], "own": leads[0], "others": leads[1]}
+    found: Arrays = {"image": images[0], "labels": labels[0], "own": leads[0], "others": leads[1]}
     found["last_out"], found["first_in"] = np.zeros((2, len(names)))
     found["last_out"][differ] = leads[0] - leads[2 : 2 + len(differ)]
     found["first_in"][differ] = leads[2 + len(differ) :] - leads[1]
@@ -253,7 +254,7 @@ def exchanged(
 
 
 def drawn_alike(
-    who: Sequence[Identity], first: Identity, second: Identity, job: Job, gallery: Gallery
+    who: Sequence[Identity], first: Identity, second: Identity, job: PairJob, gallery: TemplateGallery
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """`render` of mixtures of two heads in one picture's pose and light, each cut as is whose head it has.
 
@@ -266,7 +267,7 @@ def drawn_alike(
     return render(who, [job.seed] * len(who), frame=frame_of(gallery.recogniser), **given)
 
 
-def coalitions(gallery: Gallery, people: Sequence[Identity], job: Job) -> Found:
+def coalitions(gallery: TemplateGallery, people: Sequence[Identity], job: PairJob) -> Arrays:
     """The lead with each set of `GROUPS` the first head's and the rest the second's: ``leads`` (128,).
 
     Bit i of a row's number says that group i is the first head's. A head is drawn once for each.
@@ -286,13 +287,15 @@ def ends_of(leads: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
     return leads[bits] - leads[0], leads[full] - leads[[full - bit for bit in bits]]
 
 
-def maps_of(gallery: Gallery, image: NDArray[np.uint8], job: Job, rivals: int = 4) -> dict[str, NDArray[np.float32]]:
-    """The maps of `MAPS` of one picture (S, S, 3), each (H, W) at the recogniser's size.
+def maps_of(
+    gallery: TemplateGallery, image: NDArray[np.uint8], job: PairJob, rivals: int = 4
+) -> dict[str, NDArray[np.float32]]:
+    """The maps of `HEAD_MAPS` of one picture (S, S, 3), each (H, W) at the recogniser's size.
 
     Rivals are the second head and, of the others, those most similar to the picture, `rivals` in all, from 3.
     """
     picture, templates = as_input(image[None], gallery.recogniser.size), gallery.get_buffer("templates")
-    near = torch.from_numpy(templates.numpy() @ embeddings(gallery.recogniser, image[None])[0].numpy())
+    near = torch.from_numpy(templates.numpy() @ picture_embeddings(gallery.recogniser, image[None])[0].numpy())
     order = [who for who in near.argsort(descending=True).tolist() if who not in (job.first, job.second)]
     chosen = [job.second, *order[: rivals - 1]]
     found = match_maps(gallery.recogniser, picture[0], templates[job.first], templates[chosen])
@@ -307,14 +310,16 @@ def maps_of(gallery: Gallery, image: NDArray[np.uint8], job: Job, rivals: int = 
     return {name: value.detach().float().numpy() for name, value in maps.items()}
 
 
-def measured(gallery: Gallery, people: Sequence[Identity], job: Job) -> Found:
-    """`exchanged`, and each of `maps_of` under its name."""
-    found = exchanged(gallery, people, job)
+def measured_pair(gallery: TemplateGallery, people: Sequence[Identity], job: PairJob) -> Arrays:
+    """`worth_of_exchanges`, and each of `maps_of` under its name."""
+    found = worth_of_exchanges(gallery, people, job)
     return found | maps_of(gallery, found["image"], job)
 
 
-def table_of_parts(gallery: Gallery, image: NDArray[np.uint8], job: Job, template: NDArray[np.float64]) -> Found:
-    """What a black box says of the same lead: exact Shapley values (8,) of `matching.parts.PARTS`, each blurred.
+def table_of_parts(
+    gallery: TemplateGallery, image: NDArray[np.uint8], job: PairJob, template: NDArray[np.float64]
+) -> Arrays:
+    """What a black box says of the same lead: exact Shapley values (8,) of `matching.parts.FACE_PARTS`, each blurred.
 
     The shapes of the parts are those of `matching.parts.part_masks`, around the places of eyes, nose and mouth in
     `template` (5, 2); the renderer's masks are not asked.
@@ -335,11 +340,11 @@ def toned(person: Identity, tone: float) -> Identity:
     return replace(person, genes=person.genes | {"skin": (tone, *person.genes["skin"][1:])})
 
 
-def in_all_tones(recogniser: Backbone, person: Identity, seeds: Sequence[int]) -> Found:
+def in_all_tones(recogniser: Backbone, person: Identity, seeds: Sequence[int]) -> Arrays:
     """``embeddings`` (tones, pictures, D), not of unit length, of one head in each of `TONES` in the same pictures."""
     who = [toned(person, tone) for tone in TONES for _ in seeds]
     images = render(who, [*seeds] * len(TONES), frame=frame_of(recogniser), placed_as=[person] * len(who))[0]
-    return {"embeddings": embeddings(recogniser, images).numpy().reshape(len(TONES), len(seeds), -1)}
+    return {"embeddings": picture_embeddings(recogniser, images).numpy().reshape(len(TONES), len(seeds), -1)}
 
 
 def cut_again(recogniser: Backbone, images: Tensor) -> NDArray[np.uint8]:

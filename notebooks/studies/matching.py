@@ -36,7 +36,7 @@ from xfrlib.models import Backbone
 from xfrlib.profile import did_you_mean, expanded
 from xfrlib.run import NotebookRun, ParameterError
 
-MAPS = {
+MATCH_MAPS = {
     "difference": "CAM difference",
     "sdd": "SDD against several non-mates",
     "cam": "map of the mate alone",
@@ -73,7 +73,7 @@ def choose(run: NotebookRun, name: str, checkpoint: str) -> Backbone:
         raise ParameterError(str(error)) from error
 
 
-class Gallery(nn.Module):
+class TemplateGallery(nn.Module):
     """A recogniser and templates (N, D) of unit length: pictures (B, 3, H, W) -> similarity to each, (B, N)."""
 
     recogniser: Backbone
@@ -88,7 +88,7 @@ class Gallery(nn.Module):
         return F.normalize(embeddings, dim=1) @ self.templates.T  # type: ignore[operator]
 
 
-def enrol(recogniser: Backbone, dataset: FaceDataset, pictures: int, fit: Fit | None = None) -> Tensor:
+def enrol_dataset(recogniser: Backbone, dataset: FaceDataset, pictures: int, fit: Fit | None = None) -> Tensor:
     """Templates of all people of a data set, each from its first `pictures`: (N, D), in the order of the labels.
 
     `fit` brings its pictures to the recogniser's size and places; None: `matching.faces.realigned`.
@@ -182,12 +182,13 @@ def lay_maps(recogniser: Backbone, images: Tensor, templates: Tensor) -> Laid:
     )
 
 
-def match_maps(
-    gallery: Gallery, images: Tensor, classes: Tensor, *, batch_size: int, masks: int, seed: int, progress: bool = True
-) -> dict[str, Tensor]:
-    """The maps of `MAPS` of probes (n, 3, H, W) in [0, 1] against templates `classes` (n, K), the mate first, K of at
-    least 4: (n, H, W) each, to rank pixels by. `masks` is the number of CorrRISE's."""
-    found: dict[str, list[Tensor]] = {name: [] for name in MAPS}
+def maps_by_method(
+    gallery: TemplateGallery, images: Tensor, classes: Tensor, *, batch_size: int, masks: int, seed: int,
+    progress: bool = True,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The maps of `MATCH_MAPS` of probes (n, 3, H, W) in [0, 1] against templates `classes` (n, K), the mate first, K
+    of at least 4: (n, H, W) each, to rank pixels by. `masks` is the number of CorrRISE's."""
+    found: dict[str, list[Tensor]] = {name: [] for name in MATCH_MAPS}
     bar = tqdm(total=len(images), desc="maps of matches", unit="picture", mininterval=1, disable=not progress)
     for batch, chosen in zip(images.split(batch_size), classes.split(batch_size), strict=True):
         templates = gallery.get_buffer("templates")[chosen]
@@ -208,7 +209,7 @@ def _lead(similarities: Tensor, pairs: Tensor) -> Tensor:
     return similarities.gather(1, pairs[:, :1])[:, 0] - similarities.gather(1, pairs[:, 1:2])[:, 0]
 
 
-def gradient_of_lead(gallery: Gallery, images: Tensor, pairs: Tensor) -> Tensor:
+def gradient_of_lead(gallery: TemplateGallery, images: Tensor, pairs: Tensor) -> Tensor:
     """Absolute gradient of the lead over the nearest non-mate, summed over colours and smoothed."""
     with torch.enable_grad():
         pictures = images.clone().requires_grad_()
@@ -217,7 +218,7 @@ def gradient_of_lead(gallery: Gallery, images: Tensor, pairs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _corr_rise(gallery: Gallery, image: Tensor, pair: Tensor, masks: int, seed: int, batch_size: int) -> Tensor:
+def _corr_rise(gallery: TemplateGallery, image: Tensor, pair: Tensor, masks: int, seed: int, batch_size: int) -> Tensor:
     """Correlation of what a random mask leaves of each pixel with the lead (Lu and others 2023, CorrRISE): (H, W)."""
     generator, filling = torch.Generator().manual_seed(seed), fill_picture(image[None], "grey")
     seen = torch.cat(list(rise_masks(masks, (image.shape[1], image.shape[2]), generator, batch_size=batch_size)))
@@ -232,7 +233,7 @@ def _corr_rise(gallery: Gallery, image: Tensor, pair: Tensor, masks: int, seed: 
 
 
 @plots.style()
-def match_figure(gallery: Gallery, probes: Tensor, faces: Tensor, classes: Tensor) -> Figure:
+def match_figure(gallery: TemplateGallery, probes: Tensor, faces: Tensor, classes: Tensor) -> Figure:
     """Two rows for each probe (n, 3, H, W). Above: the probe, a face of its mate and of its nearest non-mate with the
     similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on its own scale.
     `faces` (N, 3, H, W): one of each template."""

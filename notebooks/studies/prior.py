@@ -30,11 +30,11 @@ class RefinedMap:
         if maps.ndim != 4 or maps.shape[1] != len(self.weights):
             raise ValueError(f"expected maps (B, {len(self.weights)}, h, w), as fitted, got {tuple(maps.shape)}")
         cells = (self.prior.shape[0], self.prior.shape[1])
-        weighed = torch.einsum("j,bjhw->bhw", self.weights.to(maps), standardised(maps, cells))
+        weighed = torch.einsum("j,bjhw->bhw", self.weights.to(maps), standardised_cells(maps, cells))
         return upsampled(self.prior.to(maps) + self.people.to(maps)[classes] + weighed, size)
 
 
-def standardised(maps: Tensor, cells: tuple[int, int]) -> Tensor:
+def standardised_cells(maps: Tensor, cells: tuple[int, int]) -> Tensor:
     """Maps (B, J, h', w') resized to `cells` (h, w), each of mean 0 and standard deviation 1 (a flat one stays 0)."""
     if not maps.shape[1]:
         return maps.new_zeros(len(maps), 0, *cells)
@@ -98,7 +98,7 @@ def fit_refined_map(
     covered = covered - covered.mean(dim=1, keepdim=True)
     even = ((covered + covered.flip(3)) / 2).flatten(2)
     y = (scores - scores.mean(dim=1, keepdim=True)).double()
-    z = standardised(maps.double(), cells).flatten(2)
+    z = standardised_cells(maps.double(), cells).flatten(2)
     x = torch.cat([even, torch.einsum("nmc,njc->nmj", covered.flatten(2), z)], dim=2)
     number = even.shape[2]
     roughness = smoothness * (_laplacian(cells) + 0.01 * torch.eye(number, dtype=torch.float64))

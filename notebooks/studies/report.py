@@ -12,10 +12,13 @@ import pandas as pd
 from xfrlib.tables import in_text
 
 
-def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False) -> str:
+def markdown(
+    rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False, caption: str = "", name: str = ""
+) -> str:
     """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given.
 
-    A number in a string has a true minus sign.
+    A number in a string has a true minus sign. With a `caption`, a line of MyST, the table has a number on the page,
+    and with a `name` too (``tab-07-falls``) the text refers to it: ``{numref}`tab-07-falls```.
     """
 
     def cell(found: Any) -> Any:
@@ -27,7 +30,11 @@ def markdown(rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool
 
     frame = pd.DataFrame([{name: cell(found) for name, found in row.items()} for row in rows])
     sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    table = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    if not caption:
+        return table
+    # Colons and not ticks: where MyST is not read, ticks would show the table as code.
+    return "\n".join([f":::{{table}} {caption}", *([f":name: {name}"] if name else []), "", table, "", ":::"])
 
 
 def plain(found: Any) -> Any:

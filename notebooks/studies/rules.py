@@ -61,7 +61,7 @@ def _share(rows: pd.DataFrame) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRules:
     """Rules before the fills that judge."""
 
     titles: dict[str, str]  # of the rules, for a reader
@@ -106,7 +106,7 @@ class Judged:
 
 def judge_rules(
     verdicts: Mapping[str, pd.DataFrame], shown: pd.DataFrame, trust: pd.DataFrame, titles: dict[str, str]
-) -> Judged:
+) -> JudgedRules:
     """`worth` of every rule, a column of `shown` and of `trust`, under every fill, and one correction for all gains.
 
     The firm self-test orders the maps as the self-test does: its area is no question of its own.
@@ -114,7 +114,7 @@ def judge_rules(
     found = {fill: {name: worth(rows, shown[name], trust[name]) for name in titles} for fill, rows in verdicts.items()}
     p = {(fill, name, what): found[fill][name][what].p for fill in found for name in titles for what in GAINS}
     asked = {key: one for key, one in p.items() if key[1:] != ("firm", "area_gain") and np.isfinite(one)}
-    return Judged(titles, found, corrected(asked))
+    return JudgedRules(titles, found, corrected(asked))
 
 
 def shown_all(rows: pd.DataFrame) -> str:
@@ -126,8 +126,8 @@ def shown_all(rows: pd.DataFrame) -> str:
     )
 
 
-def findings(
-    judged: Judged,
+def rule_findings(
+    judged: JudgedRules,
     shares: Mapping[str, Mapping[str, Interval]],
     other_networks: Mapping[str, Worth],
     firm: float | None,
@@ -136,7 +136,7 @@ def findings(
 
     Parameters
     ----------
-    judged : Judged
+    judged : JudgedRules
         All rules, "self_test" among them.
     shares : mapping
         Shares of the verdicts of all maps, by fill.
@@ -197,7 +197,7 @@ def _of_the_self_test(self_tests: Mapping[str, Worth]) -> str:
     return "The intervals of these shares do not tell whether most of the maps that it shows beat the disc."
 
 
-def _of_the_firm_self_test(judged: Judged, firm: float | None) -> str:
+def _of_the_firm_self_test(judged: JudgedRules, firm: float | None) -> str:
     if "firm" not in judged.titles:
         return (
             "The firm self-test is the self-test here: on the validation pictures the demand asks for no higher "

@@ -14,7 +14,7 @@ from studies.report import markdown
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import COMPARED, in_text, verdict
 
-Found = Mapping[tuple[Any, ...], Interval | Estimate]  # {(kind of rival, method, score): mean or difference}
+MeanScores = Mapping[tuple[Any, ...], Interval | Estimate]  # {(kind of rival, method, score): mean or difference}
 
 _AIM = 0.8  # the concordance that the project aims at, of look-alikes
 _SHARES = ("pointing",)  # scores that are 0 or 1 for a case
@@ -76,8 +76,9 @@ def mean_score(
 
 
 def tables_by_kind(
-    found: Found, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str], rests_on: str = ""
-) -> str:
+    found: MeanScores, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str],
+    rests_on: str = "",
+) -> str:  # fmt: skip
     """Markdown of a table for each kind of rival: a row for each map, a column for each score, with its interval."""
     return "\n\n".join(
         f"**{label.capitalize()}**{rests_on and f', {rests_on}'} (higher is better)\n\n"
@@ -90,7 +91,7 @@ def tables_by_kind(
 
 
 def panels(
-    found: Found, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str]
+    found: MeanScores, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str]
 ) -> pd.DataFrame:
     """The same for `studies.figures.interval_plot`: a row for each map and panel, a panel for each score and kind."""
     return pd.DataFrame(
@@ -101,7 +102,7 @@ def panels(
     )
 
 
-def by_verdict(found: Found, kind: str, score: str, titles: Mapping[str, str]) -> dict[str, list[str]]:
+def by_verdict(found: MeanScores, kind: str, score: str, titles: Mapping[str, str]) -> dict[str, list[str]]:
     """Titles of the maps whose difference in one score is "better", "worse" or "undecided"."""
     groups: dict[str, list[str]] = {word: [] for word in COMPARED}
     for name, title in titles.items():
@@ -132,7 +133,7 @@ def aim(found: Interval | Estimate, goal: float = _AIM) -> str:
 
 
 def reaching(
-    found: Found, kind: str, titles: Mapping[str, str], scores: Mapping[str, str], goal: float = _AIM
+    found: MeanScores, kind: str, titles: Mapping[str, str], scores: Mapping[str, str], goal: float = _AIM
 ) -> tuple[str, str]:
     """What reaches the goal with its whole interval, and what by its mean alone: "by SDD in energy and by ..."."""
     asked = {(name, score): found[kind, name, score] for name in titles for score in scores}
@@ -143,7 +144,7 @@ def reaching(
 
 
 def difference_rows(
-    found: Found, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str]
+    found: MeanScores, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str]
 ) -> list[dict[str, str]]:
     """Rows for a reader: SDD minus each map, with interval and verdict."""
     return [

@@ -142,7 +142,7 @@ def shared_with_default(masks: Sequence[Mapping[str, Tensor]], names: Iterable[s
     return {name: float(torch.cat(parts).numpy().mean()) for name, parts in shares.items()}
 
 
-def paired(table: pd.DataFrame, name: str) -> Estimate:
+def over_default(table: pd.DataFrame, name: str) -> Estimate:
     """A setting's balance less the default's, fills averaged, with an interval over people and networks."""
     wide = table.pivot_table(index=["network", "image", "family"], columns="setting", values="balance")
     difference = wide[name] - wide["default"]

@@ -83,7 +83,7 @@ def _within_shares(one: Estimate) -> Estimate:
     return one._replace(low=np.maximum(one.low, 0.0), high=np.minimum(one.high, 1.0))
 
 
-class Found(NamedTuple):
+class SignResult(NamedTuple):
     """What explainers show of the sign."""
 
     scores: dict[str, dict[str, Any]]  # of an explainer: "pictures", "told_apart", and scores by network
@@ -173,8 +173,8 @@ class Found(NamedTuple):
         return {key: {**one._asdict(), "p_corrected": self.p[key]} for key, one in self.minus.items()}
 
 
-def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> Found:
-    """`Found` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `family`)."""
+def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> SignResult:
+    """`SignResult` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `family`)."""
     wide = scores.pivot(index=["case", "family"], columns=["method", "plan"], values=list(SCORES)).sort_index(axis=1)
     found: dict[str, dict[str, Any]] = {}
     gap = {}
@@ -196,10 +196,10 @@ def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> Found
         for name in others
     }
     minus = {key: one for key, one in minus.items() if np.isfinite(one.p)}
-    return Found(found, minus, corrected({key: one.p for key, one in minus.items()}), titles, area, len(wide))
+    return SignResult(found, minus, corrected({key: one.p for key, one in minus.items()}), titles, area, len(wide))
 
 
-def findings(found: Found) -> str:
+def sign_findings(found: SignResult) -> str:
     """What to notice of the explainers."""
     scores, titles = found.scores, found.titles
     sampled = [
@@ -235,7 +235,7 @@ def findings(found: Found) -> str:
     ])  # fmt: skip
 
 
-def _versus(found: Found, score: str) -> str:
+def _versus(found: SignResult, score: str) -> str:
     held = {name: one for (key, name), one in found.minus.items() if key == score and found.p[key, name] < 0.05}
     better = [found.titles[name] for name, one in held.items() if one.value > 0]
     worse = [found.titles[name] for name, one in held.items() if one.value < 0]

@@ -112,7 +112,7 @@ def decided(table: pd.DataFrame) -> dict[str, Estimate | Interval]:
     return {**over_people(table, ("log_odds", "points")), **shares}
 
 
-def paired(table: pd.DataFrame, method: str, other: str) -> Estimate:
+def overlap_less(table: pd.DataFrame, method: str, other: str) -> Estimate:
     """Overlap of one method less that of another, which has rows of the same pictures in the same order."""
     own, theirs = (table[table["method"] == name].reset_index(drop=True) for name in (method, other))
     return mean_interval(own["overlap"] - theirs["overlap"], own["family"])

@@ -22,16 +22,16 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from facedata.align import ALIGNED_SIDE
 from matching.parts import transplant_part
 from studies.part_scores import energy_in
-from studies.score_tables import Found
+from studies.score_tables import MeanScores
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.judge import blurred
 from xfrlib.prediction import all_logits, log_odds
 from xfrlib.tables import in_text
 
-ALIGNED = 112  # side of the alignment in which the regions are given
-REGIONS = {  # left, top, right, bottom in pixels of the alignment, of the half-transparent line
+PART_BOXES = {  # left, top, right, bottom in pixels of the alignment, of the half-transparent line
     "eyes": (25, 34, 87, 61),  # with the brows
     "nose": (43, 57, 69, 81),
     "mouth": (35, 82, 77, 103),
@@ -41,17 +41,17 @@ RIVAL_KINDS = ("look-alike", "stranger")
 MOVES = {"inflow": "inflow", "auc": "AUC", "energy": "energy", "pointing": "pointing game"}  # scores, for a reader
 
 
-def part_alpha(part: str, size: tuple[int, int] = (ALIGNED, ALIGNED), *, feather: float = FEATHER) -> Tensor:
+def part_alpha(part: str, size: tuple[int, int] = (ALIGNED_SIDE, ALIGNED_SIDE), *, feather: float = FEATHER) -> Tensor:
     """Opacity of a part's region, with a soft edge: (H, W) in [0, 1], 0.5 about the sides of the region.
 
     `feather` is the standard deviation of the edge (a box blurred by a Gaussian), in pixels of the alignment's width.
     """
-    if part not in REGIONS:
-        raise ValueError(f"no region for {part!r}: choose from {', '.join(REGIONS)}")
+    if part not in PART_BOXES:
+        raise ValueError(f"no region for {part!r}: choose from {', '.join(PART_BOXES)}")
     if not feather > 0:
         raise ValueError(f"feather = {feather}: must be above 0, or the seam is a hard edge")
-    scale = [side / ALIGNED for side in (size[1], size[0])]  # x, y
-    left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(REGIONS[part]))
+    scale = [side / ALIGNED_SIDE for side in (size[1], size[0])]  # x, y
+    left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(PART_BOXES[part]))
     box = torch.zeros(1, *size)
     box[:, top:bottom, left:right] = 1
     return blurred(box[None], feather * scale[0], reach=4)[0, 0].clamp(0, 1)
@@ -62,7 +62,7 @@ def choose_cases(
     logits: Tensor,
     *,
     pictures: int,
-    parts: Sequence[str] = tuple(REGIONS),
+    parts: Sequence[str] = tuple(PART_BOXES),
     groups: ArrayLike | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def choose_cases(
     logits : (n, N) of those pictures, of one network or the mean over several: the look-alike of a picture is the class
         of the highest logit beside its person. A stranger is drawn from all others.
     pictures : how many pictures receive parts; they are taken in turn from all people, in an order drawn by `seed`.
-    parts : names of `REGIONS`.
+    parts : names of `PART_BOXES`.
     groups : (n,) duplicates of a picture share a number of at least 0; no part comes from a duplicate.
     seed : of that order, of the strangers, and of the pictures that parts are taken from.
 
@@ -290,7 +290,7 @@ def prior_changes(regions: Tensor) -> dict[str, Tensor]:
     return {"uniform": torch.ones_like(hill), "centre": hill}
 
 
-def move_rows(scores: Found, above_seam: Found, kind: str, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def move_rows(scores: MeanScores, above_seam: MeanScores, kind: str, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows for a reader: whether each map moved for the part of a `kind` of rival, and for the control.
 
     `scores` has the means of `inflow` and `auc`, those of the control (`seam_inflow`, `seam_auc`), `energy` and

@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from xfrlib.explorer.maps import RIVALS, Answers, Calculator, Maps, Settings
 from xfrlib.explorer.pictures import EVERYBODY, OUTCOMES
 from xfrlib.explorer.tiles import WRAPPED, Thumbnails, Tiles
-from xfrlib.explorer.views import SIDES, common_colours, save
+from xfrlib.explorer.views import SIDE_LABELS, common_colours, save_view
 from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.sdd import EXPONENTIALS
@@ -203,7 +203,7 @@ class Explorer(widgets.VBox):
             self._load()
             self.status.say("computing the maps …")
             found = [self.calculator.maps(self.row, settings) for settings in self.sides]
-            for side, tiles, maps in zip(SIDES[len(found)], self.tiles, found, strict=False):
+            for side, tiles, maps in zip(SIDE_LABELS[len(found)], self.tiles, found, strict=False):
                 tiles.show_maps(maps, side, *common_colours(found))
             self.status.say("asking the network about the masked picture …")
             self.shown = [(maps, self.calculator.answers(maps)) for maps in found]
@@ -226,7 +226,7 @@ class Explorer(widgets.VBox):
         with self.status.doing("drawing the figure"):
             if not self.shown:
                 raise ValueError("there is nothing to save yet")
-            paths = save(self.folder, self.pictures, self.shown, dict(self.provenance()))
+            paths = save_view(self.folder, self.pictures, self.shown, dict(self.provenance()))
             self.status.say(f"saved {' and '.join(map(str, paths))}")
 
 

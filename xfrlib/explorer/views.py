@@ -20,7 +20,7 @@ from xfrlib.plots import percent
 
 Shown = Sequence[tuple[Maps, Answers]]
 MASKING = ("picture", "sdd", "mask", "deletion", "retention")  # the first row; the CAMs are the second
-SIDES = {1: ("",), 2: ("A: ", "B: ")}  # of one setting, and of two side by side
+SIDE_LABELS = {1: ("",), 2: ("A: ", "B: ")}  # of one setting, and of two side by side
 
 
 class View(NamedTuple):
@@ -42,7 +42,7 @@ def common_colours(found: Iterable[Maps]) -> tuple[ScalarMappable, ScalarMappabl
 def map_views(
     pictures: Pictures, maps: Maps, side: str, signed: ScalarMappable, relative: ScalarMappable
 ) -> dict[str, View]:
-    """What needs no answer of the network, by name; `side` is one of `SIDES`, and the colours are `common_colours`."""
+    """What needs no answer of the network, by name; `side` is one of `SIDE_LABELS`, colours are `common_colours`."""
     names, chances = [pictures.names[label] for label in maps.classes], maps.explanation.probabilities[0]
     image, heat, share = pictures.image(maps.row), maps.explanation.sdd[0], percent(maps.mask.float().mean())
     peak = f"SDD map of {names[0]}, strongest at the {place_of_peak(heat)}; the line encloses the mask"
@@ -85,7 +85,7 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
     size = (plots.WIDTH, len(shown) * (2 * plots.WIDTH / columns + 1.2) + 0.6)
     result, axes = plots.picture_grid(2 * len(shown), columns, size)
     colours = common_colours(maps for maps, _ in shown)
-    for above, below, side, (maps, answers) in zip(axes[::2], axes[1::2], SIDES[len(shown)], shown, strict=True):
+    for above, below, side, (maps, answers) in zip(axes[::2], axes[1::2], SIDE_LABELS[len(shown)], shown, strict=True):
         views = map_views(pictures, maps, side, *colours) | answer_views(pictures, maps, answers)
         order = dict.fromkeys([*MASKING, *views])
         for name, axis in zip(order, [*above[: len(MASKING)], *below], strict=False):
@@ -102,7 +102,7 @@ def figure(pictures: Pictures, shown: Shown) -> Figure:
     return result
 
 
-def save(folder: Path, pictures: Pictures, shown: Shown, provenance: dict[str, Any]) -> list[Path]:
+def save_view(folder: Path, pictures: Pictures, shown: Shown, provenance: dict[str, Any]) -> list[Path]:
     """Write figure (PNG) and numbers (JSON) of what is shown, named after picture and settings; returns both paths."""
     row = shown[0][0].row
     numbers = {
