@@ -277,6 +277,12 @@ WORKS: dict[str, tuple[Work, Callable[[Place, int], dict[str, Any]]]] = {
 }
 
 
+def of_all(works: dict[str, Any]) -> dict[str, int]:
+    """How often any work was killed, and how often the next run ended as an undisturbed one."""
+    each = [counts for work in works.values() for counts in work.values() if "kills" in counts]
+    return {end: sum(counts[end] for counts in each) for end in ("kills", "same")}
+
+
 def main() -> None:
     """Run every fault, print the counts and write them to a file of results, which keeps those of other works."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,7 +305,9 @@ def main() -> None:
         unnamed = [fault for fault, counts in found.items() if not counts.get("says_why", True)]
         bad += [f"{name}, {fault}: the error does not name the fault" for fault in unnamed]
         known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
-        artifacts.write_json(given.out, known | {name: {**found, "provenance": provenance}})
+        known |= {name: {**found, "provenance": provenance}}
+        total = of_all({work: known[work] for work in WORKS if work in known})
+        artifacts.write_json(given.out, known | {"all": {**total, "provenance": provenance}})
     sys.exit("\n".join(bad) or 0)
 
 

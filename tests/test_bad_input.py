@@ -1,6 +1,7 @@
 """What ``bad_input.py`` found is mended: one sentence each."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bad_input import KINDS
+from faults import WORKS, of_all
 from parameters import start
 from safetensors.torch import save_file
 from test_any_model import HALF, Net
@@ -108,6 +111,52 @@ def test_metadata_that_are_no_names_and_values_are_told(metadata: str, tmp_path:
         IResNet("tiny", {4: 1}).set_input({"std": None}, path)  # type: ignore[dict-item]
 
 
+def test_no_kill_of_the_committed_counts_lost_a_result() -> None:
+    found = json.loads((project_root() / "results/faults.json").read_text(encoding="utf-8"))
+    works = [counts for name, work in found.items() if name != "all" for counts in work.values()]
+    assert sum(counts.get("kills", 0) for counts in works) == found["all"]["kills"] == found["all"]["same"]
+
+
 def test_the_committed_counts_are_of_ten_thousand_inputs_and_none_ended_otherwise() -> None:
     counts = json.loads((project_root() / "results/bad_input.json").read_text(encoding="utf-8"))["all"]
     assert counts["inputs"] >= 10_000 and counts["right_result"] + counts["clear_error"] == counts["inputs"]
+
+
+def test_every_committed_fault_ended_as_an_undisturbed_run_and_the_page_shows_each_kind_of_kill() -> None:
+    """As the page says in words: no kill lost a result, a full or read-only disk was named, two at once ended well."""
+    found = json.loads((project_root() / "results/faults.json").read_text(encoding="utf-8"))
+    assert found.pop("all") == of_all(found)
+    faults = {(work, kind): counts for work, kinds in found.items() for kind, counts in kinds.items()}
+    faults = {key: counts for key, counts in faults.items() if key[1] != "provenance"}
+    kills = {key: counts for key, counts in faults.items() if "kills" in counts}
+    assert {work for work, _ in faults} == set(WORKS)
+    for key, counts in kills.items():
+        assert counts["same"] == counts["kills"] == counts.get("stopped", counts["kills"]) > 0, key
+    once = {key: counts for key, counts in faults.items() if key not in kills}
+    for (work, kind), counts in once.items():
+        good = {"ended_well": 2, "same": True} if kind == "twice_at_once" else {"stopped": True, "same": True}
+        assert counts.items() >= good.items(), (work, kind)
+    assert all(counts.get("says_why", True) for counts in faults.values())
+
+    page = (project_root() / "book/how_it_was_tested.md").read_text(encoding="utf-8")
+    rows = [
+        re.findall(r"`faults:(\w+)\.(\w+)\.(\w+)`", line) for line in page.splitlines() if "| {result}`faults:" in line
+    ]
+    assert rows == [[(*row[0][:2], "kills"), (*row[0][:2], "same")] for row in rows]  # a row: times, and same files
+    assert sorted(row[0][:2] for row in rows) == sorted(kills)
+    assert "were tried on the first four, once each" in page
+    assert {work for work, _ in once} == {row[0][0] for row in rows[:4]} and len(once) == 4 * 3
+
+
+def test_every_kind_of_bad_input_has_its_row_and_its_counts_add_up() -> None:
+    found = json.loads((project_root() / "results/bad_input.json").read_text(encoding="utf-8"))
+    kinds = {name: counts for name, counts in found.items() if name not in ("all", "provenance")}
+    assert kinds.keys() == KINDS.keys()
+    for name, counts in kinds.items():
+        assert counts["inputs"] == counts.get("right_result", 0) + counts.get("clear_error", 0) > 0, name
+    for end, total in found["all"].items():
+        assert total == sum(counts.get(end, 0) for counts in kinds.values()), end
+    page = (project_root() / "book/how_it_was_tested.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`bad_input:(\w+)\.(\w+)", page)
+    ends = ("inputs", "right_result", "clear_error")
+    assert sorted(row for row in rows if row[0] != "all") == sorted((name, end) for name in kinds for end in ends)

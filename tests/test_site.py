@@ -410,7 +410,7 @@ class TestMake:
             ("notebooks/gallery/subject.ipynb", [*PEOPLE, "site"]),
             ("notebooks/gallery/subjects.py", [*PEOPLE, "site"]),
             ("notebooks/studies/transplant.py", ["08", "site"]),
-            ("madefaces/parts.py", [*NUMBERS, *PEOPLE, "site"]),
+            ("madefaces/face_paint.py", [*NUMBERS, *PEOPLE, "site"]),
             ("xfrlib/plots.py", [*NUMBERS, *PEOPLE, "site"]),  # each draws
             ("xfrlib/cam.py", [*NUMBERS[2:], *PEOPLE, "site"]),  # these map
             ("xfrlib/explainers/rise.py", [*NUMBERS[6:], "site"]),
