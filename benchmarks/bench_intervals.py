@@ -25,7 +25,8 @@ from xfrlib import artifacts
 from xfrlib.intervals import mean_interval
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))  # what is imported from there is the chapters'
-from studies.jackknife import holm, share_interval
+from studies.jackknife import holm
+from studies.shares import share_interval
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 PEOPLE: dict[str, tuple[Draw, float]] = {  # how people differ, and their true mean

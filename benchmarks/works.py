@@ -28,11 +28,11 @@ from madefaces.people import make_families, render
 from recognisers import load_recogniser
 from xfrlib import FaceClassifier, deletion_retention, explain, explain_match, load_backbone, top_fraction_mask
 from xfrlib.cam import pooled_features
+from xfrlib.controls import control_masks
 from xfrlib.data.faces import open_folder
 from xfrlib.explanation import explain_features
 from xfrlib.geometry import map_geometry
 from xfrlib.judge import evaluate, fill_picture, perturbed
-from xfrlib.regions import control_masks
 from xfrlib.training import fine_tune, training_precision
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))  # what is imported from there is the chapters'

@@ -47,7 +47,7 @@ def _controls(part: str) -> dict[str, Range]:
     return {name.replace(":", "-"): (-_REACH[part], _REACH[part], 1.0) for name in names}
 
 
-#: As `madefaces.parts.GENES`, for each part its looks, then the controls of its shape. Head, skin and hair come first.
+#: As `madefaces.face_paint.GENES`, for each part its looks, then the controls of its shape. Head, skin, hair first.
 GENES = {
     part: LOOKS.get(part, {}) | _controls(part) for part in dict.fromkeys([*list(LOOKS)[:3], *SHAPE_CONTROLS, "beard"])
 }

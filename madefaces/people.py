@@ -1,8 +1,8 @@
 """Made faces: people in families of look-alikes, and colour pictures of them with a part mask for each.
 
-An identity is a point of the unit cube, a few genes for each part of the face (`madefaces.parts.GENES`). A picture adds
-nuisance drawn from its own seed. Members of a family share all genes but those of one or two parts, which the identity
-records, so that where two of them differ is known to the pixel."""
+An identity is a point of the unit cube, a few genes for each part of the face (`madefaces.face_paint.GENES`). A picture
+adds nuisance drawn from its own seed. Members of a family share all genes but those of one or two parts, which the
+identity records, so that where two of them differ is known to the pixel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from madefaces.parts import GENES, NUISANCE, PARTS, SIZE, draw
+from madefaces.face_paint import GENES, NUISANCE, PARTS, SIZE, draw
 
 OPTIONAL = ("beard", "glasses", "mole")  # present in some people only
 
@@ -45,7 +45,7 @@ class Identity:
 class Kind(NamedTuple):
     """A kind of made people: how one is drawn from chance, and how pictures are made of them."""
 
-    genes: Mapping[str, Mapping[str, tuple[float, float, float]]]  #: as `madefaces.parts.GENES`
+    genes: Mapping[str, Mapping[str, tuple[float, float, float]]]  #: as `madefaces.face_paint.GENES`
     differing: tuple[str, ...]  #: parts by which members of a family may differ
     parts: tuple[str, ...]  #: what the values of a mask mean
     #: genes of a part that suit the parts already drawn, from chance

@@ -5,28 +5,22 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
 from matching.faces import Aligner
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.images import IMAGE_SUFFIXES
-from xfrlib.intervals import Interval
 from xfrlib.match import unit_embeddings
 from xfrlib.models import Backbone
 
-LEAST_PEOPLE = 20  # with two pictures or more each: fewer say too little of how alike pictures of one person are
 MOST_COMPARISONS = 500_000  # more say nothing new about a threshold in use, and every pair would wait for seconds
-_GROUPS = 20  # of people, each left out once for the interval of a likelihood ratio
 
 
 @dataclass(frozen=True)
@@ -188,109 +182,3 @@ def comparisons(gallery: Gallery, pictures: int = 1) -> Comparisons:
     return Comparisons(
         found[own][~part], gallery.people[~part], found[~own], np.stack([gallery.people[rows], columns], axis=1)
     )
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The least similarity that is called a match."""
-
-    similarity: float
-    stated: float  #: the false match rate asked for
-    rate: Interval  #: the share of the gallery's comparisons of two people that reach it
-    comparisons: int
-    people: int
-
-
-def threshold_at(found: Comparisons, rate: float) -> Threshold | str:
-    """The least similarity that at most `rate` of the comparisons of two people reach, or why there is none."""
-    if not 0 < rate < 1:
-        raise ValueError(f"false match rate = {rate!r}: must be above 0 and below 1")
-    count, people = len(found.nonmated), len(np.unique(found.pairs))
-    most = int(rate * count + 1e-9)
-    if not most:
-        needs = f"a false match rate of {rate:g} needs {int(np.ceil(1 / rate - 1e-9))} comparisons of two people"
-        return f"No threshold: {needs}, and the gallery has {count}. Give more people or a larger rate."
-    similarity = float(np.nextafter(np.sort(found.nonmated)[::-1][most], np.inf))
-    return Threshold(similarity, rate, false_match_interval(found.nonmated >= similarity, found.pairs), count, people)
-
-
-def false_match_interval(hits: NDArray[np.bool_], pairs: NDArray[np.int64]) -> Interval:
-    """A share of comparisons and its 95 % interval over people: hits (b,), pairs of people (b, 2).
-
-    Comparisons that share a person are not independent. So Wilson's interval (1927) is taken with the number of
-    independent comparisons that would have the variance found by leaving out each person once (Korn and Graubard 1998),
-    at most b and at least half the number of people, who can be paired that often without sharing anybody.
-    """
-    people, share = np.unique(pairs), float(hits.mean())
-    all_of = np.bincount(pairs.ravel(), minlength=people.max() + 1)[people]
-    hit_of = np.bincount(pairs[hits].ravel(), minlength=people.max() + 1)[people]
-    left = (hits.sum() - hit_of) / np.maximum(len(hits) - all_of, 1)
-    variance = (len(people) - 1) / len(people) * float(((left - left.mean()) ** 2).sum())
-    n = np.clip(share * (1 - share) / variance if variance else 0, max(1, len(people) // 2), len(hits))
-    z2 = float(stats.norm.ppf(0.975)) ** 2
-    middle, half = share + z2 / (2 * n), np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
-    return Interval(share, max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n)))
-
-
-@dataclass(frozen=True)
-class LikelihoodRatio:
-    """How many times as probable a similarity is for one person as for two, by its logarithm to the base of 10."""
-
-    log10: Interval
-    limit: tuple[float, float]  #: what this gallery can show at most, either way; `log10` is cut off there
-    slope: float  #: natural log-odds per unit of similarity
-    mated: int
-    nonmated: int
-    people: int  #: with mated comparisons
-
-
-def likelihood_ratio(found: Comparisons, similarity: float) -> LikelihoodRatio | str:
-    """The likelihood ratio of `similarity` by logistic regression on the gallery's comparisons, or why there is none.
-
-    Both kinds of comparison weigh the same, so that the log-odds are the log likelihood ratio (Morrison 2013); targets
-    are Platt's (1999), so that kinds that do not overlap give no infinite slope. The interval leaves out each of 20
-    groups of people once, with Student's quantile. Beyond what the counts can show the ratio is cut off: at the number
-    of pairs of people above, at that of people below.
-    """
-    people = np.unique(found.who)
-    if len(people) < LEAST_PEOPLE:
-        needs = f"it needs {LEAST_PEOPLE} people with two pictures or more"
-        return f"No likelihood ratio: {needs}, and the gallery has {len(people)}."
-    everybody = np.union1d(people, found.pairs)
-    group = np.zeros(everybody.max() + 1, np.int64)
-    group[everybody] = np.random.default_rng(0).permutation(len(everybody)) % _GROUPS
-    of_mated, of_pairs = group[found.who], group[found.pairs]
-    slope, value = _log_odds(found.mated, found.nonmated, similarity)
-    if slope <= 0:
-        return "No likelihood ratio: pictures of one person are no more similar here than those of two."
-    left = [
-        _log_odds(found.mated[of_mated != g], found.nonmated[(of_pairs != g).all(axis=1)], similarity)[1]
-        for g in range(_GROUPS)
-    ]
-    spread = np.sqrt((_GROUPS - 1) / _GROUPS * ((np.array(left) - np.mean(left)) ** 2).sum())
-    half = float(stats.t.ppf(0.975, _GROUPS - 1) * spread)
-    two = np.unique(found.pairs.min(axis=1) * len(group) + found.pairs.max(axis=1))  # a number for each two people
-    limit = -np.log10(len(people)), np.log10(max(len(two), 1))
-    ends = (float(np.clip(end / log(10), *limit)) for end in (value, value - half, value + half))
-    counts = len(found.mated), len(found.nonmated), len(people)
-    return LikelihoodRatio(Interval(*ends), (float(limit[0]), float(limit[1])), slope, *counts)
-
-
-def _log_odds(mated: NDArray[np.float64], nonmated: NDArray[np.float64], similarity: float) -> tuple[float, float]:
-    """Slope of the regression, and its natural log-odds at a similarity; similarities are rounded to thousandths."""
-    from sklearn.linear_model import LogisticRegression
-
-    rows: list[Any] = []
-    for label, scores in ((1, mated), (0, nonmated)):
-        ticks = np.rint(1000 * scores).astype(np.int64)
-        counts = np.bincount(ticks - ticks.min())
-        values, counts = (np.flatnonzero(counts) + ticks.min()) / 1000, counts[counts > 0]
-        sure = (len(scores) + 1) / (len(scores) + 2)
-        for target, share in ((label, sure), (1 - label, 1 - sure)):
-            rows.append((values, np.full(len(values), target), counts * share / len(scores)))
-    x, y, weights = (np.concatenate(part) for part in zip(*rows, strict=True))
-    scale = x.std() or 1.0
-    # Nothing pulls the slope to 0: Platt's targets keep it finite.
-    fit = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(x[:, None] / scale, y, 1000 * weights)
-    slope, offset = float(fit.coef_[0, 0]) / scale, float(fit.intercept_[0])
-    return slope, slope * similarity + offset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import factorial
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facedata.align import TEMPLATE, similarity_transform
-from xfrlib.judge import blurred, fill_picture, perturbed
+from xfrlib.judge import blurred
 
 FACE_PARTS = ("eyebrows", "eyes", "nose", "mouth", "cheeks", "chin", "forehead", "ears")
 EDGE_SIGMA = 3 / 112  # standard deviation of the soft edge of an exchanged part, in sides of the picture
@@ -51,39 +50,6 @@ def part_masks(template: NDArray[np.float64], size: int) -> Tensor:
         masks[name] = shape & free
         free &= ~shape
     return torch.from_numpy(np.stack([masks[name] for name in FACE_PARTS]))
-
-
-@torch.no_grad()
-def covered_scores(score: Score, image: Tensor, masks: Tensor, *, fill: str = "blur", batch_size: int = 32) -> Tensor:
-    """The scores of a picture (3, H, W) with each set of its P parts shown and the others covered: (2^P, S) float64.
-
-    Bit i of a row's number says that part i is shown. What is no part is always shown. Costs 2^P passes.
-    """
-    filling, found = fill_picture(image[None], fill), []
-    shown = (torch.arange(2 ** len(masks))[:, None] >> torch.arange(len(masks))) & 1
-    for rows in shown.split(batch_size):
-        covered = torch.einsum("np,phw->nhw", (1 - rows).float(), masks.float()) > 0
-        found.append(score(perturbed(image.expand(len(rows), -1, -1, -1), covered, filling)))
-    return torch.cat(found).double()
-
-
-def shapley(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shapley's (1953) value of each of P players in a game of all its 2^P coalitions: (2^P, ...) -> (P, ...).
-
-    Bit i of a row's number says that player i takes part. A player's value is what it adds, on average over all orders
-    in which they may come; the values add up to the last row less the first. Raises `ValueError` for another number of
-    rows.
-    """
-    rows, players = np.arange(len(values)), len(values).bit_length() - 1
-    if len(values) != 2**players:
-        raise ValueError(f"{len(values)} values: a game of P players has 2^P of them")
-    size = np.array([number.bit_count() for number in rows.tolist()])
-    found = []
-    for player in range(players):
-        without = rows[(rows >> player) & 1 == 0]
-        orders = [factorial(s) * factorial(players - 1 - s) / factorial(players) for s in size[without].tolist()]
-        found.append(np.tensordot(orders, values[without | (1 << player)] - values[without], axes=1))
-    return np.stack(found)
 
 
 def transplant_part(images: Tensor, donors: Tensor, alpha: Tensor, *, match_colour: bool = True) -> Tensor:

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from matching.faces import Aligned, Aligner
-from matching.gallery import Comparisons, Gallery, comparisons, likelihood_ratio, threshold_at
+from matching.gallery import Comparisons, Gallery, comparisons
+from matching.likelihood_ratio import likelihood_ratio
 from matching.maps import MatchMaps, match_maps
-from matching.parts import FACE_PARTS, covered_scores, exchange, part_masks, shapley
+from matching.parts import FACE_PARTS, exchange, part_masks
+from matching.shapley import covered_scores, shapley
+from matching.threshold import threshold_at
 from matching.trust import FILL, FRACTION, judge
 from xfrlib.artifacts import commit
 from xfrlib.match import template, unit_embeddings

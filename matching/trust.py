@@ -11,9 +11,10 @@ from torch import Tensor
 
 from matching.maps import MatchMaps
 from matching.parts import Score
+from xfrlib.controls import disc
 from xfrlib.geometry import Geometry
 from xfrlib.judge import fill_picture, perturbed
-from xfrlib.regions import disc, pixel_count, top_fraction_mask
+from xfrlib.regions import pixel_count, top_fraction_mask
 
 FILL, FRACTION = "grey", 0.2  # of what is covered, and of the picture
 LEAST_SIMILARITY = 0.005  # similarity; what is less is 0.00 for a reader, and no gain

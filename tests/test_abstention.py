@@ -16,9 +16,9 @@ from studies.abstention import (
     risk_coverage,
     verdict_agreement,
 )
+from xfrlib.controls import disc
 from xfrlib.explanation import select_classes
 from xfrlib.intervals import Estimate
-from xfrlib.regions import disc
 from xfrlib.trust import gains, should_show
 
 

@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import re
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -71,9 +73,9 @@ def test_fingerprint_of_a_module_depends_on_what_it_imports(tmp_path):
 @pytest.mark.parametrize(
     ("module", "needed"),
     [
-        (people, "madefaces/parts.py"),
+        (people, "madefaces/face_paint.py"),
         (explainers, "xfrlib/judge.py"),
-        (judge, "xfrlib/regions.py"),
+        (judge, "xfrlib/controls.py"),
         (training, "xfrlib/training/recipe.py"),
     ],
 )
@@ -215,6 +217,25 @@ def test_a_tilde_in_a_setting_is_the_home(tmp_path, monkeypatch):
 def test_a_command_before_the_data_stops_with_a_sentence(command):
     with pytest.raises(SystemExit, match=r"^manifest.csv of the profile 'quick' is missing: run notebooks/01_data_"):
         command.main(["--profile", "quick"])
+
+
+COMMANDS = re.findall(r"{command-help} (\S+)", (ROOT / "book/api/commands.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_errors_of_usage_name_a_command_as_it_is_typed(command, monkeypatch, capsys):
+    file, name = ROOT / command, f"python {command}" if command.endswith(".py") else f"python -m {command}"
+    monkeypatch.setenv("COLUMNS", "300")
+    for wrong, code, said in (("--help", 0, f"usage: {name} ["), ("--no-such", 2, f"{name}: error: ")):
+        monkeypatch.setattr(sys, "argv", [str(file), wrong])
+        with pytest.raises(SystemExit) as ended:
+            if file.is_file():
+                runpy.run_path(str(file), run_name="__main__")
+            runpy.run_module(command, run_name="__main__", alter_sys=True)
+        printed = capsys.readouterr()
+        assert ended.value.code == code and said in printed.out + printed.err
+        assert "__main__" not in printed.out + printed.err
 
 
 def test_a_command_shows_errors_of_the_program_whole_and_escapes_what_the_terminal_lacks(monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from xfrlib.controls import CONTROLS
 from xfrlib.models import BACKBONES, Backbone, FaceClassifier
 from xfrlib.profile import load_profile
-from xfrlib.regions import CONTROLS
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = (ROOT / "book" / "models.md").read_text(encoding="utf-8")

@@ -9,19 +9,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from studies.explainers_compared import clones, curve_areas, probability_curves
 from xfrlib import deletion_retention, explain, top_fraction_mask
+from xfrlib.controls import CONTROLS, Draw, box, control_masks, disc, other_identity, random_map, same_identity, shifted
 from xfrlib.judge import blurred, evaluate, fill_picture, perturbed
-from xfrlib.regions import (
-    CONTROLS,
-    Draw,
-    box,
-    control_masks,
-    disc,
-    other_identity,
-    pixel_count,
-    random_map,
-    same_identity,
-    shifted,
-)
+from xfrlib.regions import pixel_count
 
 SIZE = (112, 112)
 

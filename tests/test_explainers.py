@@ -1,6 +1,8 @@
 """The explainers: each equals its definition or a peer, acts on PReLU, and leaves the network as it was."""
 
 import dataclasses
+import json
+import re
 import sys
 
 import numpy as np
@@ -20,6 +22,7 @@ from xfrlib.explainers.lime_and_shap import over_superpixels, superpixels
 from xfrlib.explainers.rise import rise_masks
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.models.weights import seeded
+from xfrlib.profile import project_root
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'xfrlib[explainers]'")
 pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: pip install 'xfrlib[explainers]'")
@@ -158,9 +161,14 @@ def test_maps_can_be_asked_for_in_inference_mode(name, classifier, images, class
     torch.testing.assert_close(inside, run(name, classifier, images, classes))
 
 
-def test_every_entry_says_what_it_is():
+def of_the_book():
+    """What the package and chapter 7 enter; another test may have entered more."""
     ours = ("xfrlib", "studies.taught")
-    own = {name: e for name, e in EXPLAINERS.items() if getattr(e.make, "func", e.make).__module__.startswith(ours)}
+    return {name: e for name, e in EXPLAINERS.items() if getattr(e.make, "func", e.make).__module__.startswith(ours)}
+
+
+def test_every_entry_says_what_it_is():
+    own = of_the_book()
     assert [name for name, e in own.items() if e.contrastive] == [
         "finercam", "sdd_sum", "sdd_product", "sdd_local_softmax",
     ]  # fmt: skip
@@ -169,6 +177,47 @@ def test_every_entry_says_what_it_is():
     assert len({e.title for e in EXPLAINERS.values()}) == len(EXPLAINERS)
     assert all(e.source and e.library for e in EXPLAINERS.values())
     assert EXPLAINERS["rise"].budget["masks"] == 1000
+
+
+def table_on_the_page(name):
+    """Rows of a table of the page that sets the explainers side by side, as lists of cells."""
+    page = (project_root() / "book/explainers.md").read_text(encoding="utf-8")
+    table = page.partition(f":name: {name}\n")[2].partition("\n```")[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_page_of_explainers_has_a_row_for_each_and_says_what_it_is(classifier, linear, images, classes):
+    own = of_the_book()
+    rows = {re.search(r"`([^`]+)`", row[0])[1]: row for row in table_on_the_page("tab-explainers")}
+    assert rows.keys() == own.keys()
+    titles = [own[name].title for name in rows]
+    assert [row[0] for row in table_on_the_page("tab-explainers-limits")] == titles
+    assert [row[0] for row in table_on_the_page("tab-explainers-measured")] == [*titles, "centred disc", "random map"]
+    blind = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(3 * 16 * 16, 7)).eval()  # without a last map
+    for name, (title, _, forward, back, needs, signed, *_) in rows.items():
+        method = own[name]
+        assert title.startswith(f"{method.title}, `{name}`")
+        told = [f"`{n}` ({method.budget[n]})" if n in method.budget else str(n) for n in method.passes]
+        assert [forward, back] == told, name
+        assert ("rivals" in needs) == method.contrastive, name
+        default = {"rectify": method.budget["rectify"]} if name == "guided_gradcam" else {}  # SMALL has another
+        models = (classifier, linear)[: 1 if "ReLU" in needs else 2]
+        maps = torch.cat([run(name, model, images, classes, **default) for model in models])
+        assert (signed == "yes") == (not method.logarithm and bool((maps < 0).any())), name
+        if "last map" in needs:
+            with pytest.raises(ValueError, match="average"):
+                run(name, blind, images, classes)
+        else:
+            assert run(name, blind, images, classes).isfinite().all(), name
+
+
+def test_what_the_page_of_explainers_says_of_random_weights_holds_for_the_committed_results():
+    found = json.loads((project_root() / "results/quick/sanity.json").read_text(encoding="utf-8"))["parameters"]
+    kept = {name for name, of in found.items() if of["head_minus_two_strangers"]["low"] > 0}
+    assert kept == {"saliency", "guided_backpropagation"}
+    page = (project_root() / "book/explainers.md").read_text(encoding="utf-8")
+    assert "the whole interval is above zero for saliency and guided backpropagation" in page
 
 
 @pytest.mark.parametrize(
@@ -257,7 +306,7 @@ def test_a_vision_transformer_gets_what_needs_no_map_and_a_sentence_for_the_rest
 
 def test_a_missing_library_names_the_extra(monkeypatch, classifier, images, classes):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ImportError, match=r"needs captum: pip install 'xfrlib\[explainers\]'"):
+    with pytest.raises(ImportError, match=r'needs captum: pip install "xfrlib\[explainers\]"'):
         run("saliency", classifier, images, classes)
 
 

@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from madefaces.people import make_families, nuisance_of, render
 from studies.abstention import FEATURES, centroid_distance, half_mass, map_features
 from studies.groups import actors, facescrub_list_of, made_facts, made_splits, picture_facts, picture_splits, upper_half
-from studies.jackknife import corrected, difference_of, jackknife, mean_of, share
+from studies.jackknife import corrected, difference_of, jackknife, mean_of
+from studies.shares import share
 from xfrlib import protocol
+from xfrlib.controls import disc
 from xfrlib.intervals import Estimate, mean_interval
-from xfrlib.regions import disc
 from xfrlib.sdd import Divergence
 
 

@@ -18,7 +18,7 @@ ROWS = (
     "source_files profile artifacts checks",
     "data models",
     "geometry prediction cam sdd",
-    "regions explanation match judge trust",
+    "regions controls explanation match judge trust",
     "intervals tables",
     "explainers",
     "run look_alikes training protocol",

@@ -22,19 +22,13 @@ from facedata.detect import Face
 from madefaces import people
 from matching import __main__ as command
 from matching import gallery as galleries
-from matching import page, parts, trust
+from matching import page, parts, shapley, trust
 from matching.faces import Aligner, template_for
-from matching.gallery import (
-    Comparisons,
-    Gallery,
-    comparisons,
-    enrol,
-    false_match_interval,
-    likelihood_ratio,
-    threshold_at,
-)
+from matching.gallery import Comparisons, Gallery, comparisons, enrol
+from matching.likelihood_ratio import likelihood_ratio
 from matching.maps import block_maps, main_path_geometry, match_maps
 from matching.report import Matcher, ReportSettings
+from matching.threshold import false_match_interval, threshold_at
 from recognisers import load_recogniser
 from xfrlib.geometry import cell_geometry
 from xfrlib.judge import fill_picture
@@ -81,11 +75,11 @@ def test_shapley_is_the_average_over_all_orders() -> None:
         for player in order:
             added[player] += values[shown | 1 << player] - values[shown]
             shown |= 1 << player
-    found = parts.shapley(values)
+    found = shapley.shapley(values)
     np.testing.assert_allclose(found, added / 24)
     np.testing.assert_allclose(found.sum(0), values[-1] - values[0])
     with pytest.raises(ValueError, match="12 values"):
-        parts.shapley(np.zeros(12))
+        shapley.shapley(np.zeros(12))
 
 
 @pytest.mark.parametrize("name", ["slim", "dlib", "faceres"])
@@ -109,9 +103,9 @@ def test_parts_of_a_sum_are_worth_what_each_adds() -> None:
         means = torch.einsum("nhw,phw->np", images.mean(1), masks.float()) / masks.flatten(1).sum(1)
         return (means * weights).sum(1, keepdim=True)
 
-    values = parts.covered_scores(score, image, masks, fill="grey")
+    values = shapley.covered_scores(score, image, masks, fill="grey")
     alone = [float(score(image[None]) - score(torch.where(part, torch.tensor(0.5), image)[None])) for part in masks]
-    np.testing.assert_allclose(parts.shapley(values.numpy())[:, 0], alone, atol=1e-5)
+    np.testing.assert_allclose(shapley.shapley(values.numpy())[:, 0], alone, atol=1e-5)
 
 
 def test_a_part_from_the_same_picture_changes_nothing_and_other_places_stay() -> None:

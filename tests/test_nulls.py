@@ -8,8 +8,8 @@ from torch import nn
 from studies import better_map
 from studies.better_map import Ellipse, ellipse
 from xfrlib import deletion_retention
+from xfrlib.controls import disc
 from xfrlib.explanation import select_classes
-from xfrlib.regions import disc
 
 SIZE = (112, 112)
 

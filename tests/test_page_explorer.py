@@ -37,17 +37,18 @@ from explore import (
     templates,
     write_explorer,
 )
+from madefaces.face_paint import PARTS
 from madefaces.names import given_name
-from madefaces.parts import PARTS
 from madefaces.people import make_families, picture_seed, render
 from network import WEIGHTS_LIMIT, pack_classifier
 from recognisers import as_recogniser
 from xfrlib import FaceClassifier, deletion_retention, explain, explain_match, load_backbone, top_fraction_mask
+from xfrlib.controls import disc
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.match import template
 from xfrlib.plots import gentle_power, percent
 from xfrlib.profile import FORMS
-from xfrlib.regions import disc, pixel_count
+from xfrlib.regions import pixel_count
 from xfrlib.trust import LEAST, _judged, should_show
 
 ROOT = Path(__file__).resolve().parents[1]

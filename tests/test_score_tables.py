@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from studies import score_tables
-from studies.jackknife import share_interval
 from studies.score_tables import by_verdict, known_mean, mean_score
+from studies.shares import share_interval
 from xfrlib.intervals import Interval, mean_interval
 
 KINDS, SCORES, TITLES = {"family": "look-alikes"}, {"auc": "AUC"}, {"sdd": "SDD", "cam": "CAM"}

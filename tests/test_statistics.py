@@ -11,9 +11,10 @@ from scipy import stats
 import results
 from studies.explainers_compared import area_under
 from studies.full_evaluation import change_tests, per_image, summarise
-from studies.jackknife import holm, share_interval
+from studies.jackknife import holm
 from studies.paper import AGREEMENT, MEASURES
 from studies.report import markdown, plain
+from studies.shares import share_interval
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.profile import project_root
 from xfrlib.tables import SIGN, in_text, verdict

@@ -37,11 +37,11 @@ from matching.faces import Aligner
 from recognisers import load_recogniser
 from studies.processes import launch
 from xfrlib import profile
+from xfrlib.controls import control_masks
 from xfrlib.explainers.job import captum_module
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
 from xfrlib.profile import load_profile, project_root
-from xfrlib.regions import control_masks
 from xfrlib.run import NotebookRun
 from xfrlib.training import fine_tune
 

@@ -19,9 +19,9 @@ from facedata.reasons import why_unused
 from facedata.scan import list_faces
 from xfrlib import artifacts
 from xfrlib.artifacts import in_sentences
+from xfrlib.controls import CONTROLS
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
-from xfrlib.regions import CONTROLS
 from xfrlib.run import NotebookRun, command_line_run
 from xfrlib.training.learner import Learner, make_accelerator
 from xfrlib.training.recipe import Recipe

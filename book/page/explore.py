@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from madefaces.face_paint import PARTS, SIZE
 from madefaces.names import given_name
-from madefaces.parts import PARTS, SIZE
 from madefaces.people import DIFFERING, Identity, make_families, part_differs, picture_seed, render, swap_parts
 from network import pack_classifier
 from recognisers import as_recogniser

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from madefaces.parts import SIZE
+from madefaces.face_paint import SIZE
 from xfrlib.geometry import cell_geometry
 from xfrlib.models.backbones import IRBlock, IResNet
 from xfrlib.models.classifier import FaceClassifier

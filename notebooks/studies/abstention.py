@@ -13,10 +13,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from xfrlib.controls import disc
 from xfrlib.explanation import explain
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.profile import FORMS
-from xfrlib.regions import disc, top_fraction_mask
+from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
 from xfrlib.trust import LEAST, gains
 

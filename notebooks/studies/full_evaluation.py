@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from studies.jackknife import corrected, share_interval
+from studies.jackknife import corrected
 from studies.paper import MEASURES
 from studies.report import plain
+from studies.shares import share_interval
 from xfrlib.artifacts import write_json
 from xfrlib.intervals import Interval, mean_interval
 from xfrlib.tables import SIGN

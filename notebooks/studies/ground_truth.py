@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from madefaces.parts import GENES, PARTS
+from madefaces.face_paint import GENES, PARTS
 from madefaces.people import (
     DIFFERING,
     Identity,

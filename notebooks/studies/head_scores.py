@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from madefaces import head_shapes
-from matching.parts import FACE_PARTS, shapley
+from matching.parts import FACE_PARTS
+from matching.shapley import shapley
 from recognisers import dlib
 from studies.heads import EXCHANGED, HEAD_MAPS, PLACED, Arrays, ends_of
 from studies.jackknife import jackknife, mean_of

@@ -26,7 +26,8 @@ from facedata.dlib import CHIP_TEMPLATE
 from madefaces.heads import PARTS, render
 from madefaces.people import Identity, part_differs, picture_seed, swap_parts
 from matching.maps import match_maps
-from matching.parts import covered_scores, part_masks, shapley
+from matching.parts import part_masks
+from matching.shapley import covered_scores, shapley
 from studies.matching import TemplateGallery, gradient_of_lead
 from xfrlib.artifacts import fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset
@@ -281,7 +282,7 @@ def coalitions(gallery: TemplateGallery, people: Sequence[Identity], job: PairJo
 
 
 def ends_of(leads: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First in and last out of a game of all 2^P coalitions, as `matching.parts.shapley` takes it: (P,) each."""
+    """First in and last out of a game of all 2^P coalitions, as `matching.shapley.shapley` takes it: (P,) each."""
     players, full = len(leads).bit_length() - 1, len(leads) - 1
     bits = [1 << player for player in range(players)]
     return leads[bits] - leads[0], leads[full] - leads[[full - bit for bit in bits]]

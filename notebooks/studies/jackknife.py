@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from xfrlib.intervals import Estimate, Interval, additions, satterthwaite
-from xfrlib.tables import in_text
+from xfrlib.intervals import Estimate, satterthwaite
 
 Statistic = Callable[[NDArray[np.bool_]], float]  # of the rows that are kept, (n,) bool; NaN where they give none
 
@@ -71,22 +70,6 @@ def jackknife(
     return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / deviation, df)))
 
 
-def share_interval(hits: ArrayLike, people: ArrayLike, networks: ArrayLike | None = None) -> Interval:
-    """A share, the mean of `hits` (n,) of zeros and ones, with an interval that also holds at 0 and at 1.
-
-    Wilson's, for as many independent trials as have the variance of `xfrlib.intervals.mean_interval`; where all or none
-    hit, as many as there are people. Arguments and errors as there.
-    """
-    array, added = additions(hits, people, networks)
-    share = float(array.mean())
-    variance = sum(len(a) / (len(a) - 1) * float((a**2).sum()) for a in added)
-    trials = min(len(array), share * (1 - share) / variance) if variance > 1e-12 else len(added[0])
-    z = float(stats.norm.ppf(0.975)) ** 2 / trials
-    half = np.sqrt(z * share * (1 - share) + z**2 / 4)
-    low, high = ((share + z / 2 + side * half) / (1 + z) for side in (-1, 1))
-    return Interval(share, float(max(low, 0)), float(min(high, 1)))
-
-
 def mean_of(values: ArrayLike, members: ArrayLike | None = None) -> Statistic:
     """The mean of `values` (n,) over `members` (n,) bool, as a statistic for `jackknife`."""
     array = np.asarray(values, dtype=float)
@@ -121,8 +104,3 @@ def corrected(p_values: Mapping[Any, float]) -> dict[Any, float]:
     answered = {key: p for key, p in p_values.items() if np.isfinite(p)}
     adjusted = dict(zip(answered, holm(list(answered.values())), strict=True))
     return {key: adjusted.get(key, np.nan) for key in p_values}
-
-
-def share(one: Interval | Estimate, unit: str = " %") -> str:
-    """A share and its interval in percent, for a reader: a share lies between 0 and 1."""
-    return in_text(one._replace(low=max(one.low, 0), high=min(one.high, 1)), 0, factor=100, unit=unit, missing="—")

@@ -24,7 +24,8 @@ from facedata.align import POINTS, align, find_detector
 from matching import maps as fine
 from matching.faces import Aligner, realigned
 from recognisers import RECOGNISERS, as_recogniser, load_recogniser
-from studies.jackknife import Statistic, jackknife, share_interval
+from studies.jackknife import Statistic, jackknife
+from studies.shares import share_interval
 from xfrlib import plots
 from xfrlib.data.faces import FaceDataset
 from xfrlib.data.images import load_image

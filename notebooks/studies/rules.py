@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from studies.abstention import LOST, WON, least_area, risk_area
-from studies.jackknife import corrected, difference_of, over_units, share, share_interval
+from studies.jackknife import corrected, difference_of, over_units
+from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.tables import in_text
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from studies.jackknife import share_interval
 from studies.report import markdown
+from studies.shares import share_interval
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import COMPARED, in_text, verdict
 

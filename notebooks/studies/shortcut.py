@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from madefaces.parts import SIZE
+from madefaces.face_paint import SIZE
 from madefaces.people import Identity, make_families, picture_seed, render
 
 SIGNS = ("corner", "glasses")

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.jackknife import corrected, share, share_interval
+from studies.jackknife import corrected
+from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.tables import in_text
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from studies.jackknife import share_interval
+from studies.shares import share_interval
 from xfrlib.geometry import Geometry, read_at, upsampled
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.prediction import margin

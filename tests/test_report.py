@@ -1,0 +1,54 @@
+"""Tables that a cell displays have a number on the page where they have a caption."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import yaml
+from sphinx_build import sphinx_build
+
+from studies.report import markdown
+from xfrlib.intervals import Interval
+from xfrlib.profile import project_root
+
+ROWS = [{"method": "SDD", "fall": Interval(1.25, 0.5, 2.0), "n": 3}, {"method": "CAM", "fall": "-0.5", "n": 12}]
+PLAIN = """\
+| method   | fall              |   n |
+|:---------|:------------------|----:|
+| SDD      | 1.25 [0.50,\u00a02.00] |   3 |
+| CAM      | −0.5              |  12 |"""
+
+
+def test_a_caption_stands_around_the_table_and_leaves_it_as_it_is() -> None:
+    assert markdown(ROWS) == PLAIN
+    assert markdown(ROWS, caption="The *falls*", name="tab-01-falls") == (
+        f":::{{table}} The *falls*\n:name: tab-01-falls\n\n{PLAIN}\n\n:::"
+    )
+    assert markdown(ROWS, caption="Falls") == f":::{{table}} Falls\n\n{PLAIN}\n\n:::"
+
+
+def test_a_displayed_table_with_a_caption_has_a_number_on_the_page(tmp_path: Path) -> None:
+    """By the settings of the book; one without a caption has none, and text beside both stays."""
+    shown = [
+        f"Before, 95 % of $5:\n\n{markdown(ROWS, caption='The *falls*', name='tab-01-falls')}\n\nAfter.",
+        f"Bare:\n\n{markdown(ROWS)}",
+    ]
+    v4 = nbformat.v4
+    outputs = [v4.new_output("display_data", data={"text/markdown": text}) for text in shown]
+    text = v4.new_markdown_cell("# Page\n\n{numref}`tab-01-falls` has the falls.")
+    notebook = v4.new_notebook(cells=[text, v4.new_code_cell("show()", outputs=outputs, execution_count=1)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    book = yaml.safe_load((project_root() / "_config.yml").read_text(encoding="utf-8"))
+    config = {
+        "extensions": ["myst_nb"], "html_theme": "basic", "numfig": True, "nb_execution_mode": "off",
+        "myst_enable_extensions": book["parse"]["myst_enable_extensions"],
+        "nb_render_markdown_format": book["sphinx"]["config"]["nb_render_markdown_format"],
+    }  # fmt: skip
+    status, warnings = sphinx_build(tmp_path, config)
+    assert status == 0, warnings
+    page = (tmp_path / "_build/html/index.html").read_text(encoding="utf-8")
+    assert re.findall(r'<table [^>]*id="([^"]+)"', page) == ["tab-01-falls"] and page.count("<table ") == 2
+    assert '<span class="caption-number">Table 1 </span><span class="caption-text">The <em>falls</em></span>' in page
+    assert '<a class="reference internal" href="#tab-01-falls"><span class="std std-numref">Table 1</span></a>' in page
+    assert "Before, 95 % of $5:" in page and "<p>After.</p>" in page and ":::" not in page
