@@ -237,7 +237,7 @@ def test_where_the_fills_disagree_no_sentence_claims_their_mean():
     )
     assert re.search(by_fill, said[5])
     assert "under black; would not be clearly worth less (the map adds −1.0" in said[7]
-    assert "does not have under black, and not for certain elsewhere." in said[7]
+    assert "does not have under black, and not clearly elsewhere." in said[7]
     assert not any("in the mean over" in sentence for sentence in said)
 
 
@@ -248,8 +248,7 @@ def test_a_map_without_a_prior_and_a_prior_without_a_map_are_told_apart():
     assert said[6].startswith("It has no prior, and its balance is higher than that of the prior alone")
     assert not any("Plain CAM" in sentence for sentence in said)
     assert said[-2] == (
-        "Of the maps without a prior, these are above the disc in both measures for certain: under black no map; "
-        "under blur no map."
+        "Of the maps without a prior, these are above the disc in both measures: under black no map; under blur no map."
     )
     assert said[-1].startswith("The positive control")
     assert verdict_of(PERSON)[1][7].startswith("It reads no map")

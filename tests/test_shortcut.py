@@ -125,7 +125,8 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     said = sign_scores.sign_findings(found)
     assert "Of the sign, 60 % (10 % in the control) lies in SDD's highest fifth" in said
     assert "by energy it is better than CAM" in said and "RISE 90 %, control 30 % (4 pictures)" in said
-    assert "For certain, the highest fifth has most of the sign, and more of it than in the control, for SDD." in said
+    most = "the highest fifth has most of the sign, and more of it than in the control, for SDD."
+    assert f"By the whole interval, {most}" in said
 
 
 def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_half():
@@ -135,8 +136,8 @@ def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_ha
     assert top["shortcut"].low < 0.5 < top["shortcut"].value and top["difference"].low > 0
     assert found.find_it == [] and found.find_it_on_average == ["SDD"]
     said = sign_scores.sign_findings(found)
-    assert "**For no explainer is it certain" in said
-    assert "On average, but not for certain, it has most for SDD." in said
+    assert "**For no explainer does the whole interval say" in said
+    assert "On average, but not by the whole interval, it has most for SDD." in said
 
 
 def test_the_highest_pixel_is_in_the_sign_or_not_which_is_a_share():

@@ -328,7 +328,7 @@ def _what_the_map_adds(found: Verdict, chosen: Candidate, beside_prior: str) -> 
     if not adding:
         shown = "Nothing here shows that the map adds anything to its prior"
     elif len(adding) < len(minus.fills):
-        shown += f" under {' and '.join(adding)}, and not for certain elsewhere"
+        shown += f" under {' and '.join(adding)}, and not clearly elsewhere"
     return f"Without its map, as {Candidate('none', blind).title}, it {minus.said(worth)}. {shown}."
 
 
@@ -348,4 +348,4 @@ def _without_a_prior(found: Verdict) -> str:
         for fill in fills
     }
     each = [f"under {fill} {', '.join(titles) or 'no map'}" for fill, titles in above.items()]
-    return f"Of the maps without a prior, these are above the disc in both measures for certain: {'; '.join(each)}."
+    return f"Of the maps without a prior, these are above the disc in both measures: {'; '.join(each)}."

@@ -29,8 +29,8 @@ FEWEST = 8  # families, with fewer of which no interval is given
 BESIDE = {
     "hill": "hill about the centre",
     "area": "size of the parts",
-    "places": "prior over places, from other people",
-    "parts": "prior over parts, from other people",
+    "places": "prior of cells, from other people",
+    "parts": "prior of parts, from other people",
 }
 TITLES = HEAD_MAPS | BESIDE
 PART_SCORES = {"mass": "share of the map in the part", "density": "mean of the map in the part"}

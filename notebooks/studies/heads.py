@@ -48,11 +48,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: Maps held to the truth, and how a reader sees them.
 HEAD_MAPS = {
-    "difference": "CAM difference",
+    "difference": "map difference",
     "sdd": "SDD against several heads",
     "cam": "map of the mate alone",
     "gradient": "gradient of the lead",
-    "wrong_pair": "CAM difference, two other heads",
+    "wrong_pair": "map difference, two other heads",
 }
 #: One neutral picture under each condition: its name, and what replaces the neutral values of `NUISANCE`.
 CONDITIONS: dict[str, dict[str, float]] = {

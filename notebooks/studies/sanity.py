@@ -264,5 +264,5 @@ def whole_findings(
         f"{too_little if knows['permuted labels'] < 0.95 else ''}**What to notice.** SDD's regions after permuted and "
         f"after true labels overlap by {sdd['permuted labels']}, CAM's by {cam['permuted labels']}. "
         f"Another training on true labels reaches {sdd['true labels again']} and {cam['true labels again']}, two "
-        f"strangers' maps {sdd['two strangers']} and {cam['two strangers']}."
+        f"people's maps {sdd['two strangers']} and {cam['two strangers']}."
     )

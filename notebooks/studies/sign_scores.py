@@ -111,18 +111,18 @@ class SignResult(NamedTuple):
 
     @property
     def find_it(self) -> list[str]:
-        """Titles of those whose highest fifth has most of the sign for certain, and more of it than in the control."""
+        """Titles of those whose highest fifth has most of the sign, by the whole interval; more than in the control."""
         return [self.titles[name] for name, top in self._tell_apart.items() if top["shortcut"].low > 0.5]
 
     @property
     def find_it_on_average(self) -> list[str]:
-        """Titles of those whose highest fifth has most of the sign on average, but not for certain; see `find_it`."""
+        """Titles of those whose highest fifth has most of the sign on average alone; see `find_it`."""
         some = {name: top["shortcut"] for name, top in self._tell_apart.items()}
         return [self.titles[name] for name, one in some.items() if one.value > 0.5 and not one.low > 0.5]
 
     @property
     def _tell_apart(self) -> dict[str, Any]:
-        """What the highest fifth has of the sign, of those that have more of it for certain than in the control."""
+        """What the highest fifth has of the sign, of those that by the whole interval have more than the control."""
         found = {name: self.scores[name]["top_20"] for name in self.whole}
         return {name: top for name, top in found.items() if top["difference"].low > 0}
 
@@ -217,11 +217,11 @@ def sign_findings(found: SignResult) -> str:
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
         f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD against the "
         f"others, by the difference between the two networks, corrected for {len(found.p)} questions: {versus}.",
-        f"For certain, the highest fifth has most of the sign, and more of it than in the control, for "
+        f"By the whole interval, the highest fifth has most of the sign, and more of it than in the control, for "
         f"{', '.join(found.find_it)}."
         if found.find_it
-        else "**For no explainer is it certain that the highest fifth has most of the sign.**",
-        *([f"On average, but not for certain, it has most for {', '.join(found.find_it_on_average)}."]
+        else "**For no explainer does the whole interval say that the highest fifth has most of the sign.**",
+        *([f"On average, but not by the whole interval, it has most for {', '.join(found.find_it_on_average)}."]
           if found.find_it_on_average else []),
         f"The highest pixel alone gives it away, in more than half of the pictures, for {', '.join(found.point_at_it)}."
         if found.point_at_it
