@@ -39,9 +39,9 @@ def split_faces(table: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1
     used = table[table["status"] == "used"]
     names = sorted(used["identity"].unique(), key=path_order)
     if len(names) < 2:
+        unused = why_unused(table.to_dict("records")) or "none"
         raise ValueError(
-            f"{len(names)} identities with enough usable pictures, at least 2 are needed; "
-            f"not used: {why_unused(table.to_dict('records'))}"
+            f"{len(names)} identities with enough usable pictures, at least 2 are needed; not used: {unused}"
         )
     table.loc[used.index, "label"] = used["identity"].map({name: label for label, name in enumerate(names)})
     table.loc[used.index, "split"] = "train"

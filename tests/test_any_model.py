@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ import xfrlib
 from xfrlib import FaceClassifier, deletion_retention, explain, should_show, top_fraction_mask
 from xfrlib.cam import pooled_features
 from xfrlib.explainers import explain_with
+from xfrlib.geometry import Geometry
 from xfrlib.models.backbones import Backbone, IResNet
 from xfrlib.models.weights import seeded
 from xfrlib.prediction import predict
@@ -104,9 +106,10 @@ def test_what_changes_the_logits_is_found_and_refused(end: Callable[[Tensor], Te
         (lambda net, x: (net(x) + net(x.flip(3))) / 2, r"changes the output of its last linear layer \(add, div\)"),
         (lambda net, x: torch.stack([net(x), 2 * net(x)]).mean(0), "changes the output"),
         (lambda net, x: torch.cat([net(part) for part in x.split(2)]), "gives its linear layer 1 of 5 pictures"),
+        (lambda net, x: torch.cat([net(x[:2]), net(x[2:])]), "gives its linear layer 3 of 5 pictures: explain the net"),
         (lambda net, x: net(torch.cat([x, x.flip(3)])).view(2, 5, 5).mean(0), "gives its linear layer 10 of 5"),
         (lambda net, x: (net(x), net.map(x)), "returns a tuple: wrap it so that it returns the logits alone"),
-        (lambda net, x: {"logits": net(x)}, "returns a dict"),
+        (lambda net, x: {"logits": net(x)}, "returns a dict: wrap it so that it returns the logits alone"),
         (lambda net, x: net(x)[..., None, None], r"returns torch.float32 \(5, 5, 1, 1\), not logits \(5, N\)"),
         (lambda net, x: net(x).argmax(1), r"returns torch.int64 \(5,\)"),
         (lambda net, x: net.fc(F.relu(net.fc.weight.new_ones(5, 6))), "does not feed the global average"),
@@ -115,8 +118,8 @@ def test_what_changes_the_logits_is_found_and_refused(end: Callable[[Tensor], Te
         (lambda net, x: net.map(x).mean((2, 3)), "has no linear layer"),
         (lambda net, x: net(x) @ torch.eye(5, 4), "does not return the output of its last linear layer"),
     ],
-    ids=["mirror", "ensemble", "split", "doubled", "tuple", "dict", "4-d", "labels", "no map", "maximum", "power",
-         "no layer", "another layer"],
+    ids=["mirror", "ensemble", "split", "halves", "doubled", "tuple", "dict", "4-d", "labels", "no map", "maximum",
+         "power", "no layer", "another layer"],
 )  # fmt: skip
 def test_what_is_no_pooled_linear_network_gets_its_own_sentence(around: Callable, found: str, images: Tensor):
     with pytest.raises(ValueError, match=found):
@@ -265,6 +268,9 @@ def test_a_pointwise_convolution_is_a_linear_layer(first: bool, images: Tensor):
 def test_a_map_of_one_cell_is_said_to_be_one(images: Tensor):
     with pytest.raises(ValueError, match="the last map of Net is 1 x 1 for pictures of 4 x 4: give larger ones"):
         explain(Net(), images[..., :4, :4])
+    small = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="the last map of ResNet is 1 x 1 for pictures of 32 x 32: give larger ones"):
+        explain(torchvision.models.resnet18(num_classes=5).eval(), small)
 
 
 def test_a_compiled_network_runs_as_it_was_written(images: Tensor):
@@ -279,14 +285,117 @@ def test_a_compiled_network_runs_as_it_was_written(images: Tensor):
         explain(torch.compile(Net(lambda z: 2 * z), backend="eager"), images)
 
 
-@pytest.mark.filterwarnings("ignore")  # both are on their way out of torch
-def test_networks_into_which_nobody_sees_are_named(images: Tensor):
-    flat = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
-    with pytest.raises(ValueError, match="is TorchScript, quantised or in DataParallel, where no layer is seen"):
-        explain(torch.jit.trace(flat, images), images)
-    quantised = torch.ao.quantization.quantize_dynamic(flat, {nn.Linear})
-    with pytest.raises(ValueError, match="explain what it was made from"):
-        explain(quantised, images)
+class InThreads(nn.DataParallel):
+    """As it runs on several GPUs: what it calls is called in another thread."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.module, images).result()
+
+
+def flat() -> nn.Sequential:
+    with seeded(2):
+        return nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
+
+
+HIDDEN: dict[str, tuple[Callable[[Tensor], nn.Module], str]] = {
+    "scripted": (lambda x: torch.jit.script(flat()), "RecursiveScriptModule is TorchScript"),
+    "traced": (lambda x: torch.jit.trace(flat(), x), "TopLevelTracedModule is TorchScript"),
+    "frozen": (lambda x: torch.jit.freeze(torch.jit.script(flat())), "RecursiveScriptModule is TorchScript"),
+    "scripted head": (
+        lambda x: nn.Sequential(flat()[:3], torch.jit.script(flat()[3])),
+        r"Sequential\.1 is TorchScript",
+    ),
+    "scripted map": (lambda x: nn.Sequential(torch.jit.script(flat()[:3]), flat()[3]), r"Sequential\.0 is TorchScript"),
+    "quantised": (lambda x: torch.ao.quantization.quantize_dynamic(flat(), {nn.Linear}), r"Sequential\.3 is quantised"),
+    "parallel": (lambda x: InThreads(flat()), "InThreads is in DataParallel"),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+@pytest.mark.filterwarnings("ignore")  # some are on their way out of torch
+def test_networks_into_which_nobody_sees_are_named(kind: str, images: Tensor):
+    make, found = HIDDEN[kind]
+    with pytest.raises(ValueError, match=f"^{found}, where no layer is seen: explain what it was made from$"):
+        explain(make(images), images)
+    masks = torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.5
+    table = deletion_retention(make(images).eval(), images, masks)  # which needs no layer
+    closest = 0.1 if kind == "quantised" else 1e-3
+    plain = deletion_retention(flat(), images, masks)
+    np.testing.assert_allclose(table["deletion_drop_points"], plain["deletion_drop_points"], atol=closest)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_is_refused_as_it_has_no_evaluation_mode(images: Tensor):
+    program = torch.export.export(flat(), (images,)).module()
+    with pytest.raises(ValueError, match="an exported program has no evaluation mode: give its original"):
+        explain(program, images)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("part", ["parallel", "scripted body", "prepared to be quantised"])
+def test_what_hides_no_layer_of_the_end_has_its_map(part: str, images: Tensor):
+    body = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1)).eval()
+    end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
+    plain = explain(nn.Sequential(body, end), images)
+    model: nn.Module = nn.Sequential(torch.jit.script(body), end)
+    if part == "parallel":  # on one device it calls its module itself
+        model = nn.DataParallel(nn.Sequential(body, end), device_ids=[])
+    elif part == "prepared to be quantised":  # with observers, which call functions of torch too
+        model = nn.Sequential(body, end)
+        model.qconfig = torch.ao.quantization.default_qconfig
+        model = torch.ao.quantization.prepare(model)
+    for _ in range(2):
+        found = explain(model, images)
+        torch.testing.assert_close((found.cams, found.log_sdd), (plain.cams, plain.log_sdd))
+        assert found.geometry == plain.geometry
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_map_behind_a_scripted_stem_is_laid_where_its_own_cells_look():
+    """More is seen of the stem when the place of the cells is found: the same number of steps ends one layer before."""
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    layers = [nn.Conv2d(3 if number == 0 else 6, 6, 3, 2 if number in (0, 1, 4) else 1, 1) for number in range(5)]
+    plain = nn.Sequential(*layers)
+    stem, rest = torch.jit.script(nn.Sequential(*layers[:3]).eval()), nn.Sequential(*layers[3:])
+    hidden = explain(Wrapped(lambda net, x: net.fc(rest(stem(x)).flatten(2).mean(2))), images)
+    seen = explain(Wrapped(lambda net, x: net.fc(plain(x).flatten(2).mean(2))), images)
+    assert hidden.geometry == seen.geometry == Geometry((8, 8), (0, 0))
+    assert torch.equal(hidden.log_sdd, seen.log_sdd)
+
+
+def test_a_way_to_the_map_that_hangs_on_the_picture_leaves_the_map_in_its_place(images: Tensor):
+    """Black pictures, by which the place of the cells is found, are not divided by 255, and the steps are others."""
+    model = Wrapped(lambda net, x: net(x / 255 if x.max() > 1.5 else x))
+    for factor in (255, 1, 255):
+        found, plain = explain(model, factor * images), explain(Net(), images)
+        torch.testing.assert_close(found.cams, plain.cams, rtol=1e-4, atol=1e-4)
+        assert found.geometry == plain.geometry
+
+
+def test_a_network_that_ends_otherwise_each_time_is_refused(images: Tensor):
+    calls: list[int] = []
+
+    def around(net: Net, x: Tensor) -> Tensor:
+        calls.append(1)
+        pooled = net.map(x).mean((2, 3))
+        return net.fc(pooled.clone() if len(calls) % 2 else pooled)
+
+    with pytest.raises(ValueError, match="Wrapped takes other steps when it is called again: let it do the same each"):
+        explain(Wrapped(around), images)
+
+
+def test_a_network_that_asserts_its_size_is_asked_for_no_traceback(images: Tensor):
+    class Sized(Net):
+        def forward(self, images: Tensor) -> Any:
+            assert images.shape[2] == 224, "input height (16) is not that of the model (224)"
+            return super().forward(images)
+
+    for call in (explain, lambda model, x: deletion_retention(model, x, HALF)):
+        with pytest.raises(
+            ValueError, match=r"Sized does not take images \(5, 3, 16, 16\) .*: input height \(16\) is not"
+        ):
+            call(Sized().eval(), images)
 
 
 # --- half precision

@@ -12,11 +12,13 @@ from types import ModuleType
 import jsonschema
 import make_book
 import pytest
+import torch
 from parameters import start
 
 from madefaces import people
 from studies.full_evaluation import write_results
 from xfrlib import artifacts, explainers, judge, protocol, training
+from xfrlib.data.images import FaceImageError
 from xfrlib.profile import load_profile
 from xfrlib.run import ParameterError
 from xfrlib.source_files import source_files
@@ -256,6 +258,25 @@ def test_a_command_shows_errors_of_the_program_whole_and_escapes_what_the_termin
         command(KeyboardInterrupt())
     with pytest.raises(TypeError):
         command(TypeError("a fault of ours"))
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """A set of one picture, which cannot be read."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        raise FaceImageError("faces/1.png: empty file")
+
+
+def test_a_command_shows_the_sentence_of_a_process_that_reads_pictures_without_its_stack():
+    @artifacts.in_sentences()
+    def command():
+        next(iter(torch.utils.data.DataLoader(Unreadable(), num_workers=1)))
+
+    with pytest.raises(SystemExit, match=r"^faces/1\.png: empty file$"):
+        command()
 
 
 def test_a_missing_artefact_says_which_notebook_to_run():

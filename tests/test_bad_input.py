@@ -125,7 +125,7 @@ def test_the_committed_counts_are_of_ten_thousand_inputs_and_none_ended_otherwis
 def test_every_committed_fault_ended_as_an_undisturbed_run_and_the_page_shows_each_kind_of_kill() -> None:
     """As the page says in words: no kill lost a result, a full or read-only disk was named, two at once ended well."""
     found = json.loads((project_root() / "results/faults.json").read_text(encoding="utf-8"))
-    assert found.pop("all") == of_all(found)
+    assert found.pop("all").items() >= of_all(found).items()  # and where they come from
     faults = {(work, kind): counts for work, kinds in found.items() for kind, counts in kinds.items()}
     faults = {key: counts for key, counts in faults.items() if key[1] != "provenance"}
     kills = {key: counts for key, counts in faults.items() if "kills" in counts}

@@ -97,12 +97,12 @@ def test_every_command_is_shown_with_its_help(reference: Path) -> None:
     page = page_of(reference, "book/api/commands")
     shown = [block.astext() for block in page.findall(nodes.literal_block)]
     assert len(shown) == 8 and all(text.startswith("usage: ") for text in shown)
-    usages = {re.split(r"[ \n]", text.removeprefix("usage: ").removeprefix("python -m "))[0] for text in shown}
+    usages = {re.split(r"[ \n]", text.removeprefix("usage: python ").removeprefix("-m "))[0] for text in shown}
     commands = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for folder in ("xfrlib", "facedata", "madefaces", "matching")
         for path in (ROOT / folder).rglob("*.py")
         if "command_line_run(" in (text := path.read_text(encoding="utf-8")) or "ArgumentParser(" in text
     }
-    assert commands - usages <= {"xfrlib.run"} and "preflight.py" in usages
+    assert commands - usages <= {"xfrlib.run"} and "tools/preflight.py" in usages
     assert not any(str(Path.home()) in text for text in shown)

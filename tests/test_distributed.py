@@ -176,5 +176,5 @@ def test_a_notebook_launches_its_own_settings_and_hears_of_a_failure(monkeypatch
     (command,) = given
     module = command.index("-m", 3)
     assert command[module + 1] == "xfrlib.training" and "--num_processes=3" in command[:module]
-    there = command_line_run("02_fine_tuning", "", command[module + 2 :])
+    there = command_line_run("02_fine_tuning", "", "", command[module + 2 :])
     assert (there.profile, there.folder, there.data_root) == (run.profile, run.folder, run.data_root)

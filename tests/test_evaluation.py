@@ -9,7 +9,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from studies.explainers_compared import clones, curve_areas, probability_curves
 from xfrlib import deletion_retention, explain, top_fraction_mask
-from xfrlib.controls import CONTROLS, Draw, box, control_masks, disc, other_identity, random_map, same_identity, shifted
+from xfrlib.controls import CONTROLS, Draw, another_picture, box, control_masks, disc, random_map, shifted
 from xfrlib.judge import blurred, evaluate, fill_picture, perturbed
 from xfrlib.regions import pixel_count
 
@@ -106,17 +106,17 @@ def test_shifted_moves_by_a_quarter_to_three_quarters():
 
 def test_another_identity_is_never_the_same_one(own):
     for seed in range(50):
-        mask = other_identity(one_draw(seed, own, 2))
+        mask = another_picture(one_draw(seed, own, 2), same=False)
         assert any(np.array_equal(mask, own[i]) for i in (3, 4, 5))
     with pytest.raises(ValueError, match="one identity"):
-        other_identity(one_draw(0, own, 2, np.zeros(6, dtype=int)))
+        another_picture(one_draw(0, own, 2, np.zeros(6, dtype=int)), same=False)
 
 
 def test_another_picture_is_of_the_same_identity_and_never_the_same_picture(own):
-    drawn = [same_identity(one_draw(seed, own, 2)) for seed in range(50)]
+    drawn = [another_picture(one_draw(seed, own, 2), same=True) for seed in range(50)]
     assert {next(i for i in range(6) if np.array_equal(mask, own[i])) for mask in drawn} == {0, 1}
     with pytest.raises(ValueError, match="picture 0 is the only one of its identity"):
-        same_identity(one_draw(0, own, 0, np.arange(6)))
+        another_picture(one_draw(0, own, 0, np.arange(6)), same=True)
 
 
 def test_fills_by_hand():
@@ -328,6 +328,18 @@ def test_passes_are_the_stated_minimum(classifier, evaluation):
     different = sum(len({mask[picture].tobytes() for mask in masks}) for picture in range(8))
     assert different < 8 * (2 + 6 * 2 + 1)  # two draws of a control may be one, and then share their passes
     assert sum(passes) == 2 * len(arguments["fills"]) * different
+
+
+@pytest.mark.parametrize("name", ["labels", "logits", "cam"])
+@pytest.mark.parametrize("rows", [7, 9])
+def test_what_is_not_of_the_same_pictures_is_refused(classifier, evaluation, name, rows):
+    """Rows too many would be those of other pictures, from some place on."""
+    images, labels, regions, arguments = evaluation
+    given = {"labels": labels, "logits": arguments.pop("logits"), **regions}
+    given[name] = given[name][torch.arange(rows) % 8]
+    labels, logits = given.pop("labels"), given.pop("logits")
+    with pytest.raises(ValueError, match=f"must have 8 rows, one for each of the images, got .*'{name}': {rows}"):
+        evaluate(classifier, images, labels, given, logits=logits, **arguments)
 
 
 def test_only_the_controls_that_are_wanted_and_possible(classifier, evaluation):

@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from PIL import Image
 
 pytest.importorskip("ipywidgets")
 
-from xfrlib import deletion_retention, explain, scaled_directed_divergence, top_fraction_mask
+from xfrlib import FaceClassifier, deletion_retention, explain, scaled_directed_divergence, top_fraction_mask
 from xfrlib.artifacts import commit
 from xfrlib.cam import pooled_features
 from xfrlib.data.faces import open_folder
@@ -31,6 +32,7 @@ from xfrlib.explorer.tiles import Thumbnails
 from xfrlib.explorer.views import common_colours, map_views, place_of_peak
 from xfrlib.geometry import Geometry, upsampled
 from xfrlib.look_alikes import look_alikes
+from xfrlib.models.backbones import IResNet
 from xfrlib.sdd import Divergence
 from xfrlib.trust import should_show
 
@@ -211,9 +213,9 @@ def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classif
     faces = open_folder(tmp_path)
     assert faces.identities == ["alpha", "beta", "stranger"] and len(faces) == 3
     with pytest.raises(ValueError, match="the model has 7 classes and the data set names 3: give identities"):
-        explorer(classifier, tmp_path)
+        explorer(classifier, tmp_path, size=112)
     names = ["zeta", "beta", "alpha", *"defg"]
-    panel = explorer(classifier, str(tmp_path), identities=names)
+    panel = explorer(classifier, str(tmp_path), identities=names, size=112)
     assert panel.pictures.labels == [2, 1, -1]
     assert [panel.pictures.person(row) for row in range(3)] == ["alpha", "beta", "stranger"]
     panel.picture.value = 2
@@ -231,14 +233,38 @@ def test_a_folder_is_opened_without_suffixes_and_names_that_no_table_takes(tmp_p
     assert faces.identities == ["ann"] and faces.table["path"].tolist() == ["ann/4f3a"]
 
 
-@pytest.mark.parametrize(("given", "told", "side"), [({}, None, 112), ({}, 96, 96), ({"size": 64}, 96, 64)])
-def test_pictures_of_a_folder_have_the_size_that_the_network_was_made_for(tmp_path, classifier, given, told, side):
-    (tmp_path / "person").mkdir()
-    Image.new("RGB", (200, 200), "grey").save(tmp_path / "person" / "1.png")
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of one person with one picture."""
+    (tmp_path / "faces" / "person").mkdir(parents=True)
+    Image.new("RGB", (250, 250), "grey").save(tmp_path / "faces" / "person" / "1.png")
+    return tmp_path / "faces"
+
+
+@pytest.mark.parametrize(("given", "told", "side"), [({}, 96, 96), ({"size": 64}, 96, 64), ({"size": 48}, None, 48)])
+def test_pictures_of_a_folder_have_the_size_that_the_network_was_made_for(folder, classifier, given, told, side):
     if told:  # as networks of timm have it
         classifier.backbone.pretrained_cfg = {"input_size": (3, told, told)}
-    panel = explorer(classifier, tmp_path, identities=["person", *"abcdef"], **given)
+    panel = explorer(classifier, folder, identities=["person", *"abcdef"], **given)
     assert panel.pictures.size == (side, side)
+
+
+def test_a_backbone_of_ours_says_its_size(folder):
+    model = FaceClassifier(IResNet("tiny", {4: 1, 6: 1}, embedding_size=3), 2).eval()
+    assert explorer(model, folder, identities=["person", "other"]).pictures.size == (112, 112)
+
+
+def test_a_foreign_network_that_says_no_size_is_fed_none_that_it_was_not_trained_on(folder, classifier):
+    resnet = torchvision.models.resnet18(num_classes=2).eval()
+    seen = []
+    resnet.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape[2:])))
+    for model in (resnet, classifier):
+        with pytest.raises(ValueError, match=f"{type(model).__name__} does not say the size of its pictures: give"):
+            explorer(model, folder, identities=["person", "other"])
+    assert not seen
+    panel = explorer(resnet, folder, identities=["person", "other"], size=224)
+    upload(panel, "own.png", encoded((300, 260)))
+    assert len(panel.pictures) == 2 and set(seen) == {(224, 224)}
 
 
 @pytest.mark.parametrize("part", [lambda model: model, lambda model: model.backbone.layers])
@@ -487,7 +513,7 @@ def test_a_picture_of_another_size_is_said_to_be_cropped_and_not_aligned(classif
     (tmp_path / "alpha").mkdir()
     pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "alpha" / "1.png")
-    panel = explorer(classifier, tmp_path, identities=["alpha", *"bcdefg"])
+    panel = explorer(classifier, tmp_path, identities=["alpha", *"bcdefg"], size=112)
     assert "aligned" not in panel.status.value
     upload(panel, "me.jpg", encoded((64, 48), "JPEG"))
     assert escape(CROPPED) in panel.status.value

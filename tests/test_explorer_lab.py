@@ -19,7 +19,7 @@ from xfrlib.explorer import explorer
 
 torch.manual_seed(3)
 model = FaceClassifier(TinyBackbone(), 3, seed=1).eval()
-explorer(model, "faces", top_k=3)
+explorer(model, "faces", size=112, top_k=3)
 """
 # The pixels of a picture on the page, as text
 PIXELS = """

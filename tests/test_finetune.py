@@ -15,6 +15,7 @@ from tiny_training import Coloured, Row, tiny
 from torch import nn
 from torch.utils.data import DataLoader
 
+from xfrlib.artifacts import device_name
 from xfrlib.models import FaceClassifier
 from xfrlib.prediction import accuracy, predict
 from xfrlib.training import FineTuning, Recipe, fine_tune, training_precision
@@ -68,6 +69,29 @@ def test_it_learns_and_leaves_the_best_weights() -> None:
         row["validation_loss"], rel=1e-5
     )
     assert not model.training
+
+
+def test_a_gpu_without_float64_is_given_no_sums_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's: the sums of an epoch, in float64, stay on the CPU, where one process needs nobody else's."""
+    move = torch.Tensor.to
+
+    def narrow(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if torch.float64 in (tensor.dtype, *args, kwargs.get("dtype")):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return move(tensor, *args, **kwargs)
+
+    model, data = tiny(), Coloured(9)
+    plain = fine_tune(tiny(), data, data, **QUICK)
+    monkeypatch.setattr(torch.Tensor, "to", narrow)
+    with pytest.raises(TypeError, match="float64"):
+        torch.zeros(3, dtype=torch.float64).to("cpu")
+    found = fine_tune(model, data, data, **QUICK)
+    pd.testing.assert_frame_equal(found.history.drop(columns="seconds"), plain.history.drop(columns="seconds"))
+
+
+def test_a_device_is_recorded_as_what_it_is() -> None:
+    assert device_name(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+    assert device_name(torch.device("mps")) == "MPS"
 
 
 def test_recipe_equals_a_plain_loop(tmp_path: Path) -> None:
@@ -294,6 +318,26 @@ class Malicious:
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda path, state: path.write_bytes(b""), "EOFError"),
+        (lambda path, state: path.write_bytes(path.read_bytes()[:5000]), "Error"),
+        (lambda path, state: path.write_text("nothing"), "Error"),
+        (lambda path, state: torch.save({"a": torch.zeros(1)}, path), r"KeyError\('settings'\)"),
+        (lambda path, state: torch.save({k: v for k, v in state.items() if k != "how"}, path), r"KeyError\('how'\)"),
+        (lambda path, state: torch.save(state | {"history": 3}, path), "TypeError"),
+    ],
+    ids=["empty", "cut", "text", "of others", "incomplete", "of another form"],
+)
+def test_a_checkpoint_that_is_none_is_named_with_the_mend(tmp_path: Path, spoil: Any, found: str) -> None:
+    path = tmp_path / "c.pt"
+    fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK | {"epochs": 1}, checkpoint=path)
+    spoil(path, torch.load(path))
+    with pytest.raises(ValueError, match=rf"c\.pt cannot be read \(.*{found}.*\)\. Delete it to start anew\.$"):
+        fine_tune(tiny(), Coloured(8), Coloured(3), **QUICK, checkpoint=path)
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:

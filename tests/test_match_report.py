@@ -608,8 +608,10 @@ def test_what_cannot_be_compared_is_a_sentence(
         (tmp_path / "pairs" / "ann").mkdir(parents=True)
         (tmp_path / "pairs" / "ann" / one.name).symlink_to(one)
         run(tmp_path / "pairs")
+    (tmp_path / "nobody").mkdir()
+    with pytest.raises(SystemExit, match="nobody: holds no pair; put the two pictures of each pair into a folder"):
+        run(tmp_path / "nobody")
     with pytest.raises(SystemExit, match="the gallery is empty"):
-        (tmp_path / "nobody").mkdir()
         run(one, two, "--gallery", tmp_path / "nobody")
     with pytest.raises(SystemExit, match="--top 0: must be 1 or more"):
         run(one, two, "--top", 0)
@@ -626,5 +628,7 @@ def test_a_recogniser_without_weights_is_refused(monkeypatch: pytest.MonkeyPatch
     assert command.choose_recogniser("ir_18", "some.ckpt") == ("ir_18", "some.ckpt")
     with pytest.raises(ValueError, match="ir_18: give its weights"):
         command.choose_recogniser("ir_18", "")
+    with pytest.raises(ValueError, match="--recogniser arcface: use one of ir_18, .*, dlib, faceres"):
+        command.choose_recogniser("arcface", "")
     with pytest.raises(ValueError, match="say with --recogniser"):
         command.choose_recogniser("", "some.ckpt")

@@ -38,7 +38,7 @@ from recognisers import load_recogniser
 from studies.processes import launch
 from xfrlib import profile
 from xfrlib.controls import control_masks
-from xfrlib.explainers.job import captum_module
+from xfrlib.explainers.job import library_module
 from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.models.backbones import BACKBONES
 from xfrlib.profile import load_profile, project_root
@@ -102,7 +102,7 @@ def no_detector(place: Place) -> Any:
 
 def no_captum(place: Place) -> Any:
     place.without("captum", "captum.attr")
-    return captum_module("captum.attr")
+    return library_module("captum.attr")
 
 
 def only_picture(place: Place) -> Any:

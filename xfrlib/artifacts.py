@@ -43,7 +43,8 @@ def in_sentences() -> Iterator[None]:
     try:
         yield
     except (SentenceError, OSError, ValueError, ImportError, ArithmeticError, KeyboardInterrupt) as error:
-        sys.exit(str(error) or "stopped")
+        _, stack, own = str(error).rpartition("Original Traceback")  # of a process that read pictures for this one
+        sys.exit(own.strip().rpartition("\n")[2].partition("Error: ")[2] if stack else own or "stopped")
 
 
 def build_root() -> Path:
@@ -112,7 +113,8 @@ def default_device() -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """The device in words, for records."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    return f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name
 
 
 def environment() -> dict[str, str]:

@@ -83,18 +83,18 @@ def pooled_features(model: nn.Module, images: Tensor) -> PooledFeatures:
     network ends in another way, and names a sample with a NaN or infinite value.
     """
     need_pictures(images)
-    watched = _watched(model, images, _STEPS.pop(need_network(model), None))
+    watched = _Watch(model, images, _STEPS.pop(need_network(model), None))
     try:
-        layer = _head(model, images, watched)
-        key = _pooled_map(images, watched, layer)
+        layer = _head(images, watched)
+        pooling, step = _pooled_map(images, watched, layer)
     except ValueError:
         if watched.only:  # it ends otherwise than the last time: now all is kept
             return pooled_features(model, images)
         raise
-    _STEPS[model] = {layer.step, key[1]}
-    way = [key, *(way for way in watched.ways if way[0] <= key[1])]
-    geometry = map_geometry(model, images, lambda pictures: _watched(model, pictures).map(key), way)
-    features, weight = (_wide(part).to(watched.output.device) for part in (watched.map(key), layer.weight))
+    _STEPS[model], last = {layer.step, step}, watched.steps[step:]
+    way = [(pooling, step), *(way for way in watched.ways if way[0] <= step)]
+    geometry = map_geometry(model, images, lambda pictures: _Watch(model, pictures).map(pooling, last), way)
+    features, weight = (_wide(part).to(watched.output.device) for part in (watched.map(pooling, last), layer.weight))
     return PooledFeatures(features, _wide(watched.output), weight, geometry)
 
 
@@ -113,19 +113,24 @@ class _Layer(NamedTuple):
 
 
 class _Watch(TorchFunctionMode):
-    """Sees the functions that a network calls in this thread, not its modules alone: linear layers, and maps."""
+    """What a network does on `images`: the functions that it calls in this thread; of steps `only`, layers and maps."""
 
-    def __init__(self, only: set[int] | None = None) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, only: set[int] | None = None) -> None:
         super().__init__()
-        self.only, self.name, self.output = only, "", torch.empty(0)  # the steps to keep; of the network
-        self.steps, self.ways = list[str](), list[tuple[int, str]]()
-        self.layers: list[_Layer] = []
+        self.model, self.only, self.name = model, only, type(getattr(model, "_orig_mod", model)).__name__
+        self.steps, self.ways, self.layers = list[str](), list[tuple[int, str]](), list[_Layer]()
         # What came out of functions, and what went into poolings, with the step; of each the last.
         self.maps = tuple(deque[tuple[int, Tensor]](maxlen=_KEPT) for _ in range(2))
+        # If nothing was compiled yet, the compiler need not be loaded to keep it away.
+        eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+        with in_evaluation(model), eager, self:
+            self.output = answer(model, images)
 
-    def map(self, key: tuple[int, int]) -> Tensor:
-        """The map that came out of (0) or went into (1) a step."""
-        return dict(self.maps[key[0]])[key[1]]
+    def map(self, pooling: int, last: list[str]) -> Tensor:
+        """What came out of (0) or went into (1) the first of the `last` steps; the way to it may differ."""
+        if self.steps[-len(last) :] != last:
+            raise ValueError(f"{self.name} takes other steps when it is called again: let it do the same each time")
+        return dict(self.maps[pooling])[len(self.steps) - len(last)]
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -150,29 +155,28 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-def _watched(model: nn.Module, images: Tensor, only: set[int] | None = None) -> _Watch:
-    # If nothing was compiled yet, the compiler need not be loaded to keep it away.
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with in_evaluation(model), eager, _Watch(only) as watch:
-        watch.name, watch.output = type(getattr(model, "_orig_mod", model)).__name__, answer(model, images)
-    return watch
-
-
 def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _head(model: nn.Module, images: Tensor, watched: _Watch) -> _Layer:
+def _need_seen(watched: _Watch) -> None:
+    """Name, by a `ValueError`, the first part of a network in which no layer is seen, if there is one."""
+    for name, part in watched.model.named_modules(prefix=watched.name):
+        kinds = {"TorchScript": isinstance(part, torch.jit.ScriptModule), "quantised": hasattr(part, "_packed_params")}
+        kinds["in DataParallel"] = isinstance(part, nn.DataParallel) and not watched.layers  # it has threads of its own
+        for kind in (kind for kind, is_so in kinds.items() if is_so):
+            raise ValueError(f"{name} is {kind}, where no layer is seen: explain what it was made from")
+
+
+def _head(images: Tensor, watched: _Watch) -> _Layer:
     """The layer whose output is that of the network, or a `ValueError` that says what there is in its place."""
     need_logits(output := watched.output, images)
     for layer in reversed(watched.layers):
         if layer.output.shape == output.shape and _same_but_for_shifts(layer.output, output):
             return layer
+    _need_seen(watched)
     wide = [layer for layer in watched.layers if layer.output.shape[1] == output.shape[1]]
-    closed = torch.jit.ScriptModule, nn.DataParallel
-    if any(isinstance(part, closed) or "quantized" in type(part).__module__ for part in model.modules()):
-        found = "is TorchScript, quantised or in DataParallel, where no layer is seen: explain what it was made from"
-    elif whole := [layer for layer in wide if len(layer.output) == len(images)]:
+    if whole := [layer for layer in wide if len(layer.output) == len(images)]:
         steps = ", ".join(watched.steps[whole[-1].step + 1 :][:5]) or "outside torch"
         found = f"changes the output of its last linear layer ({steps}): let it return that output itself"
     elif wide:
@@ -200,6 +204,7 @@ def _pooled_map(images: Tensor, watched: _Watch, layer: _Layer) -> tuple[int, in
     if small:
         size = " x ".join(map(str, images.shape[2:]))
         raise ValueError(f"the last map of {watched.name} is 1 x 1 for pictures of {size}: give larger ones")
+    _need_seen(watched)
     fault = "does not feed the global average of a convolutional map to its last linear layer"
     mend = "replace its head by average pooling and one linear layer, e.g. xfrlib.FaceClassifier"
     raise ValueError(f"{watched.name} {fault} (input {tuple(pooled.shape)}): {mend}")

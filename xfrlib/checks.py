@@ -79,8 +79,7 @@ def need_module(module: str, who: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(f'{who} needs {package}: pip install "{extra}" ({error})') from error
+        raise ImportError(f'{who} needs {module.split(".")[0]}: pip install "{extra}" ({error})') from error
 
 
 def need_network(model: Any) -> nn.Module:

@@ -1,12 +1,10 @@
-"""Controls: regions of as many pixels as that of a map, which know less than it does.
-
-Every draw of a control is a function of (seed, control, draw, index of the picture) alone, whatever batch or order.
-"""
+"""Controls: regions of as many pixels as that of a map, which know less than it does."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +25,7 @@ def disc(count: int, size: tuple[int, int]) -> Mask:
 
 
 class Draw(NamedTuple):
-    """What one draw of a control may look at."""
+    """What one draw of a control may look at: it hangs on seed, control, draw and picture alone, not on the batch."""
 
     rng: np.random.Generator  #: of this draw and this picture alone
     picture: int  #: its place in the whole set
@@ -81,19 +79,14 @@ def shifted(draw: Draw) -> Mask:
     return np.roll(draw.own[draw.picture], shift, axis=(0, 1))
 
 
-def same_identity(draw: Draw) -> Mask:
-    """The region of another picture of the same identity."""
-    others = np.setdiff1d(np.flatnonzero(draw.labels == draw.labels[draw.picture]), draw.picture)
+def another_picture(draw: Draw, same: bool) -> Mask:
+    """The region of another picture: of the same identity, or of another one."""
+    others = np.setdiff1d(np.flatnonzero((draw.labels == draw.labels[draw.picture]) == same), draw.picture)
     if not len(others):
-        raise ValueError(f"picture {draw.picture} is the only one of its identity: there is no other map of it")
-    return draw.own[draw.rng.choice(others)]
-
-
-def other_identity(draw: Draw) -> Mask:
-    """The region of a picture of another identity."""
-    others = np.flatnonzero(draw.labels != draw.labels[draw.picture])
-    if not len(others):
-        raise ValueError("every picture is of one identity: there is no map of another identity to compare with")
+        lacks = (
+            f"picture {draw.picture} is the only one of its identity" if same else "every picture is of one identity"
+        )
+        raise ValueError(f"{lacks}: there is no other map to compare with")
     return draw.own[draw.rng.choice(others)]
 
 
@@ -103,8 +96,8 @@ CONTROLS = {
     "scattered": Control("scattered pixels", scattered),
     "box": Control("one box", box),
     "shifted": Control("own map, shifted", shifted),
-    "same_identity": Control("another picture's map, same person", same_identity),
-    "other_identity": Control("another person's map", other_identity),
+    "same_identity": Control("another picture's map, same person", partial(another_picture, same=True)),
+    "other_identity": Control("another person's map", partial(another_picture, same=False)),
     "disc": Control("centred disc", lambda draw: disc(draw.pixels, draw.size), fixed=True),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 MOST_SKEW = 0.3  # of a mean: with few people more is mostly chance, and the far end of an interval would run away
@@ -57,9 +57,7 @@ def mean_interval(values: ArrayLike, people: ArrayLike, networks: ArrayLike | No
     return Estimate(mean, low, high, float(2 * stats.t.sf(abs(straight), df)))
 
 
-def additions(
-    values: ArrayLike, people: ArrayLike, networks: ArrayLike | None
-) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+def additions(values: ArrayLike, people: ArrayLike, networks: ArrayLike | None) -> tuple[np.ndarray, list[np.ndarray]]:
     """The values, and what each person, and each network where there are several, adds to their mean."""
     array = np.asarray(values, dtype=float)
     groups = [np.asarray(people)] + ([] if networks is None else [np.asarray(networks)])

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
-from xfrlib.checks import answer, fitting_colours, need_judgeable, need_logits, need_odds, need_pairs
+from xfrlib.checks import answer, fitting_colours, need_judgeable, need_logits, need_module, need_odds, need_pairs
+from xfrlib.controls import CONTROLS, control_masks
 from xfrlib.prediction import as_floats, log_odds, margin
 from xfrlib.profile import FILLS
-from xfrlib.regions import CONTROLS, Mask, control_masks
+from xfrlib.regions import Mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,13 +63,10 @@ def perturbed(images: Tensor, removed: Tensor, fill: str | Tensor, *, mean: Tens
     """
     if isinstance(fill, Tensor) or fill != "linear":
         return torch.where(removed[:, None], fill_picture(images, fill, mean=mean), images)
-    try:
-        from pytorch_grad_cam.metrics.road import NoisyLinearImputer
-    except ImportError as error:
-        raise ImportError('fill = "linear" needs grad-cam: pip install "xfrlib[explainers]"') from error
+    road = need_module("pytorch_grad_cam.metrics.road", 'fill = "linear"', "xfrlib[explainers]")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        impute = NoisyLinearImputer()
+        impute = road.NoisyLinearImputer()
         pairs = zip(images.cpu(), (~removed).float().cpu(), strict=True)
         return torch.stack([impute(image, kept) for image, kept in pairs]).clamp(0, 1).to(images)
 
@@ -211,6 +209,9 @@ def evaluate(
 
     named = dict(fills) if isinstance(fills, Mapping) else {fill: fill for fill in fills}
     device, labels = next(model.parameters()).device, np.asarray(labels)
+    counts = {name: len(masks) for name, masks in regions.items()} | {"labels": len(labels), "logits": len(logits)}
+    if set(counts.values()) != {len(images)}:
+        raise ValueError(f"each must have {len(images)} rows, one for each of the images, got {counts}")
     own = regions[under_test] if under_test in regions else next(iter(regions.values()))
     alone = np.unique(labels, return_counts=True)[1].min() < 2
     fixed = [name for name, control in CONTROLS.items() if control.fixed]

@@ -23,10 +23,13 @@ def as_floats(images: Tensor) -> Tensor:
 def in_evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, one thread at a time; afterwards each module is in the mode that it was in."""
     with _TURN:
-        modes = {module: module.training for module in model.modules()}
+        modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
         try:
             if any(modes.values()):  # else there is nothing to do, and each module costs
-                model.eval()
+                try:
+                    model.eval()
+                except NotImplementedError as error:
+                    raise ValueError("an exported program has no evaluation mode: give its original module") from error
             yield
         finally:
             for module in (module for module, mode in modes.items() if module.training != mode):
@@ -55,7 +58,7 @@ def all_logits(model: nn.Module, images: Tensor, batch_size: int = 64, *, progre
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share in [0, 1] of rows of logits (n, N) whose largest entry is the label's, labels (n,)."""
-    return float((logits.argmax(1) == labels).double().mean())
+    return float((logits.argmax(1) == labels).cpu().double().mean())
 
 
 def margin(logits: Tensor, classes: Tensor) -> Tensor:

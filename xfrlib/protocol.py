@@ -133,7 +133,7 @@ def training_mean(run: NotebookRun) -> Tensor:
 @in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
-    run = command_line_run(NOTEBOOK, __doc__, arguments)
+    run = command_line_run(NOTEBOOK, "python -m xfrlib.protocol", __doc__, arguments)
     from accelerate import PartialState
 
     state = PartialState(cpu=run.device.type == "cpu")

@@ -54,17 +54,16 @@ def start_notebook(notebook: str, namespace: dict[str, Any]) -> NotebookRun:
         raise ParameterError(str(error)) from error
 
 
-def command_line_run(notebook: str, description: str | None, arguments: list[str] | None = None) -> NotebookRun:
-    """The run of a notebook that a command line asks for: both share their artefacts; errors are those of usage."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line_run(notebook: str, command: str, about: str | None, arguments: list[str] | None) -> NotebookRun:
+    """The run of a notebook that a `command` line asks for: both share their artefacts; errors are those of usage."""
+    parser = argparse.ArgumentParser(command, None, about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True, help="name or path of a profile")
     parser.add_argument("--data-root", default="", help="folder of data sets and weights; else XFR_DATA, else data/")
     parser.add_argument("--run-name", default="", help="folder below runs/ for a run with other settings")
-    other = parser.add_argument("--set", type=_setting, action="append", default=[], help="replace a profile's value")
-    other.metavar = "FIELD=VALUE"
+    parser.add_argument("--set", type=_setting, action="append", metavar="FIELD=VALUE", help="replace a profile value")
     given = parser.parse_args(arguments)
     try:
-        return NotebookRun(notebook, given.profile, dict(given.set), given.data_root, given.run_name)
+        return NotebookRun(notebook, given.profile, dict(given.set or ()), given.data_root, given.run_name)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from xfrlib.controls import CONTROLS
 from xfrlib.intervals import Estimate, Interval
-from xfrlib.regions import CONTROLS
 
 MAPS = {"sdd": "SDD", "cam": "CAM", "sdd_drawn": "SDD, as libraries draw it", "cam_drawn": "CAM, as libraries draw it"}
 METHODS = MAPS | {name: control.title for name, control in CONTROLS.items()}

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xfrlib.checks import answer, is_number, need_judgeable
+from xfrlib.controls import disc
 from xfrlib.judge import deletion_retention
-from xfrlib.regions import disc
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 LEAST = 0.05  # log-odds: what is less is 0.0 for a reader, and no gain
 
@@ -77,9 +75,7 @@ def _judged(deletion: float, retention: float, threshold: float, fill: str) -> J
     return Judgement(won == 2, f"{'Shown' if won == 2 else lost}: {compared}.", deletion, retention)
 
 
-def gains(
-    own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "lead_drop"
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def gains(own: pd.DataFrame, reference: pd.DataFrame, *, score: str = "lead_drop") -> tuple[np.ndarray, np.ndarray]:
     """By how much a region beats a reference in deletion and in retention: above 0 favours the region.
 
     Both are tables of `deletion_retention` of the same pictures. A good region drops much if deleted, little if kept.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xfrlib.explainers import explainer
 from xfrlib.explainers.grad_cam import gradcam
 from xfrlib.explainers.gradients import PRELU, guided_backpropagation
-from xfrlib.explainers.job import Job, Scored, captum_module
+from xfrlib.explainers.job import Job, Scored, library_module
 from xfrlib.judge import fill_picture
 
 
@@ -29,7 +29,7 @@ def deep_lift(job: Job, *, fill: str = "black", output: str = "centred_logit") -
     the sum on the 1x1 pools that only subsample in IR networks. Here PReLU has the rule and such a pool the plain
     gradient, for as long as the call takes.
     """
-    captum, module = captum_module("captum.attr"), captum_module("captum.attr._core.deep_lift")
+    captum, module = library_module("captum.attr"), library_module("captum.attr._core.deep_lift")
 
     def pool(layer: nn.MaxPool2d, inputs: Tensor, outputs: Tensor, after: Tensor, before: Tensor, eps: float) -> Tensor:
         return after if layer.kernel_size == 1 else module.maxpool2d(layer, inputs, outputs, after, before, eps=eps)

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.job import Job, Scored, captum_module, explainer
+from xfrlib.explainers.job import Job, Scored, explainer, library_module
 from xfrlib.judge import fill_picture
 
 PRELU = "captum, its rule extended to PReLU"
@@ -16,7 +16,7 @@ PRELU = "captum, its rule extended to PReLU"
 @explainer("Saliency", "Simonyan et al. 2013, arXiv 1312.6034", "captum", passes=(1, 1))
 def saliency(job: Job, *, output: str = "centred_logit") -> Tensor:
     """Largest absolute gradient of the three channels."""
-    method = captum_module("captum.attr").Saliency(Scored(job.model, output))
+    method = library_module("captum.attr").Saliency(Scored(job.model, output))
     return method.attribute(job.images.requires_grad_(), additional_forward_args=job.classes).amax(dim=1)
 
 
@@ -28,7 +28,7 @@ def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor
     is 1 for x > 0 and the learned slope else; with slope 0 this is guided backpropagation as published. Where a slope
     is negative, a unit that is off turns the sign of what it passes on before the rule is applied.
     """
-    captum, common = captum_module("captum.attr"), captum_module("captum._utils.common")
+    captum, common = library_module("captum.attr"), library_module("captum._utils.common")
     if not any(isinstance(part, nn.ReLU | nn.PReLU) for part in job.model.modules()):
         raise ValueError("guided backpropagation needs ReLU or PReLU: without any, it is the plain gradient")
 
@@ -48,7 +48,7 @@ def guided_backpropagation(job: Job, *, output: str = "centred_logit") -> Tensor
 @explainer("Integrated gradients", "Sundararajan et al. 2017, arXiv 1703.01365", "captum", passes=("steps", "steps"))
 def integrated_gradients(job: Job, *, steps: int = 32, fill: str = "black", output: str = "centred_logit") -> Tensor:
     """Sum over channels, signed; the path starts at `fill`. The sum of a map is the change of the output along it."""
-    method = captum_module("captum.attr").IntegratedGradients(Scored(job.model, output))
+    method = library_module("captum.attr").IntegratedGradients(Scored(job.model, output))
     together, maps = max(1, job.batch_size // steps), []
     for images, classes in zip(job.images.split(together), job.classes.split(together), strict=True):
         settings = {"n_steps": steps, "internal_batch_size": max(job.batch_size, len(images))}

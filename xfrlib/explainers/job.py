@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from xfrlib.cam import PooledFeatures, pooled_features
+from xfrlib.checks import need_module
 from xfrlib.geometry import Geometry
 from xfrlib.prediction import in_evaluation
 from xfrlib.profile import did_you_mean
 
 OUTPUTS = ("centred_logit", "logit", "contrast", "probability")
 Make = Callable[..., Tensor]
+library_module = partial(need_module, who="this explainer", extra="xfrlib[explainers]")
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,3 @@ def draw_seed(name: str, seed: int, index: int) -> int:
     """The seed of an explainer's random numbers for one picture: 63 bits from its name, `seed` and the index."""
     words = [zlib.crc32(name.encode()), seed, int(index)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
-def captum_module(module: str) -> Any:
-    """A module of captum, which only those who use its methods need: ``"captum.attr"``."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"this explainer needs captum: pip install 'xfrlib[explainers]' ({error})") from error

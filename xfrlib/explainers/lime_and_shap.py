@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xfrlib.explainers.job import Job, Make, Scored, captum_module, explainer
+from xfrlib.explainers.job import Job, Make, Scored, explainer, library_module
 from xfrlib.judge import fill_picture
 from xfrlib.models.weights import seeded
 from xfrlib.profile import did_you_mean
@@ -38,13 +38,11 @@ def superpixels(image: Tensor, count: int = 49, *, kind: str = "kmeans", compact
     labels = (y * rows // height) * columns + x * columns // width
     if kind == "grid":
         return labels.to(image.device)
-    from sklearn.cluster import KMeans
-
     side = (height * width / (rows * columns)) ** 0.5
     points = torch.cat([image.detach().cpu().float() / compactness, torch.stack([y, x]) / side]).flatten(1).T.numpy()
     numbers = labels.flatten().numpy()
     centres = np.stack([points[numbers == number].mean(axis=0) for number in range(rows * columns)])
-    found = KMeans(len(centres), init=centres, n_init=1, max_iter=10).fit_predict(points)
+    found = library_module("sklearn.cluster").k_means(points, len(centres), init=centres, n_init=1, max_iter=10)[1]
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(height, width)).to(image.device)
 
 
@@ -81,8 +79,8 @@ def lime() -> Callable[[nn.Module], Any]:
     def similarity(_: Tensor, __: Tensor, shown: Tensor, **___: Any) -> float:
         return float(torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / (2 * LIME_WIDTH**2)))
 
-    ridge = captum_module("captum._utils.models.linear_model").SkLearnRidge(alpha=LIME_RIDGE)
-    return partial(captum_module("captum.attr").Lime, interpretable_model=ridge, similarity_func=similarity)
+    ridge = library_module("captum._utils.models.linear_model").SkLearnRidge(alpha=LIME_RIDGE)
+    return partial(library_module("captum.attr").Lime, interpretable_model=ridge, similarity_func=similarity)
 
 
 @explainer("KernelSHAP", "Lundberg and Lee 2017, arXiv 1705.07874", "captum", slow=True, passes=("samples", 0))
@@ -90,7 +88,7 @@ def lime() -> Callable[[nn.Module], Any]:
 def kernel_shap() -> Callable[[nn.Module], Any]:
     """Unlike captum's, each sample is followed by its complement: less noise (Covert and Lee 2021, section 4)."""
 
-    class Paired(captum_module("captum.attr").KernelShap):  # type: ignore[misc]
+    class Paired(library_module("captum.attr").KernelShap):  # type: ignore[misc]
         def kernel_shap_perturb_generator(self, original: Any, **settings: Any) -> Iterator[Tensor]:
             drawn = super().kernel_shap_perturb_generator(original, **settings)
             yield from itertools.islice(drawn, 2)  # all shown and none shown

@@ -14,15 +14,9 @@ _SOURCE = "Shadman et al. 2025, arXiv 2505.03837; Verenich et al. 2021"
 
 
 def _sdd(
-    form: str,
-    job: Job,
-    *,
-    centre: bool = True,
-    delta: float = DEFAULT.delta,
-    scale: float = DEFAULT.scale,
-    scale_min: float = DEFAULT.scale_min,
-    scale_max: float = DEFAULT.scale_max,
-) -> Tensor:
+    form: str, job: Job, *, centre: bool = True, delta: float = DEFAULT.delta, scale: float = DEFAULT.scale,
+    scale_min: float = DEFAULT.scale_min, scale_max: float = DEFAULT.scale_max,
+) -> Tensor:  # fmt: skip
     divergence = Divergence(delta, scale, scale_min, scale_max, form)
     maps = job.pooled.maps(job.classes, centre=centre)
     return scaled_directed_divergence(maps, divergence, size=job.size, geometry=job.geometry, log=True)

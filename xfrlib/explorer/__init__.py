@@ -11,10 +11,12 @@ from torch import nn
 
 from xfrlib.artifacts import build_root
 from xfrlib.cam import PooledFeatures
+from xfrlib.checks import need_network
 from xfrlib.data.faces import FaceDataset, open_folder
 from xfrlib.explorer.maps import Calculator, Settings
 from xfrlib.explorer.panel import Explorer
 from xfrlib.explorer.pictures import Pictures
+from xfrlib.models.backbones import Backbone
 from xfrlib.plots import gentle_power
 
 __all__ = ["Calculator", "Explorer", "Pictures", "Settings", "explorer"]
@@ -41,7 +43,7 @@ def explorer(
         Of each class, what a reader sees, and the family, whose other members are its look-alikes. None: the
         identity's own name; and look-alikes are the people whose mean embeddings have the largest cosine.
     size : int
-        Side in pixels of a folder's pictures, as `model` wants it. 0: what a network of timm says, 112 for others.
+        Side in pixels of a folder's pictures, as `model` wants it. 0: what a backbone of ours or of timm says.
     pooled : PooledFeatures, optional
         What `xfrlib.cam.pooled_features` gave for all pictures of `dataset`, in order, where it is at hand.
     temperature : float
@@ -55,8 +57,11 @@ def explorer(
         First values of `Settings`; without a delta, one at which the map of the first picture is more than a dot.
     """
     if isinstance(dataset, str | Path):
-        told: Any = next((part.pretrained_cfg for part in model.modules() if hasattr(part, "pretrained_cfg")), {})
-        dataset = open_folder(dataset, identities, size=size or told.get("input_size", [112])[-1])
+        sizes = [part.size for part in need_network(model).modules() if isinstance(part, Backbone)]
+        sizes += [getattr(part, "pretrained_cfg", {}).get("input_size", [0])[-1] for part in model.modules()]
+        if not (size := size or max(sizes)):
+            raise ValueError(f"{type(model).__name__} does not say the size of its pictures: give size, e.g. size=224")
+        dataset = open_folder(dataset, identities, size=size)
     calculator = Calculator(Pictures(model, dataset, pooled, names, families), temperature)
     first = Settings(**{"top_k": min(5, len(dataset.identities)), **settings})
     if "delta" not in settings:

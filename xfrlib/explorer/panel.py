@@ -26,7 +26,6 @@ CROPPED = (
     "Centre-cropped, not aligned: a network that was trained on aligned faces may misread it. To align it first, put "
     "it at photos/<name>/<file> and run: python -m facedata.align photos data/my_faces"
 )
-
 NOBODY = "who this is is not known; the network knows no “nobody” and names one of its people, for an ellipse too"
 
 # JupyterLab takes the arrow keys and letters typed in a list or slider for commands of the notebook, unless the element

@@ -31,9 +31,8 @@ class Pictures:
         names: Sequence[str] = (), families: Sequence[int] = (),
     ) -> None:  # fmt: skip
         need_evaluation(model)
-        given = len(dataset if pooled is None else pooled.logits)
-        if given != len(dataset):
-            raise ValueError(f"pooled holds {given} pictures, the data set {len(dataset)}: give all of them")
+        if pooled is not None and len(pooled.logits) != len(dataset):
+            raise ValueError(f"pooled holds {len(pooled.logits)} pictures, the data set {len(dataset)}: give all")
         self.model, self.dataset = model, dataset
         self.names = list(names) or [str(name).replace("_", " ") for name in dataset.identities]
         self.families = list(families)  # of each class; none: look-alikes are found by embedding
@@ -49,8 +48,7 @@ class Pictures:
         # A picture by its number: (3, H, W) in [0, 1], on the CPU.
         self.image = lru_cache(256)(lambda row: dataset[row][0] if row < known else self._added[row - known])
         self.look_alikes = lru_cache(maxsize=None)(self._look_alikes)
-        _, height, width = self.image(0).shape
-        self.size = (height, width)  # of every picture
+        self.size = self.image(0).shape[1], self.image(0).shape[2]  # of every picture
         if pooled is None:
             self._run([0])
         else:

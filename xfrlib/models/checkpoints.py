@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from xfrlib.artifacts import file_sha256
+from xfrlib.checks import need_module
 from xfrlib.models.backbones import BACKBONES, CHANNEL_ORDERS, Backbone
 from xfrlib.models.weights import load_tensors, mismatch, read_safetensors, seeded
 from xfrlib.profile import expanded
@@ -95,13 +96,7 @@ def _fetch(reference: str) -> tuple[Path, str]:
     repository, _, revision = reference.removeprefix("hub:").partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"{reference!r} names no repository; write hub:<owner>/<repo>[@<revision>].")
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise ImportError('a checkpoint of the hub needs huggingface_hub: pip install "xfrlib[train]"') from error
-
-    file = FOLDER_FILES[0]
+    huggingface_hub, file = need_module("huggingface_hub", "a checkpoint of the hub", "xfrlib[train]"), FOLDER_FILES[0]
     try:
         path = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
         commit = path.parent.name  # the cache keeps snapshots/<commit>/<file>; the configuration must be of the same
@@ -109,7 +104,7 @@ def _fetch(reference: str) -> tuple[Path, str]:
             known = huggingface_hub.try_to_load_from_cache(repository, file, revision=commit)
             if known is not huggingface_hub._CACHED_NO_EXIST:  # so that a repository without it loads offline too
                 # Not here and no network is an error: the file may exist and say BGR, so it must not be passed over.
-                with suppress(errors.RemoteEntryNotFoundError):
+                with suppress(huggingface_hub.errors.RemoteEntryNotFoundError):
                     huggingface_hub.hf_hub_download(repository, file, revision=commit)
     except Exception as error:  # the hub's own, which say why, httpx's and the disk's; all end in the same mend
         because = " ".join(str(error).split()).rstrip(".")

@@ -19,7 +19,7 @@ NOTEBOOK = "02_fine_tuning"
 @in_sentences()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
-    run = command_line_run(NOTEBOOK, __doc__, arguments)
+    run = command_line_run(NOTEBOOK, "python -m xfrlib.training", __doc__, arguments)
     accelerator = make_accelerator(run.device)  # first: what is not installed is named before any work
     train, validation = run.dataset("train"), run.dataset("validation")
     model = FaceClassifier(run.backbone(), train.num_classes, seed=run.profile.seed)

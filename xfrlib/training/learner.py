@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from xfrlib.artifacts import device_name, remove_leftovers, write_atomic
+from xfrlib.checks import need_module
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import predict
 from xfrlib.training.recipe import Recipe, Steps, training_precision
@@ -24,12 +25,9 @@ _FROZEN = {"nothing": (), "batchnorm": (nn.modules.batchnorm._BatchNorm,), "back
 
 def make_accelerator(device: torch.device | str | None, tensorboard: Path | None = None) -> Accelerator:
     """What divides the work among processes, on their GPUs; on the CPU for device "cpu" and where there is no GPU."""
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise ImportError('fine-tuning needs accelerate: pip install "xfrlib[train]"') from error
+    accelerate = need_module("accelerate", "fine-tuning", "xfrlib[train]")
     board = {} if tensorboard is None else {"log_with": "tensorboard", "project_dir": tensorboard.parent}
-    return Accelerator(cpu=str(device).startswith("cpu"), mixed_precision="no", **board)
+    return accelerate.Accelerator(cpu=str(device).startswith("cpu"), mixed_precision="no", **board)
 
 
 class Learner:
@@ -113,7 +111,8 @@ class Learner:
         return self._means("validation", sums)
 
     def _means(self, name: str, sums: Tensor) -> dict[str, float]:
-        loss, right, seen = self.accelerator.reduce(sums.to(self.device), "sum").tolist()  # over all processes
+        shared = sums if self.accelerator.num_processes == 1 else sums.to(self.device)  # Apple's GPU has no float64
+        loss, right, seen = self.accelerator.reduce(shared, "sum").tolist()  # over all processes
         return {f"{name}_loss": loss / seen, f"{name}_accuracy": right / seen}
 
     def close_epoch(self, row: dict[str, float]) -> None:
@@ -144,10 +143,10 @@ class Learner:
             return ""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            other, history = state["settings"], state["history"]
+            other, history, best, before = (state[name] for name in ("settings", "history", "best", "how"))
+            done, wanted = len(history), self.recipe.epochs
         except Exception as error:
-            raise ValueError(f"The checkpoint {path} cannot be read ({error}). Delete it to start anew.") from error
-        done, wanted = len(history), self.recipe.epochs
+            raise ValueError(f"The checkpoint {path} cannot be read ({error!r}). Delete it to start anew.") from error
         differs = ", ".join(key for key in settings if other.get(key) != settings[key])
         if differs or done > wanted:
             aside = path.with_name(f"{path.name}.other")
@@ -158,7 +157,7 @@ class Learner:
             return f"{path.name} {reason}: fine-tuning starts anew, and the file is kept as {aside.name}."
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        self.history, self.best_state, before = history, state["best"], state["how"]
+        self.history, self.best_state = history, best
         if done == wanted:
             self.how = before
             return f"{path.name} holds all {wanted} epochs: nothing to train."
