@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from matching.parts import FACE_PARTS
+from matching.face_parts import FACE_PARTS
 from matching.report import Report
 from matching.trust import FRACTION
 from xfrlib.regions import top_fraction_mask

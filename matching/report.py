@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matching.face_parts import FACE_PARTS, exchange, part_masks
 from matching.faces import Aligned, Aligner
 from matching.gallery import Comparisons, Gallery, comparisons
 from matching.likelihood_ratio import likelihood_ratio
 from matching.maps import MatchMaps, match_maps
-from matching.parts import FACE_PARTS, exchange, part_masks
 from matching.shapley import covered_scores, shapley
 from matching.threshold import threshold_at
 from matching.trust import FILL, FRACTION, judge

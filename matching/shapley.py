@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from matching.parts import Score
+from matching.face_parts import Score
 from xfrlib.judge import fill_picture, perturbed
 
 

@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from matching.face_parts import Score
 from matching.maps import MatchMaps
-from matching.parts import Score
 from xfrlib.controls import disc
 from xfrlib.geometry import Geometry
 from xfrlib.judge import fill_picture, perturbed

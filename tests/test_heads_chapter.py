@@ -19,7 +19,7 @@ from facedata.dlib import CHIP_TEMPLATE
 from madefaces import head_shapes
 from madefaces.heads import HEADS, PARTS, render
 from madefaces.people import make_families, swap_parts
-from matching.parts import FACE_PARTS
+from matching.face_parts import FACE_PARTS
 from matching.shapley import shapley
 from studies import head_scores, heads
 from studies.heads import EXCHANGED, PLACED, Pair, PairJob

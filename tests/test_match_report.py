@@ -21,8 +21,8 @@ from facedata.align import TEMPLATE
 from facedata.detect import Face
 from madefaces import people
 from matching import __main__ as command
+from matching import face_parts, page, shapley, trust
 from matching import gallery as galleries
-from matching import page, parts, shapley, trust
 from matching.faces import Aligner, template_for
 from matching.gallery import Comparisons, Gallery, comparisons, enrol
 from matching.likelihood_ratio import likelihood_ratio
@@ -85,17 +85,17 @@ def test_shapley_is_the_average_over_all_orders() -> None:
 @pytest.mark.parametrize("name", ["slim", "dlib", "faceres"])
 def test_parts_do_not_overlap_and_lie_where_the_recogniser_has_them(name: str) -> None:
     recogniser = load_recogniser(name)
-    masks = parts.part_masks(template_for(recogniser), recogniser.size)
+    masks = face_parts.part_masks(template_for(recogniser), recogniser.size)
     assert masks.shape == (8, recogniser.size, recogniser.size) and int(masks.sum(0).max()) == 1
     assert int(masks.flatten(1).sum(1).min()) > recogniser.size**2 / 100
-    places = dict(zip(parts.FACE_PARTS, masks, strict=True))
+    places = dict(zip(face_parts.FACE_PARTS, masks, strict=True))
     eye, _, nose, corner, _ = template_for(recogniser).round().astype(int)
     assert places["eyes"][eye[1], eye[0]] and places["nose"][nose[1], nose[0]] and places["mouth"][corner[1], corner[0]]
 
 
 def test_parts_of_a_sum_are_worth_what_each_adds() -> None:
     """The score adds the mean brightness of each part in its own weight; interactions there are none."""
-    masks = parts.part_masks(TEMPLATE, 112)
+    masks = face_parts.part_masks(TEMPLATE, 112)
     image = torch.rand(3, 112, 112, generator=torch.Generator().manual_seed(0))
     weights = torch.arange(1.0, 9)
 
@@ -109,12 +109,12 @@ def test_parts_of_a_sum_are_worth_what_each_adds() -> None:
 
 
 def test_a_part_from_the_same_picture_changes_nothing_and_other_places_stay() -> None:
-    masks = parts.part_masks(TEMPLATE, 112)
+    masks = face_parts.part_masks(TEMPLATE, 112)
     image, other = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(parts.exchanged(image, image[None], masks)[0], image.expand(8, -1, -1, -1))
-    made = parts.exchanged(image, torch.stack([other, image]), masks)
+    assert torch.equal(face_parts.exchanged(image, image[None], masks)[0], image.expand(8, -1, -1, -1))
+    made = face_parts.exchanged(image, torch.stack([other, image]), masks)
     assert made.shape == (2, 8, 3, 112, 112)
-    mouth = made[0, parts.FACE_PARTS.index("mouth")]
+    mouth = made[0, face_parts.FACE_PARTS.index("mouth")]
     assert torch.equal(mouth[:, :70], image[:, :70]) and not torch.equal(mouth[:, 92], image[:, 92])
 
 
@@ -131,27 +131,27 @@ def test_an_exchange_by_hand() -> None:
         return torch.nn.functional.normalize(halves, dim=1)
 
     own = torch.tensor([1.0, 0.0])
-    found = parts.exchange(embed, probe, probe[None], dark[None], own, masks)
-    changed = embed(parts.exchanged(probe, dark[None], masks)[0])[0]
+    found = face_parts.exchange(embed, probe, probe[None], dark[None], own, masks)
+    changed = embed(face_parts.exchanged(probe, dark[None], masks)[0])[0]
     unchanged = torch.tensor([0.5, 0.5]).sqrt()
-    part = parts.FACE_PARTS[0]
+    part = face_parts.FACE_PARTS[0]
     assert found.lost == {part: pytest.approx(float(unchanged[0] - changed[0]), abs=1e-6)} and found.lost[part] > 0.1
     assert found.moved == {part: pytest.approx(float(1 - changed @ unchanged), abs=1e-6)}
     assert found.control == {part: pytest.approx(0, abs=1e-6)} and found.seam == pytest.approx(0, abs=1e-4)
     assert found.passes == 3
-    alike = parts.exchange(embed, probe, dark[None], dark[None], own, masks)
+    alike = face_parts.exchange(embed, probe, dark[None], dark[None], own, masks)
     assert alike.seam == pytest.approx(1) and alike.control == alike.moved
 
 
 def test_a_persons_own_parts_move_the_embedding_less_than_those_of_another(made: Path, slim: Backbone) -> None:
     """Of made people who are no look-alikes, averaged over the parts."""
-    aligner, masks = Aligner(slim, nobody), parts.part_masks(TEMPLATE, 112)
+    aligner, masks = Aligner(slim, nobody), face_parts.part_masks(TEMPLATE, 112)
     seams = []
     for person, stranger in ((0, 2), (2, 4), (4, 0)):
         probe, *mates = (aligner(path).face for path in pictures(made, person))
         others = torch.stack([aligner(path).face for path in pictures(made, stranger)])
         own = template(slim, torch.stack(mates))
-        found = parts.exchange(lambda x: unit_embeddings(slim, x), probe, torch.stack(mates), others, own, masks)
+        found = face_parts.exchange(lambda x: unit_embeddings(slim, x), probe, torch.stack(mates), others, own, masks)
         seams.append(found.seam)
         assert sum(found.lost.values()) > 0
     assert max(seams) < 1 and min(seams) > 0
@@ -427,7 +427,7 @@ def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: 
     assert said["map"]["mean"][0] + said["map"]["constant"] == pytest.approx(said["similarity"], abs=1e-5)
     assert said["trust"]["passes"] == 5 + 49 and said["trust"]["score"] == pytest.approx(shown["lead"], abs=1e-5)
     exchange, nearest = said["exchange"], said["gallery"]["nonmates"][0]["name"]
-    assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(parts.FACE_PARTS)
+    assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(face_parts.FACE_PARTS)
     assert exchange["passes"] == 1 + 8 * (3 + 1) and exchange["seam"] > 0
     assert f"moves the embedding {100 * exchange['seam']:.0f} % as far" in page.page(report)
     assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "quick"}

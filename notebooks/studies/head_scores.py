@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from madefaces import head_shapes
-from matching.parts import FACE_PARTS
+from matching.face_parts import FACE_PARTS
 from matching.shapley import shapley
 from recognisers import dlib
 from studies.heads import EXCHANGED, HEAD_MAPS, PLACED, Arrays, ends_of
 from studies.jackknife import jackknife, mean_of
 from studies.part_scores import concordance, part_density, part_mass, rank_correlation
+from studies.report import in_place_of
 from xfrlib import plots
 from xfrlib.intervals import Estimate, Interval
 
@@ -35,7 +36,7 @@ BESIDE = {
 TITLES = HEAD_MAPS | BESIDE
 PART_SCORES = {"mass": "share of the map in the part", "density": "mean of the map in the part"}
 _PLACES = [list(EXCHANGED).index(name) for name in PLACED]
-#: The parts of `matching.parts` by the names of the heads.
+#: The parts of `matching.face_parts` by the names of the heads.
 _IN_TABLE = [FACE_PARTS.index({"brows": "eyebrows"}.get(name, name)) for name in PLACED if name != "hair"]
 
 
@@ -287,12 +288,12 @@ def missing(recogniser: str, checkpoint: str) -> str:
 
 
 def end_here(shell: Any) -> None:
-    """Let the later cells of a notebook do nothing, so that its page can be built; what would be a figure is empty."""
+    """Let the later cells of a notebook do nothing, so that its page can be built; a figure and a table are empty."""
 
     def instead(lines: list[str]) -> list[str]:
         if lines and lines[-1].strip() == "figure":
             return ["from studies.head_scores import empty_figure\n", "empty_figure()\n"]
-        return lines if any("show_provenance" in line for line in lines) else []
+        return lines if any("show_provenance" in line for line in lines) else in_place_of("".join(lines))
 
     shell.input_transformers_cleanup.append(instead)
 

@@ -25,8 +25,8 @@ from facedata.align import TEMPLATE, align
 from facedata.dlib import CHIP_TEMPLATE
 from madefaces.heads import PARTS, render
 from madefaces.people import Identity, part_differs, picture_seed, swap_parts
+from matching.face_parts import part_masks
 from matching.maps import match_maps
-from matching.parts import part_masks
 from matching.shapley import covered_scores, shapley
 from studies.matching import TemplateGallery, gradient_of_lead
 from xfrlib.artifacts import fingerprint, write_atomic
@@ -320,9 +320,9 @@ def measured_pair(gallery: TemplateGallery, people: Sequence[Identity], job: Pai
 def table_of_parts(
     gallery: TemplateGallery, image: NDArray[np.uint8], job: PairJob, template: NDArray[np.float64]
 ) -> Arrays:
-    """What a black box says of the same lead: exact Shapley values (8,) of `matching.parts.FACE_PARTS`, each blurred.
+    """What a black box says of this lead: exact Shapley values (8,) of `matching.face_parts.FACE_PARTS`, each blurred.
 
-    The shapes of the parts are those of `matching.parts.part_masks`, around the places of eyes, nose and mouth in
+    The shapes of the parts are those of `matching.face_parts.part_masks`, around the places of eyes, nose and mouth in
     `template` (5, 2); the renderer's masks are not asked.
     """
     size, templates = gallery.recogniser.size, gallery.get_buffer("templates")

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from facedata.align import ALIGNED_SIDE
-from matching.parts import transplant_part
+from matching.face_parts import transplant_part
 from studies.part_scores import energy_in
 from studies.score_tables import MeanScores
 from xfrlib.intervals import Estimate, Interval
