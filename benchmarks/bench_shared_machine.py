@@ -4,7 +4,7 @@ python benchmarks/bench_shared_machine.py
 python benchmarks/bench_shared_machine.py --neighbours 2 --rounds 5 --json results/shared_machine.json
 
 Threads of torch wait for each other by spinning. Beside busy processes a thread that waits keeps the processor that
-the one it waits for needs. Each way to wait is measured in processes of its own, in turn, so that whatever else the
+the one it waits for needs. Each way is measured in processes of its own, in turn, so that whatever else the
 machine does meets all of them.
 """
 
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,10 +29,10 @@ from xfrlib.models import FaceClassifier, load_backbone
 from xfrlib.training import Recipe
 from xfrlib.training.learner import Learner, make_accelerator
 
-WAYS = {
-    "default": {},
-    "as the book": {name: str(value) for name, value in make_book.KERNEL_ENVIRONMENT.items()},
-    "one thread": {"OMP_NUM_THREADS": "1"},
+WAYS: dict[str, Callable[[], dict[str, int]]] = {
+    "default": dict,
+    "as the book": make_book.kernel_environment,
+    "one thread": lambda: {"OMP_NUM_THREADS": 1},
 }
 BATCH, WARM_UP, STEPS = 32, 3, 9
 BUSY = "while True: pass"
@@ -50,7 +51,7 @@ def step() -> float:
     return statistics.median(seconds[WARM_UP:])
 
 
-def measured(way: dict[str, str], neighbours: int) -> float:
+def measured(way: Callable[[], dict[str, int]], neighbours: int) -> float:
     """As `step`, in a process of its own beside busy ones."""
     with ExitStack() as stack:
         for _ in range(neighbours):
@@ -58,7 +59,8 @@ def measured(way: dict[str, str], neighbours: int) -> float:
             stack.callback(busy.kill)
         path = os.pathsep.join(sys.path)
         child = [sys.executable, __file__, "--child"]
-        environment = os.environ | {"PYTHONPATH": path} | way
+        time.sleep(1)  # what was busy before is forgotten
+        environment = os.environ | {"PYTHONPATH": path} | {name: str(value) for name, value in way().items()}
         return float(subprocess.run(child, check=True, capture_output=True, text=True, env=environment).stdout)
 
 

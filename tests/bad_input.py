@@ -24,12 +24,13 @@ from typing import Any
 
 import torch
 from bad_calls import CALLS
-from bad_files import CHECKPOINTS, PARAMETERS, PICTURES, PROFILES
+from bad_files import CHECKPOINTS, PARAMETERS, PICTURES, PROFILES, TINY
 from bad_kinds import Case, Kind, WrongResult
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from tqdm import tqdm
 
 from xfrlib import artifacts
+from xfrlib.models import BACKBONES
 
 SEED = 7
 # "<kind>": what is spoilt, and how many inputs of it are tried
@@ -99,6 +100,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=artifacts.project_root() / "results" / "bad_input.json")
     given_, found, bad = parser.parse_args(), dict[str, Any](), list[str]()
     torch.set_num_threads(1)
+    BACKBONES.clear()
+    BACKBONES.update(TINY)
     warnings.simplefilter("ignore")  # a warning is no answer: the result or the error is
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XFR_BUILD"] = folder

@@ -131,3 +131,12 @@ def test_a_chapter_or_a_profile_that_is_not_there_is_named_beside_those_that_are
     with pytest.raises(SystemExit) as stopped:
         make_book.main()
     assert said in f"{stopped.value.code}{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(3.0, None), (70.0, None), (100.0, 1)])
+def test_torch_gets_one_thread_where_others_keep_the_processors_busy(
+    busy: float, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_book.psutil, "cpu_percent", lambda interval: busy)
+    given = make_book.kernel_environment()
+    assert given.items() >= make_book.KEEP_MEMORY.items() and given.get("OMP_NUM_THREADS") == threads

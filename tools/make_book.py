@@ -35,6 +35,7 @@ import dependencies
 import gallery
 import nbformat
 import papermill
+import psutil
 import publishing
 import solutions
 import yaml
@@ -50,10 +51,7 @@ DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure br
 # glibc hands large freed blocks back to the system, and on a CPU the page faults that follow take half the time of a
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
-# A thread that waits for another spins, and beside busy processes it keeps the processor that the other needs. After
-# so many rounds it sleeps: benchmarks/bench_shared_machine.py measures what that gives.
-WAIT_BRIEFLY = {"GOMP_SPINCOUNT": 1000}
-KERNEL_ENVIRONMENT = KEEP_MEMORY | WAIT_BRIEFLY
+BUSY = 75  # percent of all processors that others keep busy
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
 TO_RUN = (
@@ -61,6 +59,15 @@ TO_RUN = (
     "`make lab` in the clone: it installs `xfrlib` with all that it needs and opens JupyterLab. README.md says how "
     "without make."
 )
+
+
+def kernel_environment() -> dict[str, int]:
+    """What the processes that run notebooks begin with; looks for a moment at how busy the machine is.
+
+    A thread of torch that waits for another spins, and beside busy programs it keeps the processor that the other
+    needs: one thread alone is faster there. benchmarks/bench_shared_machine.py measures what that gives.
+    """
+    return KEEP_MEMORY | ({"OMP_NUM_THREADS": 1} if psutil.cpu_percent(interval=0.5) > BUSY else {})
 
 
 def sources(root: Path = ROOT) -> list[Path]:
@@ -356,8 +363,9 @@ def main() -> None:
     args = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
-    for name, value in KERNEL_ENVIRONMENT.items():
-        os.environ.setdefault(name, str(value))
+    if args.command in ("run", "gallery"):
+        for name, value in kernel_environment().items():
+            os.environ.setdefault(name, str(value))
     try:
         if args.command == "run":
             for notebook in args.notebook:
