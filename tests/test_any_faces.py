@@ -8,6 +8,9 @@ from studies import any_faces
 def test_cells_are_left_out_but_for_those_on_any_faces() -> None:
     assert any_faces.skipped(["figure = 1\n", "render(people)\n"]) == ["pass\n"]
     assert any_faces.skipped(["figures.contact_sheet(faces)\n"]) == ["Markdown('*No figure in this run.*')\n"]
+    first, second, table = any_faces.skipped(['markdown(rows, caption="A", name="tab-08-a")\n'])
+    assert first.startswith("from ") and second.startswith("from ")
+    assert table == 'display(Markdown(not_made("tab-08-a")))\n'
     for line in ("# On any faces\n", 'run = start_notebook("08")\n', 'profile: str = "quick"\n'):
         assert any_faces.skipped([line, "render(people)\n"]) == [line, "render(people)\n"]
 

@@ -119,8 +119,9 @@ def numbered(page: str) -> list[str]:
 
 
 def captioned_tables(chapter: list[Cell]) -> list[str]:
-    """Names of the tables that cells of code display with a caption."""
-    return re.findall(r"""\bname=["'](tab-[^"']+)["']""", "\n".join(c.source for c in chapter if c.cell_type == "code"))
+    """Names of the tables that cells of code display with a caption, and of those that stand in the text."""
+    code, text = ("\n".join(c.source for c in chapter if c.cell_type == kind) for kind in ("code", "markdown"))
+    return re.findall(r"""\bname=["'](tab-[^"']+)["']""", code) + re.findall(r"^:name: (tab-\S+)$", text, flags=re.M)
 
 
 def referred(text: str) -> set[str]:
@@ -151,7 +152,9 @@ def test_the_checks_find_what_they_are_for() -> None:
     assert skipped_levels("# One\n\n### Three\n\n## Two\n\n### Three again") == ["Three"]
     page = "```{table} A\n:name: tab-a\n:class: b\n```\n$$\nx\n$$ (eq-c)\n```{math}\n:label: eq-d\n```\n:name: e\n"
     assert numbered(page) == ["tab-a", "eq-c", "eq-d"]
-    assert captioned_tables([code('report.markdown(rows, caption="A", name="tab-01-a")'), text]) == ["tab-01-a"]
+    typed = nbformat.v4.new_markdown_cell("```{table} B\n:name: tab-01-b\n```")
+    shown = code('report.markdown(rows, caption="A", name="tab-01-a")')
+    assert captioned_tables([shown, text, typed]) == ["tab-01-a", "tab-01-b"]
     assert referred("{numref}`tab-a`, {numref}`the table <tab-b>`, {eq}`eq-c`, `tab-d`") == {"tab-a", "tab-b", "eq-c"}
 
 

@@ -357,6 +357,7 @@ def test_later_cells_do_nothing_and_their_figures_are_empty() -> None:
     (instead,) = shell.input_transformers_cleanup
     assert instead(["x = unknown\n", "x\n"]) == [] and instead([]) == []
     assert instead(["run.show_provenance()\n"]) == ["run.show_provenance()\n"]
+    assert instead(['shown(rows, name="tab-13-a")\n'])[-1] == 'display(Markdown(not_made("tab-13-a")))\n'
     made: dict[str, Any] = {}
     *imports, last = instead(["axis.plot(unknown)\n", "figure\n"])
     exec("".join([*imports, f"found = {last}"]), made)

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import yaml
 from sphinx_build import sphinx_build
 
-from studies.report import markdown
+from studies.report import in_place_of, markdown, not_made
 from xfrlib.intervals import Interval
 from xfrlib.profile import project_root
 
@@ -25,6 +26,27 @@ def test_a_caption_stands_around_the_table_and_leaves_it_as_it_is() -> None:
         f":::{{table}} The *falls*\n:name: tab-01-falls\n\n{PLAIN}\n\n:::"
     )
     assert markdown(ROWS, caption="Falls") == f":::{{table}} Falls\n\n{PLAIN}\n\n:::"
+
+
+def test_a_frame_keeps_the_index_that_says_something() -> None:
+    frame = pd.DataFrame({"n": [1, 2]})
+    assert markdown(frame).splitlines() == ["|   n |", "|----:|", "|   1 |", "|   2 |"]
+    assert markdown(frame.rename_axis("picture")).splitlines()[0] == "|   picture |   n |"
+    assert markdown(frame.assign(n=[0.5, 1.5]).rename_axis("picture")).splitlines()[2] == "|         0 | 0.5 |"
+    assert markdown(frame.set_axis(["a", "b"])).splitlines()[2] == "| a  |   1 |"
+
+
+def test_what_is_not_made_leaves_a_table_to_refer_to() -> None:
+    for empty in ([], pd.DataFrame({"n": []})):
+        assert markdown(empty, caption="A", name="tab-01-a").splitlines()[:2] == [":::{table} A", ":name: tab-01-a"]
+        assert "| none" in markdown(empty)
+    assert ":name: tab-01-a\n" in not_made("tab-01-a")
+    cell = 'display(Markdown(markdown(rows, caption="A", name="tab-01-a")))\nMarkdown(shown(rows, name="tab-01-b"))\n'
+    assert [line.partition("(")[2] for line in in_place_of(cell)[2:]] == [
+        'Markdown(not_made("tab-01-a")))\n',
+        'Markdown(not_made("tab-01-b")))\n',
+    ]
+    assert in_place_of("Markdown(markdown(rows))") == []
 
 
 def test_a_displayed_table_with_a_caption_has_a_number_on_the_page(tmp_path: Path) -> None:

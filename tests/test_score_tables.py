@@ -60,8 +60,8 @@ def test_cases_without_a_score_are_left_out_and_one_person_gives_no_interval() -
 
 
 def test_tables_panels_and_words() -> None:
-    text = score_tables.tables_by_kind(FOUND, KINDS, SCORES, TITLES, "5 networks")
-    assert text.startswith("**Look-alikes**, 5 networks (higher is better)\n\n") and "0.90 [0.80,\u00a01.00]" in text
+    sdd, cam = score_tables.score_rows(FOUND, "family", SCORES, TITLES)
+    assert (sdd["map"], cam["map"]) == ("SDD", "CAM") and sdd["AUC"] == FOUND["family", "sdd", "auc"]
     drawn = score_tables.panels(FOUND, KINDS, SCORES, TITLES)
     assert drawn["measure"].unique().tolist() == ["look-alikes: AUC"] and drawn["low"].tolist() == [0.8, 0.7]
     assert by_verdict(APART, "family", "auc", TITLES) == {"better": ["CAM"], "worse": [], "undecided": []}

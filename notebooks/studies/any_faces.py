@@ -1,4 +1,5 @@
-"""Chapter 8 on faces that nobody made: cells that need the renderer are left out, and a figure leaves a line behind.
+"""Chapter 8 on faces that nobody made: cells that need the renderer are left out. A figure leaves a line behind,
+a table one without rows.
 
 A notebook has no other way to leave cells out without an error.
 """
@@ -7,17 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from studies.report import in_place_of
+
 ALWAYS = ("profile: str", "start_notebook", "# On any faces")  # what stands in a cell that runs on any faces
 DRAWS = ("subplots(", "picture_grid(", "contact_sheet(", "interval_plot(")  # what stands in a cell of a figure
 
 
 def skipped(lines: list[str]) -> list[str]:
-    """A cell that needs made faces becomes an empty one, a figure a line that says so."""
+    """A cell that needs made faces becomes an empty one, a figure or a table one that says so."""
     text = "".join(lines)
     if any(word in text for word in ALWAYS):
         return lines
     figure = any(word in text for word in DRAWS)
-    return ["Markdown('*No figure in this run.*')\n" if figure else "pass\n"]
+    if figure:
+        return ["Markdown('*No figure in this run.*')\n"]
+    return in_place_of(text) or ["pass\n"]
 
 
 def leave_out_cells(shell: Any) -> None:

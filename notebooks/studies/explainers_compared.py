@@ -26,7 +26,7 @@ from xfrlib import explainers, models, plots
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.faces import data_hash, read_manifest
 from xfrlib.explainers import EXPLAINERS, explain_with
-from xfrlib.intervals import Estimate, mean_interval
+from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.judge import blurred
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun
@@ -153,15 +153,35 @@ def judged_by_holm(compared: pd.DataFrame, asked: Collection[str] = QUESTIONS) -
     return compared.assign(p_holm=p, verdict=np.where(named, np.where(p < 0.05, word, COMPARED[2]), ""))
 
 
+def _gain(less: Mapping[Any, Any], kind: str) -> Interval:
+    """What SDD gains, of a difference of falls, SDD less another method: turned in retention, its interval too."""
+    value, *ends = (SIGN[kind] * less[key] for key in ("value", "low", "high"))
+    return Interval(value, *ends[:: SIGN[kind]])
+
+
 def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict[str, str]]:
-    """Rows for a reader: SDD less each method, a column for each kind and fill, with interval and verdict, if any."""
+    """Rows for a reader: SDD's gain on each method, above 0 for better, by kind and fill, with its verdict, if any."""
     rows: dict[str, dict[str, str]] = {}
     for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
-        row = rows.setdefault(one["method"], {"SDD minus": titles[one["method"]]})
-        row[f"{one['kind']}, {one['fill']}"] = in_text(one, signed=True) + (
+        row = rows.setdefault(one["method"], {"SDD against": titles[one["method"]]})
+        row[f"gain in {one['kind']}, {one['fill']}"] = in_text(_gain(one, one["kind"]), signed=True) + (
             f", **{one['verdict']}**" if one["verdict"] else ""
         )
     return list(rows.values())
+
+
+def slow_rows(
+    found: Mapping[tuple[str, ...], Any], fills: Sequence[str], names: Sequence[str], titles: Mapping[Any, str]
+) -> list[dict[str, str | Interval]]:
+    """Rows for a reader of what `slow_results` found: SDD's gain on each method, above 0 for better."""
+    return [
+        {"SDD against": titles[name]}
+        | {
+            f"gain in {kind}, {fill}": _gain(found[fill, name, "sdd_sum_minus", kind]._asdict(), kind)
+            for fill, kind in product(fills, SIGN)
+        }
+        for name in names
+    ]
 
 
 def comparison_in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:

@@ -234,10 +234,12 @@ def _corr_rise(gallery: TemplateGallery, image: Tensor, pair: Tensor, masks: int
 
 
 @plots.style()
-def match_figure(gallery: TemplateGallery, probes: Tensor, faces: Tensor, classes: Tensor) -> Figure:
+def match_figure(
+    gallery: TemplateGallery, probes: Tensor, faces: Tensor, classes: Tensor, difference: str = MATCH_MAPS["difference"]
+) -> Figure:
     """Two rows for each probe (n, 3, H, W). Above: the probe, a face of its mate and of its nearest non-mate with the
-    similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on its own scale.
-    `faces` (N, 3, H, W): one of each template."""
+    similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on its own scale,
+    under the name `difference`. `faces` (N, 3, H, W): one of each template."""
     templates = gallery.get_buffer("templates")[classes]
     found = lay_maps(gallery.recogniser, probes, templates)
     mates, others, sdd = found.cams[:, 0], found.cams[:, 1], found.log_sdd.exp()
@@ -253,7 +255,7 @@ def match_figure(gallery: TemplateGallery, probes: Tensor, faces: Tensor, classe
         signed: dict[str, Any] = {"image": probes[i], "cmap": plots.DIVERGING}
         for axis, values, who in zip(lower[1:3], (mates[i], others[i]), ("mate", "non-mate"), strict=True):
             cams = plots.overlay(axis, values=values, limits=(-high, high), title=f"map of the {who}", **signed)
-        plots.overlay(lower[3], values=mates[i] - others[i], title="CAM difference", **signed)
+        plots.overlay(lower[3], values=mates[i] - others[i], title=difference, **signed)
     plots.colour_bar(figure, cams, axes[:, :3], "map of a match (similarity)")
     plots.colour_bar(figure, heat, axes[:, 3:], "SDD (relative)", width=0.9)
     return figure

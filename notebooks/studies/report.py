@@ -11,14 +11,22 @@ import pandas as pd
 
 from xfrlib.tables import in_text
 
+NO_ROWS: list[dict[str, Any]] = [{"in this run": "none"}]  # of a table that has none
+
 
 def markdown(
-    rows: Iterable[Mapping[str, Any]], digits: int = 2, *, signed: bool = False, caption: str = "", name: str = ""
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame,
+    digits: int = 2,
+    *,
+    signed: bool = False,
+    caption: str = "",
+    name: str = "",
 ) -> str:
     """Rows as a table in Markdown; a cell may hold an interval, which `in_text` writes. Numbers are set as given.
 
-    A number in a string has a true minus sign. With a `caption`, a line of MyST, the table has a number on the page,
-    and with a `name` too (``tab-07-falls``) the text refers to it: ``{numref}`tab-07-falls```.
+    The index of a frame is the first column, unless it merely counts. A number in a string has a true minus sign. With
+    a `caption`, a line of MyST, the table has a number on the page, and with a `name` too (``tab-07-falls``) the text
+    refers to it: ``{numref}`tab-07-falls```. Without rows the table says so: a reference must lead somewhere.
     """
 
     def cell(found: Any) -> Any:
@@ -28,13 +36,34 @@ def markdown(
             return found
         return in_text(found, digits, signed=signed).replace(", ", ",\u00a0")  # an interval stays on one line
 
-    frame = pd.DataFrame([{name: cell(found) for name, found in row.items()} for row in rows])
+    if isinstance(rows, pd.DataFrame) and len(rows):
+        counts = isinstance(rows.index, pd.RangeIndex) and rows.index.name is None
+        named = rows.rename_axis(index="" if rows.index.name is None else str(rows.index.name))
+        frame = named.reset_index(drop=counts).map(cell)
+    else:
+        given = [] if isinstance(rows, pd.DataFrame) else list(rows)
+        frame = pd.DataFrame([{head: cell(found) for head, found in row.items()} for row in given or NO_ROWS])
     sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
-    table = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    # Objects, because a whole number beside others with decimals would get some too.
+    table = frame.astype(object).to_markdown(index=False, disable_numparse=True, colalign=sides)
     if not caption:
         return table
     # Colons and not ticks: where MyST is not read, ticks would show the table as code.
     return "\n".join([f":::{{table}} {caption}", *([f":name: {name}"] if name else []), "", table, "", ":::"])
+
+
+def not_made(name: str) -> str:
+    """What stands in place of a table that this run does not make, as Markdown: references to its `name` stay whole."""
+    return markdown([], caption="A table that this run does not make", name=name)
+
+
+def in_place_of(cell: str) -> list[str]:
+    """Lines that display `not_made` for each table that the code of a `cell` names."""
+    names = re.findall(r"""\bname=["'](tab-[\w-]+)["']""", cell)
+    if not names:
+        return []
+    given = ["from IPython.display import Markdown, display\n", "from studies.report import not_made\n"]
+    return [*given, *(f'display(Markdown(not_made("{name}")))\n' for name in names)]
 
 
 def plain(found: Any) -> Any:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from studies.report import markdown
 from studies.shares import share_interval
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import COMPARED, in_text, verdict
@@ -75,19 +74,14 @@ def mean_score(
     return known_mean(values, people, own.get("network"), share=share)
 
 
-def tables_by_kind(
-    found: MeanScores, kinds: Mapping[str, str], scores: Mapping[str, str], titles: Mapping[str, str],
-    rests_on: str = "",
-) -> str:  # fmt: skip
-    """Markdown of a table for each kind of rival: a row for each map, a column for each score, with its interval."""
-    return "\n\n".join(
-        f"**{label.capitalize()}**{rests_on and f', {rests_on}'} (higher is better)\n\n"
-        + markdown(
-            {"map": title} | {heading: found[kind, name, score] for score, heading in scores.items()}
-            for name, title in titles.items()
-        )
-        for kind, label in kinds.items()
-    )
+def score_rows(
+    found: MeanScores, kind: str, scores: Mapping[str, str], titles: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Rows for a reader, against one kind of rival: each map, with a column for each score and its interval."""
+    return [
+        {"map": title} | {heading: found[kind, name, score] for score, heading in scores.items()}
+        for name, title in titles.items()
+    ]
 
 
 def panels(
