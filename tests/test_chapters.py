@@ -40,6 +40,11 @@ def prose(path: Path) -> str:
     return re.sub(r"^```(?:python|\{math\}).*?^```$", "", text, flags=re.M | re.S)
 
 
+def test_no_chapter_quotes_a_results_file_in_its_text() -> None:
+    """JupyterLab would show the name of the number in place of the number."""
+    assert [path.stem for path in CHAPTERS if "{result}" in path.read_text(encoding="utf-8")] == []
+
+
 def too_long(chapter: list[Cell]) -> list[str]:
     """Code cells above their limit; the cell of the parameters is a list, and has none."""
     found = []
