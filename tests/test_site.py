@@ -443,7 +443,7 @@ class TestMake:
         assert built(reader) == ["05", "site"]
         read.touch()
         assert built(read) == ["04", "05", "site"]
-        module, new = tree / "xfrlib/intervals.py", tree / "xfrlib/new.py"
+        module, new = tree / "xfrlib/prediction.py", tree / "xfrlib/new.py"
         new.write_text("", encoding="utf-8")
         assert built(new) == ["site"]
         module.write_text("from xfrlib import new\n", encoding="utf-8")
