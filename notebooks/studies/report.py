@@ -26,7 +26,7 @@ def markdown(
 
     The index of a frame is the first column, unless it merely counts. A number in a string has a true minus sign. With
     a `caption`, a line of MyST, the table has a number on the page, and with a `name` too (``tab-07-falls``) the text
-    refers to it: ``{numref}`tab-07-falls```. Without rows the table says so: a reference must lead somewhere.
+    refers to it: ``{numref}`tab-07-falls```. Without rows it says so there: a reference must lead somewhere.
     """
 
     def cell(found: Any) -> Any:
@@ -42,6 +42,8 @@ def markdown(
         frame = named.reset_index(drop=counts).map(cell)
     else:
         given = [] if isinstance(rows, pd.DataFrame) else list(rows)
+        if not given and not caption:
+            return ""
         frame = pd.DataFrame([{head: cell(found) for head, found in row.items()} for row in given or NO_ROWS])
     sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in frame.dtypes]
     # Objects, because a whole number beside others with decimals would get some too.
