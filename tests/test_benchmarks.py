@@ -184,7 +184,7 @@ def test_the_page_is_built_from_the_committed_file(tmp_path: Path) -> None:
     (tmp_path / "index.md").write_text(re.sub(r"\[([^]]+)\]\(\S+\.(?:md|ipynb)\)", r"\1", text), encoding="utf-8")
     (tmp_path / "profile.yaml").write_text("shows_real_people: false", encoding="utf-8")
     (tmp_path / "results").mkdir()
-    for name in ("benchmarks", "size", "make"):
+    for name in ("benchmarks", "size", "make", "match_report"):
         shutil.copy(ROOT / "results" / f"{name}.json", tmp_path / "results")
     config = {"extensions": ["myst_parser", "results", "speed"], "master_doc": "index", "numfig": True}
     status, warnings = sphinx_build(tmp_path, config)

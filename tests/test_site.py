@@ -510,8 +510,7 @@ def test_what_the_pages_say_in_words_holds_for_the_committed_results() -> None:
     # findings.md, on photographs: the paper's comparisons, the disc under black, CAM
     for run in ("facescrub12", "lfw"):
         assert {judged(run, "random_map", kind) for kind in results.SIGN} == {"agrees"}
-        assert judged(run, "disc", "retention") == "undecided"
-        assert judged(run, "disc", "deletion") == {"facescrub12": "agrees", "lfw": "undecided"}[run]
+        assert {judged(run, "disc", kind) for kind in results.SIGN} == {"undecided"}
     assert {judged("facescrub12", "cam", kind) for kind in results.SIGN} == {"undecided"}
     assert {judged("lfw", "cam", kind) for kind in results.SIGN} == {"differs"}
     # results.md: seeds move the level by more than the maps of one network differ; all beat the random map
@@ -707,9 +706,10 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
-            assert sure(truth, f"minus.difference_minus_{other}.{fill}", 1), other
+            known = fill == "blur" or other != "cam"
+            assert sure(truth, f"minus.difference_minus_{other}.{fill}", 1) == known, (other, fill)
     for fill in ("blur", "mean face", "grey"):
-        assert sure(truth, f"minus.all_resolutions_minus_difference.{fill}", 1) == (fill == "blur")
+        assert not sure(truth, f"minus.all_resolutions_minus_difference.{fill}", 1)
     plain = [node(f"{run}/cell_truth", "agreement.difference.mean face") for run in ("facescrub12", "quick")]
     assert plain[0]["low"] > plain[1]["value"]
     # the shortcut
