@@ -190,7 +190,7 @@ def test_the_page_is_built_from_the_committed_file(tmp_path: Path) -> None:
     status, warnings = sphinx_build(tmp_path, config)
     assert status == 0, warnings
     page = (tmp_path / "_build" / "html" / "index.html").read_text(encoding="utf-8")
-    assert page.count("<table") == 6 and "torch-cam" in page and "aim: at most" in page
+    assert page.count("<table") == 7 and "torch-cam" in page and "aim: at most" in page
     assert page.count("<svg") == 1 and 'id="fig-size"' in page
     assert load_results(ROOT, "size")["provenance"]["state"] in page
 
