@@ -23,14 +23,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pandas as pd
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
 from facedata.journal import Journal, Outcome, download_state, examine
 from xfrlib.artifacts import file_sha256, write_atomic
 from xfrlib.data.images import IMAGE_SUFFIXES
+
+try:
+    import httpx
+    from tenacity import (
+        AsyncRetrying,
+        RetryCallState,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_exponential_jitter,
+    )
+except ImportError as error:
+    raise ImportError(f"downloading needs httpx and tenacity: pip install 'xfrlib[photos]' ({error})") from error
 
 _SETTLED = ("dead", "not_a_picture", "changed")  # asking again will hardly help; the others are asked for in each run
 _GIVE_UP_AFTER = 3  # pictures in a row for which a host took no connection

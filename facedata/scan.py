@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import imagehash
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
 from xfrlib.artifacts import write_atomic
+from xfrlib.checks import need_module
 from xfrlib.data.faces import COLUMNS, FILE_COLUMNS, LEAST_SIDE
 from xfrlib.data.images import IMAGE_SUFFIXES, FaceImageError, decode_image, read_file
 
@@ -157,6 +157,7 @@ def scan_faces(
 
 def perceptual_hash(picture: Image.Image) -> str:
     """The 256-bit pHash of a picture, 64 hexadecimal digits; "" for a plain colour, whose hash is rounding noise."""
+    imagehash = need_module("imagehash", "finding duplicates", "xfrlib[photos]")
     low, high = picture.convert("L").getextrema()
     return "" if low == high else str(imagehash.phash(picture, hash_size=HASH_SIDE))
 

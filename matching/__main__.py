@@ -140,7 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--false-match-rate {given.false_match_rate}: must be above 0 and below 1")
     recogniser = load_recogniser(*choose_recogniser(given.recogniser, given.checkpoint))
     aligner = Aligner(recogniser, find_detector(given.detector))
-    gallery, cache = None, data_root() / "matching"
+    gallery, cache, pairs = None, data_root() / "matching", given.probe.is_dir() and given.mate is None
+    if pairs:  # what is wrong with them is said now, not after the gallery is enrolled
+        pairs_in(given.probe)
+    else:
+        aligner(given.probe)
     if given.gallery:
         gallery = enrol(given.gallery, recogniser, aligner, cache, pictures=given.pictures, progress=given.progress)
         if gallery.left_out:
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matcher = Matcher(
         recogniser, aligner, gallery, ReportSettings(given.false_match_rate, given.nonmates, given.top, given.quick)
     )
-    if given.probe.is_dir() and given.mate is None:
+    if pairs:
         return compare_pairs(matcher, given.probe, given.out)
     name, mates = "", [given.mate]
     if given.mate is None:

@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def hard() -> set[str]:
-    """The distributions that ``pip install xfrlib`` brings."""
+def brought(extra: str = "") -> set[str]:
+    """The distributions that ``pip install xfrlib`` brings, or with one of its extras."""
     found, todo = set[str](), ["xfrlib"]
     while todo:
         name = canonicalize_name(todo.pop())
@@ -25,7 +25,8 @@ def hard() -> set[str]:
             requirements = [Requirement(text) for text in importlib.metadata.requires(name) or []]
         except importlib.metadata.PackageNotFoundError:  # torch's own for GPUs, beside a CPU build
             continue
-        todo += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+        wanted = {"extra": extra if name == "xfrlib" else ""}
+        todo += [r.name for r in requirements if r.marker is None or r.marker.evaluate(wanted)]
     return found
 
 
@@ -51,11 +52,14 @@ def usage(module: str) -> str:
     return said.getvalue()
 
 
+def not_of(there: set[str]) -> set[str]:
+    """The modules that are here and come with none of these distributions."""
+    modules = importlib.metadata.packages_distributions().items()
+    return {module for module, names in modules if not there & {canonicalize_name(name) for name in names}}
+
+
 if __name__ == "__main__":
-    there = hard()
-    for module, names in importlib.metadata.packages_distributions().items():
-        if not there & {canonicalize_name(name) for name in names}:
-            HardOnly.absent.add(module)
+    HardOnly.absent = not_of(brought())
     sys.meta_path[sys.meta_path.index(PathFinder)] = HardOnly
 
     import torch
@@ -77,5 +81,8 @@ if __name__ == "__main__":
     faces, _ = render(make_families(1, 2, seed=0), [0, 1])
     told |= {"absent": sorted(HardOnly.absent), "xfrlib": xfrlib.__file__, "rows": len(drops)}
     told["usage"] = usage("xfrlib.training")
+    for extra, command in (("match", "matching"), ("photos", "facedata.align"), ("photos", "facedata.facescrub")):
+        HardOnly.absent = not_of(brought(extra))
+        told[command] = usage(command)
     told |= {"faces": len(faces), "profile": xfrlib.load_profile("quick").name, "commit": commit()}
     print(json.dumps(told | {"data": str(data_root()), "build": str(build_root())}))

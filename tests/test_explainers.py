@@ -238,7 +238,11 @@ def test_what_the_page_of_explainers_says_of_random_weights_holds_for_the_commit
         ("saliency", {"classes": torch.zeros(5, dtype=torch.long), "output": "contrast"}, "compares the target"),
         ("finercam", {"classes": torch.tensor([[0, 1]] * 4 + [[2, 2]])}, "classes of sample 4"),
         ("saliency", {"indices": [1, 2]}, "indices has 2 entries for 5 images"),
-        ("saliency", {"batch_size": 0}, "batch_size = 0"),
+        ("saliency", {"batch_size": 0}, "batch_size = 0: must be a whole number, at least 1"),
+        ("saliency", {"batch_size": "8"}, "batch_size = '8': must be a whole number"),
+        ("lime", {"samples": 0}, "samples = 0: must be a whole number"),
+        ("integrated_gradients", {"steps": 0}, "steps = 0: must be a whole number"),
+        ("rise", {"masks": 2.5}, "masks = 2.5: must be a whole number"),
         (
             "saliency",
             {"images": torch.full((5, 3, 16, 16), torch.nan)},

@@ -575,6 +575,12 @@ def test_manifest_round_trip_is_byte_stable_and_keeps_odd_names(tmp_path):
     (tmp_path / "three.csv").write_text("identity,path\n")
     with pytest.raises(ValueError, match=r"three\.csv: not a manifest, it lacks sha256, phash"):
         faces.read_manifest(tmp_path / "three.csv")
+    (tmp_path / "four.csv").write_bytes(bytes(range(256)))
+    (tmp_path / "five.csv").touch()
+    (tmp_path / "six.csv").write_text(",".join(faces.COLUMNS) + "\n" + ",".join("x" for _ in faces.COLUMNS) + "\n")
+    for name in ("four", "five", "six"):
+        with pytest.raises(ValueError, match=rf"{name}\.csv: not a manifest, .*; prepare the data again"):
+            faces.read_manifest(tmp_path / f"{name}.csv")
 
 
 def test_data_hash_covers_what_matters_and_nothing_else():

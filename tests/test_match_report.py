@@ -611,6 +611,8 @@ def test_what_cannot_be_compared_is_a_sentence(
     (tmp_path / "nobody").mkdir()
     with pytest.raises(SystemExit, match="nobody: holds no pair; put the two pictures of each pair into a folder"):
         run(tmp_path / "nobody")
+    with pytest.raises(SystemExit, match="nowhere.png: cannot be read"):  # before the gallery, which is not one either
+        run(tmp_path / "nowhere.png", "--gallery", tmp_path / "nobody")
     with pytest.raises(SystemExit, match="the gallery is empty"):
         run(one, two, "--gallery", tmp_path / "nobody")
     with pytest.raises(SystemExit, match="--top 0: must be 1 or more"):

@@ -67,6 +67,7 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
     assert profile.delta == 2.0 and isinstance(profile.delta, float)
     assert profile.fills == ("grey",)
     assert Profile(**profile.as_dict()) == profile
+    assert load_profile("quick").replace(weight_decay="1e-4").weight_decay == 1e-4  # as YAML reads 1e-4
 
 
 @pytest.mark.parametrize("text", ["[black, grey]", "['black','grey']", ' ["black", "grey"] '])

@@ -85,3 +85,8 @@ def test_the_command_that_trains_says_its_options_without_any_extra(
     told: dict[str, Any],
 ) -> None:
     assert "--profile" in told["usage"] and {"accelerate", "torchvision"} <= set(told["absent"])
+
+
+def test_the_commands_of_photographs_run_with_their_own_extra_alone(told: dict[str, Any]) -> None:
+    assert "--false-match-rate" in told["matching"] and "--detector" in told["facedata.align"]
+    assert "--max-bytes" in told["facedata.facescrub"]

@@ -37,6 +37,12 @@ def need_classes(name: str, classes: Tensor, count: int) -> Tensor:
     return classes
 
 
+def need_count(name: str, value: Any) -> None:
+    """Refuse, by a `ValueError`, what is no whole number of at least 1."""
+    if not (isinstance(value, int) and is_number(value) and value >= 1):
+        raise ValueError(f"{name} = {value!r}: must be a whole number, at least 1")
+
+
 def need_tensor(name: str, values: Any, shape: str) -> None:
     """Refuse what is no tensor by a `ValueError` that says how to make one."""
     if not isinstance(values, Tensor):

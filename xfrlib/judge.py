@@ -73,16 +73,9 @@ def perturbed(images: Tensor, removed: Tensor, fill: str | Tensor, *, mean: Tens
 
 @torch.no_grad()
 def deletion_retention(
-    model: nn.Module,
-    images: Tensor,
-    masks: Tensor,
-    *,
-    fill: str | Tensor = "black",
-    mean: Tensor | None = None,
-    logits: Tensor | None = None,
-    temperature: float = 1.0,
-    pairs: Tensor | None = None,
-) -> pd.DataFrame:
+    model: nn.Module, images: Tensor, masks: Tensor, *, fill: str | Tensor = "black", mean: Tensor | None = None,
+    logits: Tensor | None = None, temperature: float = 1.0, pairs: Tensor | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Delete the masked pixels, then retain only them, and compare the network's answers with the unchanged picture.
 
     Raises `ValueError` for masks of another kind or size, a model in training mode, pictures outside [0, 1] whose fill

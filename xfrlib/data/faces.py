@@ -24,12 +24,15 @@ _INTEGERS = ("width", "height", "duplicate_group", "label")
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
-    """The manifest in a file of CSV, a row for each picture. Raises `ValueError` naming missing columns."""
-    # as text and without missing values: a person may be called "NA" or "007"
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    if missing := [column for column in COLUMNS if column not in table]:
-        raise ValueError(f"{path}: not a manifest, it lacks {', '.join(missing)}; prepare the data again")
-    return table.astype(dict.fromkeys(_INTEGERS, "int64"))
+    """The manifest in a file of CSV, a row for each picture. Raises `ValueError` naming the file, and what is wrong."""
+    try:
+        # as text and without missing values: a person may be called "NA" or "007"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        if missing := [column for column in COLUMNS if column not in table]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return table.astype(dict.fromkeys(_INTEGERS, "int64"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a manifest, {' '.join(str(error).split())}; prepare the data again") from error
 
 
 def data_hash(manifest: pd.DataFrame) -> str:
@@ -78,7 +81,9 @@ def open_folder(folder: str | Path, identities: Sequence[str] | None = None, *, 
         raise ValueError(f"{root}: holds no picture at <identity>/<picture>")
     people = pd.Index([unicodedata.normalize("NFC", path.split("/")[0]) for path in used])  # as a manifest spells them
     names = list(identities or sorted(set(people)))
-    labels = pd.Index(names).get_indexer(people)  # -1 for others
+    if (twice := (classes := pd.Index(names)).duplicated()).any():
+        raise ValueError(f"identities: {classes[twice][0]!r} is the name of more than one class; give each its own")
+    labels = classes.get_indexer(people)  # -1 for others
     table = pd.DataFrame({"identity": people, "path": used, "status": "used", "split": "test", "label": labels})
     dataset = FaceDataset(root, table, "test", size=size)
     dataset.identities, dataset.num_classes = names, len(names)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xfrlib.explainers import grad_cam, gradients, rise, lime_and_shap, sdd  # noqa: F401  # isort: skip
-from xfrlib.checks import answer, need_classes, need_finite, need_logits, need_network, need_pictures
+from xfrlib.checks import answer, need_classes, need_count, need_finite, need_logits, need_network, need_pictures
 from xfrlib.explainers.job import EXPLAINERS, Explainer, Job, draw_seed, explainer, restored
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.prediction import in_evaluation
@@ -23,18 +23,10 @@ __all__ = ["EXPLAINERS", "Explainer", "explain_with", "explainer"]
 
 
 def explain_with(
-    name: str,
-    model: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    *,
-    seed: int = 0,
-    indices: Sequence[int] | None = None,
-    batch_size: int = 64,
-    registered: bool = True,
-    progress: bool = True,
+    name: str, model: nn.Module, images: Tensor, classes: Tensor, *, seed: int = 0,
+    indices: Sequence[int] | None = None, batch_size: int = 64, registered: bool = True, progress: bool = True,
     **budget: Any,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Explain `classes` on `images` by one of `EXPLAINERS`: maps (B, H, W), larger where it matters more.
 
     A map is signed where the method is, and a logarithm where `EXPLAINERS[name].logarithm` is set: that orders pixels
@@ -66,12 +58,13 @@ def explain_with(
     if name not in EXPLAINERS:
         raise ValueError(f"unknown explainer {name!r}{did_you_mean(name, list(EXPLAINERS))}")
     method = EXPLAINERS[name]
-    for setting in budget:
+    for setting, value in budget.items():
         if setting not in method.budget:
             raise ValueError(f"{name} has no setting {setting!r}{did_you_mean(setting, list(method.budget))}")
+        if type(method.budget[setting]) is int:
+            need_count(setting, value)
     classes = _checked(name, model, images, classes, method.contrastive or budget.get("output") == "contrast")
-    if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
+    need_count("batch_size", batch_size)
     indices = range(len(images)) if indices is None else indices
     if len(indices) != len(images):
         raise ValueError(f"indices has {len(indices)} entries for {len(images)} images")

@@ -56,6 +56,8 @@ class Pictures:
         if len(self.weight) != len(self.names):
             counts = f"the model has {len(self.weight)} classes and the data set names {len(self.names)}"
             raise ValueError(f"{counts}: give identities, the names of the classes in their order")
+        if len(self.families) not in (0, len(self.names)):
+            raise ValueError(f"families has {len(self.families)} entries for {len(self.names)} classes: one for each")
 
     def __len__(self) -> int:
         return len(self.paths)
