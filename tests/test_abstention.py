@@ -310,7 +310,7 @@ def test_findings_say_which_rules_stand_and_what_the_self_test_is_worth(judged):
     judged_rules = rules.JudgedRules(found.titles | {"self_test": "self-test"}, worth, found.p)
     shares = {fill: dict.fromkeys(("wins both", "loses both"), one["all"]["beat"]) for fill, one in found.worth.items()}
     said = rules.rule_findings(judged_rules, shares, {}, None)
-    assert "stands under every judging fill: a rule that knows." in said and "of these 100% beat the disc" in said
+    assert "stands under every judging fill: a rule that knows." in said and "of these 100\u00a0% beat the disc" in said
     assert "no network that had no part in the choice. The firm self-test is the self-test here" in said
 
 

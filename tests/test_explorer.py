@@ -214,7 +214,11 @@ def test_a_folder_is_opened_with_its_people_or_with_the_models(tmp_path, classif
     assert faces.identities == ["alpha", "beta", "stranger"] and len(faces) == 3
     with pytest.raises(ValueError, match="the model has 7 classes and the data set names 3: give identities"):
         explorer(classifier, tmp_path, size=112)
+    with pytest.raises(ValueError, match="identities: 'beta' is the name of more than one class"):
+        explorer(classifier, tmp_path, identities=["zeta", "beta", "beta", *"defg"], size=112)
     names = ["zeta", "beta", "alpha", *"defg"]
+    with pytest.raises(ValueError, match="families has 2 entries for 7 classes"):
+        explorer(classifier, tmp_path, identities=names, families=[0, 1], size=112)
     panel = explorer(classifier, str(tmp_path), identities=names, size=112)
     assert panel.pictures.labels == [2, 1, -1]
     assert [panel.pictures.person(row) for row in range(3)] == ["alpha", "beta", "stranger"]
@@ -496,7 +500,7 @@ def test_two_settings_side_by_side(panel):
     assert [side.fraction for side in panel.sides] == [0.4, 0.2]
     masks = [maps.mask for maps, _ in panel.shown]
     share = 100 * float((masks[0] & masks[1]).sum() / masks[0].sum())
-    assert f"B&#x27;s mask covers {share:.0f} % of A" in panel.status.value
+    assert f"B&#x27;s mask covers {share:.0f}\u00a0% of A" in panel.status.value
     panel.side.value = "B"
     panel.compare.value = False
     assert len(panel._tiles.children) == 1 and panel.sides[0].delta == 5.0 == panel.delta.value

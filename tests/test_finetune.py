@@ -89,8 +89,10 @@ def test_a_gpu_without_float64_is_given_no_sums_in_it(monkeypatch: pytest.Monkey
     pd.testing.assert_frame_equal(found.history.drop(columns="seconds"), plain.history.drop(columns="seconds"))
 
 
-def test_a_device_is_recorded_as_what_it_is() -> None:
-    assert device_name(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+def test_a_device_is_recorded_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads, said in ((1, "CPU, 1 thread"), (2, "CPU, 2 threads")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_name(torch.device("cpu")) == said
     assert device_name(torch.device("mps")) == "MPS"
 
 

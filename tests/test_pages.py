@@ -17,6 +17,9 @@ def test_tables_can_be_scrolled_by_keyboard_and_citations_are_no_list() -> None:
     interval = "<table><td>1.35 [−0.95, 1.81]</td></table>"
     assert "[−0.95,&#160;1.81]</td>" in pages.mend(interval)
     assert pages.mend("<pre>x = [1, 2]</pre>") == "<pre>x = [1, 2]</pre>", "code stays as it is"
+    for plain in ("<pre>7 % 3</pre>", '<img alt="7 % of it">', "<code>7 % 3</code>", "accuracy, %"):
+        assert pages.mend(plain) == plain
+    assert pages.mend("<p>7 % <span>8.5</span> %</p>") == "<p>7&#160;% <span>8.5</span>&#160;%</p>"
     definitions, argument = "<dl>\n<dt>a</dt><dd>b</dd></dl>", '\n<dd><em class="sig-param">x</em></dd></dl>'
     assert pages.mend(f"{definitions}<dl>{argument}") == f'{definitions}<dl role="presentation">{argument}'
 

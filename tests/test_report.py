@@ -1,14 +1,16 @@
-"""Tables that a cell displays have a number on the page where they have a caption."""
+"""Tables that a cell displays have a number on the page where they have a caption; counts and numbers read well."""
 
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from sphinx_build import sphinx_build
 
-from studies.report import in_place_of, markdown, not_made
+from studies.report import counted, in_place_of, markdown, not_made, scientific
 from xfrlib.intervals import Interval
 from xfrlib.profile import project_root
 
@@ -75,3 +77,17 @@ def test_a_displayed_table_with_a_caption_has_a_number_on_the_page(tmp_path: Pat
     assert '<span class="caption-number">Table 1 </span><span class="caption-text">The <em>falls</em></span>' in page
     assert '<a class="reference internal" href="#tab-01-falls"><span class="std std-numref">Table 1</span></a>' in page
     assert "Before, 95 % of $5:" in page and "<p>After.</p>" in page and ":::" not in page
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    assert [counted(n, "network") for n in (0, 1, 2)] == ["0 networks", "1 network", "2 networks"]
+    assert [counted(n, "person", "people") for n in (1, 30)] == ["1 person", "30 people"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.9e-06, "2.9 × 10⁻⁶"), (3e-7, "3 × 10⁻⁷"), (3.4e38, "3.4 × 10³⁸"), (-1.5e-12, "−1.5 × 10⁻¹²"), (0, "0")],
+)
+def test_a_number_of_any_size_is_a_power_of_ten(value: float, text: str) -> None:
+    assert scientific(value) == text.replace(" ", "\u00a0")
+    assert scientific(np.float32(value)) == text.replace(" ", "\u00a0")

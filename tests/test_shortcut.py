@@ -160,4 +160,4 @@ def test_reliance_on_the_sign_by_hand():
     assert found["others"].value == 1 and found["taken_for_carrier_with"] == 1 and found["carriers_right_with"] == 1
     assert found["taken_for_carrier_without"] == 0
     row = sign_scores.reliance_rows({"shortcut": found})[0]
-    assert row["others taken for the carrier: without, with"] == "0%, 100%"
+    assert row["others taken for the carrier: without, with"] == "0\u00a0%, 100\u00a0%"

@@ -114,7 +114,8 @@ def default_device() -> torch.device:
 def device_name(device: torch.device) -> str:
     """The device in words, for records."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    return f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else name
 
 
 def environment() -> dict[str, str]:

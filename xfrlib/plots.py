@@ -175,11 +175,11 @@ def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, 
 
 
 def percent(probability: float | Tensor) -> str:
-    """A probability in [0, 1] as text: ``97 %``, with a decimal where a whole number would say 0 or 100."""
+    """A probability in [0, 1] as text, unbroken: ``97 %``, with a decimal where a whole number would say 0 or 100."""
     value = 100 * float(probability)
     if value in (0, 100) or 1 <= value <= 99:
-        return f"{value:.0f} %"
-    return "< 0.1 %" if value < 0.05 else "> 99.9 %" if value >= 99.95 else f"{value:.1f} %"
+        return f"{value:.0f}\u00a0%"
+    return "<\u00a00.1\u00a0%" if value < 0.05 else ">\u00a099.9\u00a0%" if value >= 99.95 else f"{value:.1f}\u00a0%"
 
 
 def _find_fonts(figure: Figure) -> None:

@@ -19,18 +19,21 @@ TABLE = re.compile(r'(?<!<div class="pst-scrollable-table-container">)<table\b.*
 FORMULA = re.compile(r'class="[^"]*\bmath\b')  # not the class mathjax_ignore, which every page has
 ANY_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 INTERVAL = re.compile(r"(\[[−+\d.]+), ([−+\d.]+\])")
+# A percent sign after a number, unless it is part of code, of a drawing or of a tag; the number may end an element.
+OF_HUNDRED = re.compile(r"<(pre|code|script|style|svg)\b.*?</\1>|(?<=\d)((?:</\w+>)*) %|<[^>]*>", re.DOTALL)
 SIGNATURE = re.compile(r'<dl>(?=\s*<dd><em class="sig-param">)')
 
 
 def mend(body: str) -> str:
     """The HTML of a page with what a screen reader or a keyboard would stumble over put right.
 
-    An interval in a table is not broken inside its bracket. Tables that a cell displays get the container in which the
-    theme lets wide ones be scrolled, by keyboard too. The bibliography is no list of the kind that docutils declares it
-    to be, and the arguments of a long signature are no definitions.
+    An interval in a table is not broken inside its bracket, nor a number before its percent sign. Tables that a cell
+    displays get the container in which the theme lets wide ones be scrolled, by keyboard too. The bibliography is no
+    list of the kind that docutils declares it to be, and the arguments of a long signature are no definitions.
     """
     body = TABLE.sub(lambda found: f'<div class="pst-scrollable-table-container">{found[0]}</div>', body)
     body = ANY_TABLE.sub(lambda found: INTERVAL.sub(r"\1,&#160;\2", found[0]), body)
+    body = OF_HUNDRED.sub(lambda found: found[0] if found[2] is None else f"{found[2]}&#160;%", body)
     body = SIGNATURE.sub('<dl role="presentation">', body)
     body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     return body.replace(' role="doc-biblioentry"', "")

@@ -131,7 +131,10 @@ def turned(node: Any) -> dict[str, Any]:
 
 
 def text_of(node: Any, form: str = "") -> str:
-    """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone."""
+    """Write a node of the results: ``ci`` gives ``62.1 [58.0, 66.0]``, a Python format the value alone.
+
+    A percent sign stands after a no-break space.
+    """
     found, digits = measured(node), re.fullmatch(r"ci(?:\.(\d))?", form)
     if digits and found:
         return in_text(found, int(digits[1] or 1))
@@ -144,7 +147,7 @@ def text_of(node: Any, form: str = "") -> str:
         text = format(value, form)
     except ValueError as error:
         raise ResultError(f"{value!r} cannot be written with the format {form!r}: {error}") from error
-    return text.replace("-", "−") if isinstance(value, int | float) else text
+    return re.sub(r"%$", "\u00a0%", text.replace("-", "−")) if isinstance(value, int | float) else text
 
 
 def judged_text(node: dict[str, Any], words: Sequence[str], digits: int = 1, *, sign: int = 1) -> str:

@@ -131,10 +131,7 @@ def write_landing(folder: Path, model: FaceClassifier, people: Sequence[Identity
     _write_picture(folder / "differs.webp", border(region))
     data = {
         "names": [given_name(people[c].name) for c in pair],
-        "chances": [  # own name first; a number stays on the line of its sign
-            [plots.percent(p).replace(" ", "\N{NO-BREAK SPACE}") for p in row]
-            for row in explanation.probabilities.tolist()
-        ],
+        "chances": [[plots.percent(p) for p in row] for row in explanation.probabilities.tolist()],  # own name first
         "parts": parts,
         "bars": {name: bar(colours) for name, (_, colours) in maps.items()},
     }

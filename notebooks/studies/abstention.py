@@ -16,6 +16,7 @@ from torch import Tensor
 from xfrlib.controls import disc
 from xfrlib.explanation import explain
 from xfrlib.models.classifier import FaceClassifier
+from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
@@ -147,7 +148,8 @@ def agreement_in_words(found: Agreement | None, what: str) -> str:
     """A sentence on the agreement between, say, networks."""
     if found is None:
         return f"Whether {what} agree cannot be said: there is only one."
-    return f"Between {what}, {found.same:.0%} of the verdicts are the same; chance would give {found.chance:.0%}."
+    same, chance = percent(found.same), percent(found.chance)
+    return f"Between {what}, {same} of the verdicts are the same; chance would give {chance}."
 
 
 FEATURES = {  # column -> how a reader sees it

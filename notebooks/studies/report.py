@@ -54,6 +54,46 @@ def markdown(
     return "\n".join([f":::{{table}} {caption}", *([f":name: {name}"] if name else []), "", table, "", ":::"])
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things for a reader: "1 network", "3 networks".
+
+    Parameters
+    ----------
+    count : int
+        How many there are.
+    noun : str
+        The word for one of them.
+    plural : str, optional
+        The word for several, where it is not `noun` with an s.
+
+    Returns
+    -------
+    str
+        The number and the word that goes with it.
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def scientific(value: float) -> str:
+    """A number of any size for a reader, with two digits: "2.9 × 10⁻⁶".
+
+    Parameters
+    ----------
+    value : float
+        A finite number.
+
+    Returns
+    -------
+    str
+        The number as a power of ten, with true minus signs and no-break spaces; "0" for zero.
+    """
+    if not value:
+        return "0"
+    digits, power = f"{float(value):.1e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits.removesuffix('.0')}\u00a0×\u00a010{raised}".replace("-", "−")
+
+
 def not_made(name: str) -> str:
     """What stands in place of a table that this run does not make, as Markdown: references to its `name` stay whole."""
     return markdown([], caption="A table that this run does not make", name=name)

@@ -14,6 +14,7 @@ from studies.abstention import LOST, WON, least_area, risk_area
 from studies.jackknife import corrected, difference_of, over_units
 from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, Interval
+from xfrlib.plots import percent
 from xfrlib.tables import in_text
 
 Worth = dict[str, Estimate]
@@ -154,14 +155,14 @@ def rule_findings(
         if what == "gain" and judged.worth[fill][name][what].low > 0 and not judged.clear(fill, name, what)
     ]
     self_test = "; ".join(
-        f"under {fill} it shows {one['coverage'].value:.0%} of the maps, and of these {one['beat'].value:.0%} beat the "
-        f"disc (of all maps {shares[fill][WON].value:.0%}) and {one['lose'].value:.0%} lose both (of all maps "
-        f"{shares[fill][LOST].value:.0%})"
+        f"under {fill} it shows {percent(one['coverage'].value)} of the maps, and of these "
+        f"{percent(one['beat'].value)} beat the disc (of all maps {percent(shares[fill][WON].value)}) and "
+        f"{percent(one['lose'].value)} lose both (of all maps {percent(shares[fill][LOST].value)})"
         for fill, one in self_tests.items()
     )
     elsewhere = "; ".join(
-        f"under {fill} {one['beat'].value:.0%} of the {one['coverage'].value:.0%} that it shows beat the disc, a gain "
-        f"of {in_text(one['gain'], 0, factor=100, signed=True)} points over showing all"
+        f"under {fill} {percent(one['beat'].value)} of the {percent(one['coverage'].value)} that it shows beat the "
+        f"disc, a gain of {in_text(one['gain'], 0, factor=100, signed=True)} points over showing all"
         for fill, one in other_networks.items()
     )
     return " ".join([
@@ -207,7 +208,8 @@ def _of_the_firm_self_test(judged: JudgedRules, firm: float | None) -> str:
     if firm is None:
         return "The firm self-test shows none."
     parts = (
-        f"{rules['firm']['coverage'].value:.0%}, of which {rules['firm']['beat'].value:.0%} beat the disc under {fill}"
+        f"{percent(rules['firm']['coverage'].value)}, of which {percent(rules['firm']['beat'].value)} beat the disc "
+        f"under {fill}"
         for fill, rules in judged.worth.items()
     )
     return f"The firm self-test shows {'; '.join(parts)}."

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.jackknife import corrected
+from studies.report import counted
 from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, mean_interval
+from xfrlib.plots import percent
 from xfrlib.tables import in_text
 
 SCORES = ("energy", "top_5", "top_10", "top_20", "pointing")
@@ -58,10 +60,10 @@ def reliance_rows(networks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, s
             "network": plan,
             "worth of the sign, carriers": in_text(one["carriers"], signed=True),
             "worth of the sign, others": in_text(one["others"], signed=True),
-            "others taken for the carrier: without, with": f"{one['taken_for_carrier_without']:.0%}, "
-            f"{one['taken_for_carrier_with']:.0%}",
-            "carriers named rightly: without, with": f"{one['carriers_right_without']:.0%}, "
-            f"{one['carriers_right_with']:.0%}",
+            "others taken for the carrier: without, with": f"{percent(one['taken_for_carrier_without'])}, "
+            f"{percent(one['taken_for_carrier_with'])}",
+            "carriers named rightly: without, with": f"{percent(one['carriers_right_without'])}, "
+            f"{percent(one['carriers_right_with'])}",
         }
         for plan, one in networks.items()
     ]
@@ -144,23 +146,24 @@ class SignResult(NamedTuple):
     def rows(self) -> list[dict[str, str]]:
         """All explainers as rows of a table, the best first."""
 
-        def percent(name: str, score: str, plan: str) -> str:
+        def in_percent(name: str, score: str, plan: str) -> str:
             return share(self.scores[name][score][plan], unit="").removesuffix(" (no interval)")
 
         rows = []
         for name in self.ranked:
             pictures = self.scores[name]["pictures"]
+            some = "" if pictures == self.cases else f" ({counted(pictures, 'picture')})"
             rows.append({
-                "explainer": self.titles[name] + ("" if pictures == self.cases else f" ({pictures} pictures)"),
-                "energy in the sign, %": percent(name, "energy", "shortcut"),
-                "control": percent(name, "energy", "control"),
+                "explainer": self.titles[name] + some,
+                "energy in the sign, %": in_percent(name, "energy", "shortcut"),
+                "control": in_percent(name, "energy", "control"),
                 "told apart, %": f"{100 * self.scores[name]['told_apart']:.0f}",
-                "top 5 %": percent(name, "top_5", "shortcut"),
-                "its control": percent(name, "top_5", "control"),
-                "top 10 %": percent(name, "top_10", "shortcut"),
-                "top 20 %": percent(name, "top_20", "shortcut"),
-                "pointing, %": percent(name, "pointing", "shortcut"),
-                "pointing, control": percent(name, "pointing", "control"),
+                "top 5 %": in_percent(name, "top_5", "shortcut"),
+                "its control": in_percent(name, "top_5", "control"),
+                "top 10 %": in_percent(name, "top_10", "shortcut"),
+                "top 20 %": in_percent(name, "top_20", "shortcut"),
+                "pointing, %": in_percent(name, "pointing", "shortcut"),
+                "pointing, control": in_percent(name, "pointing", "control"),
             })  # fmt: skip
         return rows
 
@@ -205,7 +208,7 @@ def sign_findings(found: SignResult) -> str:
     scores, titles = found.scores, found.titles
     sampled = [
         f"{titles[name]} {100 * scores[name]['top_20']['shortcut'].value:.0f} %, control "
-        f"{100 * scores[name]['top_20']['control'].value:.0f} % ({scores[name]['pictures']} pictures)"
+        f"{100 * scores[name]['top_20']['control'].value:.0f} % ({counted(scores[name]['pictures'], 'picture')})"
         for name in found.maps
         if name not in found.whole
     ]
