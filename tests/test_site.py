@@ -121,6 +121,7 @@ def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> Non
     assert results.text_of(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
     assert results.text_of(0.437, ".0%") == "44\u00a0%"
     assert results.text_of(node(-0.0625, -1, 1), ".1%") == "−6.2\u00a0%"
+    assert results.text_of(node(0.64, 0.4, 0.8), "pairs") == "82 of 100" and results.text_of(-1.0, "pairs") == "0 of 100"
     assert results.text_of("look-alike") == "look-alike"
     assert results.text_of(["probe", "regression"]) == "probe, regression" and results.text_of([]) == "none"
 

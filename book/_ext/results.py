@@ -5,11 +5,12 @@ Role::
     {result}`this:test.accuracy|ci`                                           96.7 [93.3, 100.0]
     {result}`facescrub12:methods.sdd.black.deletion.drop_points|.0f`          62
     {result}`quick/other_explainers:-sdd_sum_minus.black.disc.retention|ci.2` 0.52 [-0.09, 1.22]
+    {result}`quick/ground_truth:over_networks.family.sdd.concordance_mass|pairs` 82 of 100
 
 The source is ``this`` (results.json of the profile that is being built), ``this/<name>`` (another of its JSON
 artefacts) or the name of a file in ``results/``; then come the path of keys and a format: ``ci`` for a value with its
-95 % interval (``ci.2``: with two decimals), any format of Python for the value alone, nothing for a text, a list of
-texts or a whole number. A minus sign before the path turns a difference round, ends and all, so that plus is good where
+95 % interval (``ci.2``: with two decimals), ``pairs`` for a concordance as the pairs of 100 that are in the right order
+(a tie is half in it), any format of Python for the value alone, nothing for a text, a list of texts or a whole number. A minus sign before the path turns a difference round, ends and all, so that plus is good where
 less was better: this holds for every path below.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
@@ -143,6 +144,8 @@ def text_of(node: Any, form: str = "") -> str:
         return ", ".join(value) or "none"
     if isinstance(value, dict | list) or value is None or (isinstance(value, float) and not form) or digits:
         raise ResultError(f"{value!r} cannot be written with the format {form!r}")
+    if form == "pairs":
+        return f"{50 * (1 + value):.0f} of 100"
     try:
         text = format(value, form)
     except ValueError as error:
