@@ -16,6 +16,7 @@ import dependencies
 import make_book
 import make_pdf
 import nbformat
+import pandas as pd
 import publishing
 import pytest
 import readme_results
@@ -121,7 +122,9 @@ def test_negative_numbers_get_a_minus_sign_and_texts_keep_their_hyphens() -> Non
     assert results.text_of(node(-1.25, -2, 0.5), "ci") == "−1.2 [−2.0, 0.5]"
     assert results.text_of(0.437, ".0%") == "44\u00a0%"
     assert results.text_of(node(-0.0625, -1, 1), ".1%") == "−6.2\u00a0%"
-    assert results.text_of(node(0.64, 0.4, 0.8), "pairs") == "82 of 100" and results.text_of(-1.0, "pairs") == "0 of 100"
+    assert (
+        results.text_of(node(0.64, 0.4, 0.8), "pairs") == "82 of 100" and results.text_of(-1.0, "pairs") == "0 of 100"
+    )
     assert results.text_of("look-alike") == "look-alike"
     assert results.text_of(["probe", "regression"]) == "probe, regression" and results.text_of([]) == "none"
 
@@ -166,6 +169,20 @@ def test_a_built_page_shows_numbers_and_tables(sources: Path) -> None:
     assert "62.1 [58.0, 66.0]" in page
     assert "random map" in page and "62.33" in page and "agrees: 42.1" in page
     assert results.BANNER not in page
+
+
+def test_the_tables_of_single_pictures_can_be_taken_from_the_page(sources: Path) -> None:
+    for name in ("scores/06_full_evaluation", "results/photographs/scores"):
+        (sources / name).parent.mkdir()
+        pd.DataFrame({"image": range(1234)}).to_parquet(sources / f"{name}.parquet")
+    status, page, warnings = build(sources, "```{scores-list}\n```")
+    assert status == 0, warnings
+    for name, file in (("06_full_evaluation", "06_full_evaluation"), ("photographs/scores", "scores")):
+        (link,) = re.findall(
+            rf'href="(\S+/{file}\.parquet)"\S*><code\b.*?>{name}\.parquet<', page.replace(' download=""', "")
+        )
+        assert len(pd.read_parquet(sources / "_build" / link)) == 1234
+    assert len(re.findall(": 1\u202f234 rows, [1-9][0-9]* kB", page)) == 2
 
 
 def test_the_table_of_runs_sets_them_beside_the_paper(sources: Path) -> None:
@@ -339,8 +356,13 @@ def test_a_page_quotes_the_build_that_it_belongs_to(tmp_path: Path, monkeypatch:
         nbformat.write(nbformat.v4.new_notebook(), out / "notebooks" / path.name)
     for name in ("results", "sanity"):
         (out / f"{name}.json").write_text('{"of": "this build"}', encoding="utf-8")
+    (out / "evaluation.parquet").mkdir()
+    rows = pd.DataFrame({"image": range(1234)})
+    for name in ("evaluation.parquet/06_full_evaluation", "transplant"):
+        rows.to_parquet(out / f"{name}.parquet")
     monkeypatch.setattr(make_book.gallery, "stage", lambda *_: None)
     site = make_book.stage_site("quick")
+    assert {path.name for path in (site / "scores").iterdir()} == {"06_full_evaluation.parquet", "transplant.parquet"}
     own, named = (results.load_results(site, f"{source}/sanity") for source in ("this", "quick"))
     assert own == named == {"of": "this build"}
     assert results.load_results(site, "lfw/sanity") == results.load_results(ROOT, "lfw/sanity")

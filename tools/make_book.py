@@ -298,6 +298,10 @@ def stage_site(profile: str) -> Path:
         shutil.copy2(file, folder)
     if (site / "results" / f"{profile}.json").is_file():
         shutil.copy2(out / "results.json", site / "results" / f"{profile}.json")
+    (site / "scores").mkdir()  # of every picture, for those who want to compute with them
+    for file in (*out.glob("*.parquet"), *out.glob("evaluation.parquet/*")):
+        if file.is_file():
+            shutil.copy2(file, site / "scores")
     shutil.copy2(ROOT / "profiles" / f"{profile}.yaml", site / "profile.yaml")
     gallery.stage(out, site)
     return site

@@ -10,17 +10,20 @@ Role::
 The source is ``this`` (results.json of the profile that is being built), ``this/<name>`` (another of its JSON
 artefacts) or the name of a file in ``results/``; then come the path of keys and a format: ``ci`` for a value with its
 95 % interval (``ci.2``: with two decimals), ``pairs`` for a concordance as the pairs of 100 that are in the right order
-(a tie is half in it), any format of Python for the value alone, nothing for a text, a list of texts or a whole number. A minus sign before the path turns a difference round, ends and all, so that plus is good where
-less was better: this holds for every path below.
+(a tie is half in it), any format of Python for the value alone, nothing for a text, a list of texts or a whole number.
+A minus sign before the path turns a difference round, ends and all, so that plus is good where less was better: this
+holds for every path below.
 
 Directives: ``{results-table}`` sets every map and control beside each other, ``{paper-table}`` sets SDD and the random
 map beside the paper's values. Both take a source, and ``:fill:``. ``{claims-table}`` takes several sources and asks
 each whether it bears out the paper's claims. ``{runs-table}`` takes several sources and sets how each was trained, with
 its test accuracy, beside the paper. ``{seeds-table}`` takes several runs that differ in the seed of the fine-tuning and
 sets their confidence drops beside each other. ``{verdict-table}`` asks the questions of its body of several runs; see
-there. Each takes ``:caption:`` and ``:name:``, so that ``{numref}`` can refer to it.
+there. Each takes ``:caption:`` and ``:name:``, so that ``{numref}`` can refer to it. ``{scores-list}`` offers the
+tables with a row for each picture, region and network: those of this build, and those of photographs.
 
-The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json`` and ``profile.yaml``.
+The extension reads from the folder of the Sphinx sources: ``results.json``, ``results/*.json``, ``profile.yaml``,
+``scores/*.parquet`` and ``results/*/scores.parquet``.
 """
 
 from __future__ import annotations
@@ -35,9 +38,11 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow.parquet
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -371,6 +376,21 @@ class VerdictTable(_CaptionedTable):
             return []
 
 
+class ScoresList(SphinxDirective):
+    """``{scores-list}``: links to the tables of single pictures, with their numbers of rows."""
+
+    def run(self) -> list[nodes.Node]:
+        folder, items = Path(self.env.srcdir), nodes.bullet_list()
+        for file in (*sorted(folder.glob("scores/*.parquet")), *sorted(folder.glob("results/*/scores.parquet"))):
+            path, rows = file.relative_to(folder), pyarrow.parquet.read_metadata(file).num_rows
+            name = path.name if path.parts[0] == "scores" else "/".join(path.parts[1:])
+            link = addnodes.download_reference("", "", nodes.literal("", name), reftarget=f"/{path.as_posix()}")
+            link["refdoc"] = self.env.docname
+            said = f": {rows:_} rows, {file.stat().st_size / 1e3:_.0f} kB".replace("_", "\u202f")
+            items += nodes.list_item("", nodes.paragraph("", "", link, nodes.Text(said)))
+        return [items] if items.children else []
+
+
 class RunsTable(_TableDirective):
     """``{runs-table} source source ...``: how each run was trained, and its test accuracy, beside the paper."""
 
@@ -434,4 +454,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("seeds-table", SeedsTable)
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("verdict-table", VerdictTable)
+    app.add_directive("scores-list", ScoresList)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
