@@ -287,7 +287,7 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
         rows = results.claim_rows([results.load_results(ROOT, source)], "black")[1:]
         return {row[2].partition(":")[0] for row in rows}
 
-    # reproduction.md, chapter 6: "on photographs all four agree"; what validation pictures choose wins nothing certain
+    # paper.md, chapter 6: "on photographs all four agree"; what validation pictures choose wins nothing certain
     assert judged("facescrub12") == judged("lfw") == {"agrees"}
     # chapter 6: under black not better for certain than CAM's region, nor in both measures than a disc in the middle
     for run, score in itertools.product(("facescrub12", "lfw"), ("drop_points", "prediction_change")):
