@@ -109,6 +109,30 @@ def test_a_recogniser_of_four_cells_has_maps_of_an_earlier_block() -> None:
     torch.testing.assert_close(found.similarities, exact.similarities)
 
 
+def test_the_passes_of_a_map_are_those_announced() -> None:
+    """Counted in pictures that go through the last map."""
+    gallery = matching.TemplateGallery(load_recogniser("slim"), F.normalize(draw(1, 5, 160)[0], dim=1)).eval()
+    count = 0
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], __: Tensor) -> None:
+        nonlocal count
+        count += len(given[0])
+
+    probe, pair = pictures(1, 112), torch.tensor([[0, 1, 2, 3, 4]])
+    announced = matching.passes_by_method("", 4, 9)
+    explain_match(gallery.recogniser, probe, gallery.get_buffer("templates")[:1])  # finds once where cells look
+    with gallery.recogniser.register_forward_hook(note):
+        for name, work in {
+            "sdd": lambda: matching.lay_maps(gallery.recogniser, probe, gallery.get_buffer("templates")[pair]),
+            "gradient": lambda: matching.gradient_of_lead(gallery, probe, pair),
+            "corr_rise": lambda: matching._corr_rise(gallery, probe[0], pair[0], 9, 0, 4),
+        }.items():
+            count = 0
+            work()
+            assert announced[name].split(",")[0] == str(count), name
+    assert matching.passes_by_method("blocks.9", 4, 9)["difference"] == "14, 24 back"
+
+
 class Sums(nn.Module):
     """Its embedding is the sum of the left and of the right half of the picture's red, on a map of 8 x 8."""
 

@@ -6,6 +6,7 @@ deletion and retention with the pair fixed and the truth per cell, judge matches
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,6 +205,21 @@ def maps_by_method(
             bar.update()
     bar.close()
     return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def passes_by_method(layer: str, rivals: int, masks: int) -> dict[str, str]:
+    """What each map of `MATCH_MAPS` costs a probe, in passes forward and back; `layer` is "" for maps of the last one.
+
+    Maps of an earlier block take the picture and its blurred form, the steps between them, and those back for each
+    person compared.
+    """
+    people = {"difference": 2, "sdd": rivals + 1, "cam": 1, "wrong_pair": 2}
+    if layer:
+        steps = inspect.signature(fine.block_maps).parameters["steps"].default
+        of_maps = {name: f"{2 + steps}, {steps * count} back" for name, count in people.items()}
+    else:
+        of_maps = dict.fromkeys(people, "1")
+    return of_maps | {"gradient": "1, 1 back", "corr_rise": str(masks)}
 
 
 def _lead(similarities: Tensor, pairs: Tensor) -> Tensor:
