@@ -11,6 +11,7 @@ from torch import nn
 from xfrlib.controls import CONTROLS
 from xfrlib.models import BACKBONES, Backbone, FaceClassifier
 from xfrlib.profile import load_profile
+from xfrlib.tables import MAPS
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = (ROOT / "book" / "models.md").read_text(encoding="utf-8")
@@ -100,8 +101,10 @@ def test_the_work_at_full_size_is_counted_as_the_page_says() -> None:
     train, validation, test, epochs = 34_099, 4_555, 4_494, settings.epochs
     assert stated("# × # = # pictures in training") == [train, epochs, train * epochs]
     draws = settings.draws * (len(CONTROLS) - 1) + 1
-    regions = 2 * len(settings.fills) * (2 + draws)
-    assert stated("2 × # fills × (2 maps + # control regions) = # passes") == [len(settings.fills), draws, regions]
+    regions = 2 * len(settings.fills) * (len(MAPS) + draws)
+    assert stated("2 × # fills × (# maps + # control regions) = # passes") == [
+        len(settings.fills), len(MAPS), draws, regions,
+    ]  # fmt: skip
     passes = validation * epochs + test * regions
     assert stated("# × # + # × # = # pictures") == [validation, epochs, test, regions, passes]
     (peta,) = stated("that is # petaFLOP")

@@ -60,8 +60,8 @@ def test_the_hours_are_counted_by_hand(tmp_path: Path, profile: Any) -> None:
     run = profile(fills=["black", "grey"], draws=3, accumulation=2, networks=2)
     _, hours = preflight.all_checks(run)
     # 10 steps a second of 8 pictures; 80 to train on in 4 epochs. Per test picture: 2 fills, deleted and retained,
-    # 2 maps and 6 controls of 3 draws and the disc; two networks are trained and one of them is judged.
-    passes = 2 * 10 * 4 + 10 * 2 * 2 * (2 + 6 * 3 + 1)
+    # 4 maps and 6 controls of 3 draws and the disc; two networks are trained and one of them is judged.
+    passes = 2 * 10 * 4 + 10 * 2 * 2 * (4 + 6 * 3 + 1)
     assert hours == pytest.approx((2 * 80 * 4 / 80 + passes / 80) / 3600)
 
 

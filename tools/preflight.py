@@ -23,10 +23,10 @@ from xfrlib.controls import CONTROLS
 from xfrlib.models import Backbone, load_backbone
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.run import NotebookRun, command_line_run
+from xfrlib.tables import MAPS
 from xfrlib.training.learner import Learner, make_accelerator
 from xfrlib.training.recipe import Recipe
 
-_MAPS = 2  # SDD and CAM: what notebook 06 holds against the controls
 _SPARE_BYTES = 500e6  # manifests, tables, figures, the site
 
 
@@ -150,7 +150,7 @@ def _device(run: NotebookRun, model: FaceClassifier, pictures: int) -> tuple[Che
         return Check("device", f"{name}: its memory does not hold a step; {mend}", False), float("inf")
     train, validation, test = (pictures * share for share in settings.fractions)
     draws = settings.draws * (len(CONTROLS) - 1) + 1  # the disc is the same in every draw
-    passes = settings.networks * validation * settings.epochs + test * 2 * len(settings.fills) * (_MAPS + draws)
+    passes = settings.networks * validation * settings.epochs + test * 2 * len(settings.fills) * (len(MAPS) + draws)
     hours = (settings.networks * train * settings.epochs / learning + passes / looking) / 3600
     found = f"{devices} x {name}: {learning:.1f} pictures a second in training, {looking:.1f} without"
     found += f"; the whole takes about {_duration(hours)}" if pictures else ""
