@@ -7,6 +7,8 @@ from typing import Any
 
 import make_book
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -115,6 +117,21 @@ def test_a_run_says_how_many_notebooks_are_to_come_and_about_how_long(
     others = ", ".join(name[:2] for name in names[2:] if name != names[3])
     assert said == f"; to be made besides: {others}; all in about {left:.0f} min on {known['device']}"
     assert make_book.to_come("other", names[0]).startswith("; to be made besides: 02, 03")
+
+
+def test_the_scores_that_are_kept_name_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XFR_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(make_book, "ROOT", tmp_path)
+    for name in ("build/mine/evaluation.parquet", "results/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    row = {"network": 0, "image": 3, "deletion_lead_drop": 1 / 3, "identity": "Ann", "path": "Ann/1.png"}
+    for chapter in ("06_full_evaluation", "07_other_explainers"):
+        rows = pd.DataFrame([row | {"chapter": chapter}])
+        rows.to_parquet(tmp_path / "build/mine/evaluation.parquet" / f"{chapter}.parquet")
+    make_book.write_scores("mine")
+    kept = pd.read_parquet(tmp_path / "results/mine/scores.parquet")
+    assert sorted(kept["chapter"]) == ["06_full_evaluation", "07_other_explainers"]
+    assert not {"identity", "path"} & set(kept) and kept["deletion_lead_drop"].tolist() == [np.float32(1 / 3)] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ python tools/make_book.py gallery quick family00_a     one of them, once they ar
 python tools/make_book.py site quick                   the site, from the executed copies
 python tools/make_book.py publishable quick            stop unless the profile's site may be published
 python tools/make_book.py times quick                  how long each notebook took, to results/quick/seconds.json
+python tools/make_book.py scores facescrub12           of single pictures, to results/facescrub12/scores.parquet
 
 With SITE_URL, the public address, the site gets what only a published one can have (tools/publishing.py).
 Executed copies and the site go to _build/<profile>/; the folder of real pictures is taken from XFR_DATA.
@@ -344,6 +345,15 @@ def build_site(profile: str) -> None:
     print(f"The site is built, without a warning: {html / 'index.html'}", flush=True)
 
 
+def write_scores(profile: str) -> None:
+    """Keep the scores of single pictures for the site of another profile: numbers alone, no names and no files."""
+    import pandas  # which the other commands do without
+
+    rows = pandas.read_parquet(build_root() / profile / "evaluation.parquet").drop(columns=["identity", "path"])
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("float64").columns, "float32"))
+    rows.to_parquet(ROOT / "results" / profile / "scores.parquet", compression="zstd", index=False)
+
+
 def for_download(path: Path, to_run: str) -> None:
     """Make a page's download ready to be run: without outputs, which weigh most; `to_run` below its title."""
     notebook = nbformat.read(path, as_version=4)
@@ -358,7 +368,7 @@ def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("preflight", "run", "gallery", "site", "publishable", "times"):
+    for name in ("preflight", "run", "gallery", "site", "publishable", "times", "scores"):
         commands.add_parser(name).add_argument(
             "profile", choices=[path.stem for path in sorted(ROOT.glob("profiles/*.yaml"))]
         )
@@ -382,6 +392,8 @@ def main() -> None:
             build_site(args.profile)
         elif args.command == "times":
             write_times(args.profile)
+        elif args.command == "scores":
+            write_scores(args.profile)
         else:
             publishing.require_publishable(args.profile)
     except KeyboardInterrupt:
