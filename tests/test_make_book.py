@@ -125,13 +125,15 @@ def test_the_scores_that_are_kept_name_nobody(tmp_path: Path, monkeypatch: pytes
     for name in ("build/mine/evaluation.parquet", "results/mine"):
         (tmp_path / name).mkdir(parents=True)
     row = {"network": 0, "image": 3, "deletion_lead_drop": 1 / 3, "identity": "Ann", "path": "Ann/1.png"}
+    row["deletion_lead_drop_1"] = 0.5
     for chapter in ("06_full_evaluation", "07_other_explainers"):
         rows = pd.DataFrame([row | {"chapter": chapter}])
         rows.to_parquet(tmp_path / "build/mine/evaluation.parquet" / f"{chapter}.parquet")
     make_book.write_scores("mine")
     kept = pd.read_parquet(tmp_path / "results/mine/scores.parquet")
     assert sorted(kept["chapter"]) == ["06_full_evaluation", "07_other_explainers"]
-    assert not {"identity", "path"} & set(kept) and kept["deletion_lead_drop"].tolist() == [np.float32(1 / 3)] * 2
+    assert list(kept) == ["chapter", "network", "image", "deletion_lead_drop"]
+    assert kept["deletion_lead_drop"].tolist() == [np.float32(0.333)] * 2
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ DARK_FIGURES = (  # what a kernel runs before a notebook, so that each figure br
 # pass. These keep the blocks: inference of mobilefacenet went from 52 to 119 pictures a second on two cores.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**33, "MALLOC_TOP_PAD_": 2**28}
 BUSY = 75  # percent of all processors that others keep busy
+SCORES_OF = (  # what a kept score is of, beside the region itself
+    "chapter", "network", "image", "label", "predicted", "correct", "method", "settings", "draw", "fill", "fraction",
+    "probability", "margin",
+)  # fmt: skip
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]\s*$")
 TO_RUN = (
@@ -346,11 +350,18 @@ def build_site(profile: str) -> None:
 
 
 def write_scores(profile: str) -> None:
-    """Keep the scores of single pictures for the site of another profile: numbers alone, no names and no files."""
+    """Keep the scores of single pictures for the site of another profile, to three decimals: no names and no files.
+
+    The falls against single rivals are left out, and what follows from the others.
+    """
     import pandas  # which the other commands do without
 
-    rows = pandas.read_parquet(build_root() / profile / "evaluation.parquet").drop(columns=["identity", "path"])
-    rows = rows.astype(dict.fromkeys(rows.select_dtypes("float64").columns, "float32"))
+    rows = pandas.read_parquet(build_root() / profile / "evaluation.parquet")
+    kept = "drop_points|prediction_change|margin_drop|lead_drop"
+    scores = [name for name in rows.columns.astype(str) if re.fullmatch(f"(deletion|retention)_({kept})", name)]
+    rows = rows[[name for name in SCORES_OF if name in rows] + scores]
+    floats = rows.select_dtypes("float").columns
+    rows = rows.assign(**rows[floats].round(3).astype("float32"))
     rows.to_parquet(ROOT / "results" / profile / "scores.parquet", compression="zstd", index=False)
 
 
