@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from test_layout import FLOW
@@ -14,7 +15,7 @@ from xfrlib.run import NotebookRun
 ROOT = project_root()
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BINARY = tuple(f".{kind}" for kind in "png jpg jpeg webp gif npy npz pt pth ckpt onnx safetensors parquet".split())  # noqa: SIM905
-OURS = {"book/_static/made_faces.png", "xfrlib/models/slim.safetensors"}
+OURS = {"book/_static/made_faces.png", "xfrlib/models/slim.safetensors", "results/facescrub12/scores.parquet"}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
@@ -78,3 +79,6 @@ def test_no_weights_or_pictures_of_people_are_committed() -> None:
         pytest.skip("not a git checkout")
     binary = {name for name in done.stdout.split() if name.endswith(BINARY)}
     assert binary <= OURS
+    for path in ROOT.glob("results/*/scores.parquet"):  # of photographs: numbers, and words of the program
+        words = pd.read_parquet(path).select_dtypes(exclude=["number", "bool"])
+        assert set(words) == {"chapter", "method", "settings", "fill"}, path
