@@ -744,6 +744,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
                 earlier = node("facescrub12_earlier/other_explainers", f"sdd_sum_minus.{fill}.{name}.{kind}.verdict")
                 differs = (fill, kind, name) == ("blur", "retention", "same_identity")
                 assert (rows[kind]["verdict"] != earlier) == differs, (fill, kind, name)
+    for run in ("facescrub12", "facescrub12_earlier"):  # paper.md, results.md: against the paper's argument
+        assert sure(f"{run}/other_explainers", overlap, 1)
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
