@@ -256,6 +256,13 @@ def test_bad_arguments_are_named(name, changes, said, classifier, images, classe
         explain_with(name, classifier, **arguments)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers(classifier, images, classes):
+    steps, batch_size = np.arange(2, 5)[1], np.int32(2)
+    given = explain_with("integrated_gradients", classifier, images, classes, steps=steps, batch_size=batch_size)
+    plain = explain_with("integrated_gradients", classifier, images, classes, steps=3, batch_size=2)
+    torch.testing.assert_close(given, plain)
+
+
 WITHOUT_MAP = {
     "saliency": {},
     "integrated_gradients": {"steps": 2},

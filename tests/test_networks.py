@@ -33,6 +33,19 @@ def test_each_network_is_the_run_of_its_seed(build: Path) -> None:
         run.network(5)
 
 
+def test_with_another_seed_the_network_of_that_seed_is_judged_whatever_else_changes(build: Path) -> None:
+    for folder in (build, build / "runs/seed=1"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "classifier.safetensors").touch()
+
+    def needed(changes: dict[str, float]) -> Path:
+        run = NotebookRun("06_full_evaluation", "quick", changes)
+        return run.need("classifier.safetensors", "02_fine_tuning").parent
+
+    assert needed({"seed": 1}) == needed({"seed": 1, "delta": 0.5}) == build / "runs/seed=1"
+    assert needed({"delta": 0.5}) == needed({"seed": 3, "delta": 0.5}) == build
+
+
 def test_a_run_with_other_settings_finds_the_networks_of_the_profile_and_never_another(build: Path) -> None:
     run = NotebookRun("02_fine_tuning", "quick")
     save(run)

@@ -68,6 +68,9 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
     assert profile.fills == ("grey",)
     assert Profile(**profile.as_dict()) == profile
     assert load_profile("quick").replace(weight_decay="1e-4").weight_decay == 1e-4  # as YAML reads 1e-4
+    for text in ("5", "0.5"):  # put in quotes, which nobody does who means a number
+        with pytest.raises(ValueError, match=f"weight_decay = '{text}': must be float, not str"):
+            load_profile("quick").replace(weight_decay=text)
 
 
 @pytest.mark.parametrize("text", ["[black, grey]", "['black','grey']", ' ["black", "grey"] '])

@@ -39,7 +39,7 @@ def need_classes(name: str, classes: Tensor, count: int) -> Tensor:
 
 def need_count(name: str, value: Any) -> None:
     """Refuse, by a `ValueError`, what is no whole number of at least 1."""
-    if not (isinstance(value, int) and is_number(value) and value >= 1):
+    if not (isinstance(value, numbers.Integral) and is_number(value) and int(value) >= 1):
         raise ValueError(f"{name} = {value!r}: must be a whole number, at least 1")
 
 

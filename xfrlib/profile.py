@@ -194,8 +194,8 @@ def _checked(field: str, value: Any, hint: Any) -> Any:
             mend = f'papermill -y "{field}: [{", ".join(words)}]"'
             raise ValueError(f"{field} = {value!r}: must be a list, as in {mend} or in a profile")
         value = tuple(_checked(field, item, get_args(kind)[0]) for item in value)
-    elif kind is float and re.fullmatch(r"[-+]?\d+(e[-+]?\d+)?", str(value)):  # 1, and 1e-4, which YAML calls a text
-        value = float(value)
+    elif kind is float and (type(value) is int or re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(value))):
+        value = float(value)  # 1, and 1e-4, which YAML calls a text
     elif type(value) is not kind:
         wanted = f"{kind.__name__} or nothing" if optional else kind.__name__
         raise ValueError(f"{field} = {value!r}: must be {wanted}, not {type(value).__name__}")

@@ -96,7 +96,8 @@ class NotebookRun:
             raise ValueError(f"run_name = {run_name!r}: must be a plain name of a folder, of at most {_LONGEST} bytes")
         self._runs = artifacts.build_root() / base.name / "runs"
         self.folder = self._runs / run_name if run_name else self._runs.parent
-        self._folders = [self.folder, self._runs.parent]  # where `need` looks
+        reseeded = [self._runs / f"seed={self.profile.seed}"] if "seed" in self._changes else []
+        self._folders = [self.folder, *reseeded, self._runs.parent]  # where `need` looks
         self._touched: dict[str, Path] = {}  # artefacts read or written: only these belong to the provenance
         self._started = time.monotonic()
 
