@@ -312,6 +312,17 @@ def test_findings_say_which_rules_stand_and_what_the_self_test_is_worth(judged):
     said = rules.rule_findings(judged_rules, shares, {}, None)
     assert "stands under every judging fill: a rule that knows." in said and "of these 100\u00a0% beat the disc" in said
     assert "no network that had no part in the choice. The firm self-test is the self-test here" in said
+    assert "not under all" not in said
+
+
+def test_a_gain_under_one_fill_alone_is_said_beside_those_under_all(judged):
+    _, found = judged
+    worth = {fill: {"self_test": one["knows"]} for fill, one in found.worth.items()}
+    p = {(fill, "self_test", what): 0.01 if fill == "black" else 0.5 for fill in worth for what in rules.GAINS}
+    shares = {fill: dict.fromkeys(("wins both", "loses both"), one["all"]["beat"]) for fill, one in found.worth.items()}
+    said = rules.rule_findings(rules.JudgedRules({"self_test": "self-test"}, worth, p), shares, {}, None)
+    assert "no gain stands under every judging fill." in said
+    assert "not under all: self-test, by the share under black; self-test, by the area under black." in said
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_a_map_without_a_prior_and_a_prior_without_a_map_are_told_apart():
     assert said[6].startswith("It has no prior, and its balance is higher than that of the prior alone")
     assert not any("Plain CAM" in sentence for sentence in said)
     assert said[-2] == (
-        "Of the maps without a prior, these are above the disc in both measures: under black no map; under blur no map."
+        "Which maps without a prior are above the disc in both measures? Under black: no map. Under blur: no map."
     )
     assert said[-1].startswith("The positive control")
     assert verdict_of(PERSON)[1][7].startswith("It reads no map")

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from studies.explainers_compared import clones, curve_areas, probability_curves
+from studies.full_evaluation import drawn_random_map
 from xfrlib import deletion_retention, explain, top_fraction_mask
 from xfrlib.controls import CONTROLS, Draw, another_picture, box, control_masks, disc, random_map, shifted
 from xfrlib.judge import blurred, evaluate, fill_picture, perturbed
@@ -37,6 +38,14 @@ def test_nan_and_bad_fractions_are_named():
     maps[1, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="sample 1"):
         top_fraction_mask(maps)
+
+
+def test_the_random_map_that_is_drawn_is_the_one_whose_region_the_control_takes():
+    for draw, picture in ((0, 0), (1, 3)):
+        own, labels = np.zeros((4, *SIZE), dtype=bool), np.arange(4)
+        mask = control_masks("random_map", draw, [picture], own=own, labels=labels, fraction=0.2, seed=5)
+        values = drawn_random_map(picture, SIZE, seed=5, draw=draw)
+        assert torch.equal(top_fraction_mask(values[None], 0.2), mask)
 
 
 def test_clones_are_maps_of_the_same_regions_on_every_network():

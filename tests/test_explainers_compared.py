@@ -87,22 +87,22 @@ def test_verdicts_in_words_need_all_fills() -> None:
     assert study.comparison_in_words(compared, "deletion", TITLES) == "in deletion SDD is better than RISE"
     assert study.comparison_in_words(compared[:0], "deletion", TITLES).endswith("neither better nor worse than any")
     cam, rise = study.verdict_rows(compared, TITLES)
-    assert list(rise) == ["SDD against", "gain in deletion, black", "gain in deletion, mean"]
-    assert cam["gain in deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
+    assert list(rise) == ["SDD against", "deletion, black", "deletion, mean"]
+    assert cam["deletion, mean"] == "+1.00 [+0.00, +2.00], **undecided**"
     (silent, _) = study.verdict_rows(compared.assign(verdict=""), TITLES)
-    assert silent["gain in deletion, mean"] == "+1.00 [+0.00, +2.00]"
+    assert silent["deletion, mean"] == "+1.00 [+0.00, +2.00]"
 
 
 def test_tables_turn_differences_of_retention_round_so_that_plus_is_good() -> None:
     kept = {"fill": "black", "kind": "retention", "method": "cam", "value": -1.0, "low": -3.0, "high": 2.0}
     (row,) = study.verdict_rows(pd.DataFrame([kept | {"verdict": "better"}]), TITLES)
-    assert row == {"SDD against": TITLES["cam"], "gain in retention, black": "+1.00 [−2.00, +3.00], **better**"}
+    assert row == {"SDD against": TITLES["cam"], "retention, black": "+1.00 [−2.00, +3.00], **better**"}
     found = {("black", "rise", "sdd_sum_minus", kind): Estimate(-1, -3, 2, 0.5) for kind in ("deletion", "retention")}
     (row,) = study.slow_rows(found, ["black"], ["rise"], TITLES)
     assert row == {
         "SDD against": TITLES["rise"],
-        "gain in deletion, black": (-1, -3, 2),
-        "gain in retention, black": (1, -2, 3),
+        "deletion, black": (-1, -3, 2),
+        "retention, black": (1, -2, 3),
     }
 
 

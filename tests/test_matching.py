@@ -13,8 +13,9 @@ from facedata.align import TEMPLATE
 from matching.faces import realigned, template_for
 from matching.maps import match_maps
 from recognisers import as_recogniser, load_recogniser
-from studies import matching
+from studies import inpainting, matching, transplant
 from xfrlib import explain_match
+from xfrlib.judge import blurred
 from xfrlib.models import load_backbone
 from xfrlib.run import NotebookRun, ParameterError
 
@@ -178,3 +179,99 @@ def test_the_gradient_of_the_lead_is_that_of_its_difference_quotient(gallery: ma
     found = matching.gradient_of_lead(gallery, probe, pair)
     assert found.shape == (1, 112, 112) and bool((found >= 0).all())
     assert float(found.sum()) == pytest.approx(float(gradient.abs().sum()), rel=0.05)
+
+
+def test_feature_guided_gradients_are_their_formula_and_sum_to_the_lead() -> None:
+    """The embedding's two numbers are sums over halves: each gradient is flat over its half."""
+    gallery = matching.TemplateGallery(Sums(), torch.tensor([[1.0, 0], [0, 1]])).eval()
+    probes, pair = 0.5 + 0.5 * torch.rand(2, 3, 16, 16), torch.tensor([[0, 1]]).expand(2, -1)
+    found = matching.feature_guided_gradients(gallery, probes, pair, progress=False)
+    e = gallery.recogniser.embed(gallery.recogniser(probes))
+    left, right = (e / e.norm(dim=1, keepdim=True)).T
+    assert (found[:, 8, 2] / found[:, 8, 13] + left / right).abs().max() < 1e-3  # far from the border and the middle
+    torch.testing.assert_close(found.sum(dim=(1, 2)), _leads(gallery, probes), atol=0.02, rtol=0)
+
+
+def test_feature_guided_gradients_of_a_network_against_the_naive_loop(gallery: matching.TemplateGallery) -> None:
+    probes, pairs = pictures(2, 112), torch.tensor([[0, 1], [3, 2]])
+    found = matching.feature_guided_gradients(gallery, probes, pairs, progress=False)
+    for probe, (mate, other), values in zip(probes, pairs, found, strict=True):
+        image = probe[None].clone().requires_grad_()
+        e, naive = gallery.recogniser.embed(gallery.recogniser(image))[0], torch.zeros(112, 112)
+        g, h = gallery.get_buffer("templates")[torch.stack([mate, other])]
+        for k in range(len(e)):
+            (gradient,) = torch.autograd.grad(e[k], image, retain_graph=True)
+            size = gradient.abs().sum(dim=(0, 1))
+            naive += (e[k] / e.norm() * (g[k] - h[k])).detach() * size / size.sum()
+        torch.testing.assert_close(values, blurred(naive[None, None], 4)[0, 0], atol=1e-7, rtol=1e-4)
+
+
+class Nose(nn.Module):
+    """Its embedding is the mean colour of the nose, and of nothing else."""
+
+    size, name, input_mean, input_std = 112, "nose", 0.0, 1.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, top, right, bottom = transplant.PART_BOXES["nose"]
+        return images[:, :, top:bottom, left:right]
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        return feature_map.mean(dim=(2, 3))
+
+
+def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
+    """Three people, each with a nose of one colour and of another length in each picture; the last is the mate."""
+    faces = torch.full((3, 3, 3, 112, 112), 0.5)
+    for person, number in np.ndindex(3, 3):
+        faces[person, number, :, 64 : 74 - number, 48:64] = 0.1
+        faces[person, number, person, 64 : 74 - number, 48:64] = 0.9
+    labels, probes = np.repeat(np.arange(3), 2), faces[:, :2].flatten(0, 1)
+    cases = transplant.choose_cases(labels, torch.rand(6, 3), pictures=6)
+    rounds = inpainting.rounds_of(Nose(), probes, faces[:, 2], cases)
+    of_nose = (rounds.cases["part"] == "nose").to_numpy()
+    assert rounds.decided[torch.tensor(of_nose)].all()
+    torch.testing.assert_close(rounds.templates[~of_nose, 0], rounds.templates[~of_nose, 1], atol=1e-2, rtol=0)
+
+    played = rounds._replace(decided=torch.tensor(of_nose)).played()
+    assert played.cases["part"].eq("nose").all()
+    knows = played.regions.float()
+    half = knows.clone()
+    half[:, :, 56:] = 0  # knows the left half of the nose
+    scores = inpainting.game_scores(Nose(), played, {"knows": knows, "half": half, "opposite": -knows})
+    mean = scores.groupby("method").mean(numeric_only=True)
+    assert mean.loc["knows", ["area", "found 0.01", "turned 0.05"]].tolist() == [1, 1, 1]
+    assert mean.loc["opposite", ["area", "found 0.05", "turned 0.05"]].tolist() == [0, 0, 0]
+    left = float((half.sum(dim=(1, 2)) / knows.sum(dim=(1, 2)))[0])
+    assert mean.loc["half", ["area", "found 0.05"]].tolist() == pytest.approx([(1 + left) / 2, left])
+    assert len(scores) == 3 * len(played.cases) and set(scores.columns) >= {"kind", "part", "target", "rival"}
+
+    others = F.normalize(torch.rand(len(played.cases), 2, 3), dim=2)
+    maps = inpainting.game_maps(Nose(), played, others, masks=20, seed=0, fggb=2, progress=False)
+    assert len(maps["fggb"]) == 2 and "sdd" not in maps and set(maps) > {"difference", "seam", "centre"}
+    area = inpainting.game_scores(Nose(), played, maps).groupby("method")["area"].mean()
+    assert area["difference"] > 0.9  # it looks at the nose alone
+
+    table = inpainting.game_scores(Nose(), played, maps)
+    found = inpainting.game_result(table, [0, 1, 2], tried=36)
+    assert (found.tried, found.rounds, found.identities, found.fggb_rounds) == (36, len(played.cases), 3, 2)
+    assert found.scores["difference", "area"].value == pytest.approx(area["difference"])
+    assert found.area_minus["centre"].value == pytest.approx(area["difference"] - area["centre"])
+    firsts = table.groupby("method")["area"].apply(lambda rows: rows.iloc[:2].mean())  # FGGB has two rounds alone
+    people = played.cases["target"][:2].nunique()
+    assert ("fggb" in found.area_minus) == (people > 1)
+    if people > 1:
+        assert found.area_minus["fggb"].value == pytest.approx(firsts["difference"] - firsts["fggb"])
+    assert inpainting.game_result(table[table["target"] == 0], [0, 0, 0], tried=36).scores == {}
+    assert len(inpainting.game_figure(played, maps, {"difference": "the CAM difference"}).axes) == 3
+
+
+def test_false_alarms_bound_what_a_map_may_mark_outside() -> None:
+    """Of 100 x 112 unchanged pixels, 1 % are marked before the level; a map that ranks them first finds nothing."""
+    rounds = inpainting.rounds_of(
+        Nose(), torch.rand(4, 3, 112, 112), torch.rand(2, 3, 112, 112),
+        transplant.choose_cases([0, 0, 1, 2], torch.rand(4, 3), pictures=1),
+    )  # fmt: skip
+    values = torch.rand(len(rounds.cases), 112, 112)
+    values[rounds.regions] = 0.97
+    found = inpainting.game_scores(Nose(), rounds, {"map": values})
+    assert found["found 0.05"].eq(1).all() and found["found 0.01"].eq(0).all()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from sphinx_build import sphinx_build
 
-from studies.report import counted, in_place_of, markdown, not_made, scientific
+from studies.report import counted, in_place_of, joined, markdown, not_made, scientific, thousands
 from xfrlib.intervals import Interval
 from xfrlib.profile import project_root
 
@@ -41,9 +41,10 @@ def test_a_frame_keeps_the_index_that_says_something() -> None:
 def test_what_is_not_made_leaves_a_table_to_refer_to() -> None:
     for empty in ([], pd.DataFrame({"n": []})):
         found = markdown(empty, caption="A", name="tab-01-a")
-        assert found.splitlines()[:2] == [":::{table} A", ":name: tab-01-a"] and "| none" in found
+        assert found.splitlines()[:2] == [":::{table} A", ":name: tab-01-a"] and "| nothing to list" in found
         assert markdown(empty) == ""  # nothing refers to it
-    assert ":name: tab-01-a\n" in not_made("tab-01-a")
+    assert ":name: tab-01-a\n" in not_made("tab-01-a") and "| not made " in not_made("tab-01-a")
+    assert "| not made: one fill judges " in not_made("tab-01-a", "one fill judges")
     cell = 'display(Markdown(markdown(rows, caption="A", name="tab-01-a")))\nMarkdown(shown(rows, name="tab-01-b"))\n'
     assert [line.partition("(")[2] for line in in_place_of(cell)[2:]] == [
         'Markdown(not_made("tab-01-a")))\n',
@@ -82,6 +83,12 @@ def test_a_displayed_table_with_a_caption_has_a_number_on_the_page(tmp_path: Pat
 def test_a_count_agrees_with_its_noun() -> None:
     assert [counted(n, "network") for n in (0, 1, 2)] == ["0 networks", "1 network", "2 networks"]
     assert [counted(n, "person", "people") for n in (1, 30)] == ["1 person", "30 people"]
+    assert counted(43148, "picture") == "43\u202f148 pictures"
+
+
+def test_thousands_stand_apart_and_titles_that_hold_a_comma_too() -> None:
+    assert [thousands(n) for n in (999, np.int64(2509), -1234567)] == ["999", "2\u202f509", "−1\u202f234\u202f567"]
+    assert joined(["CAM", "SDD, product"]) == "CAM; SDD, product" and joined([]) == "none"
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,6 @@ def test_tables_of_a_cascade_and_words():
         "… to stage1.0",
         "whole network",
     ]
-    assert [sanity.listed(t) for t in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
 
 
 def test_the_lesson_names_the_training_that_learns_it_by_heart(tmp_path):

@@ -347,5 +347,5 @@ def _without_a_prior(found: Verdict) -> str:
         fill: [title for name, title in SINGLE.items() if side(found.over_disc[name].fills[fill]) == "above"]
         for fill in fills
     }
-    each = [f"under {fill} {', '.join(titles) or 'no map'}" for fill, titles in above.items()]
-    return f"Of the maps without a prior, these are above the disc in both measures: {'; '.join(each)}."
+    each = [f"Under {fill}: {'; '.join(titles) or 'no map'}." for fill, titles in above.items()]
+    return f"Which maps without a prior are above the disc in both measures? {' '.join(each)}"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from studies.full_evaluation import per_image
 from studies.jackknife import corrected
+from studies.report import joined
 from xfrlib import explainers, models, plots
 from xfrlib.artifacts import file_sha256, fingerprint, write_atomic
 from xfrlib.data.faces import data_hash, read_manifest
@@ -164,7 +165,7 @@ def verdict_rows(compared: pd.DataFrame, titles: Mapping[Any, str]) -> list[dict
     rows: dict[str, dict[str, str]] = {}
     for one in compared.sort_values(["method", "kind", "fill"]).to_dict("records"):
         row = rows.setdefault(one["method"], {"SDD against": titles[one["method"]]})
-        row[f"gain in {one['kind']}, {one['fill']}"] = in_text(_gain(one, one["kind"]), signed=True) + (
+        row[f"{one['kind']}, {one['fill']}"] = in_text(_gain(one, one["kind"]), signed=True) + (
             f", **{one['verdict']}**" if one["verdict"] else ""
         )
     return list(rows.values())
@@ -177,7 +178,7 @@ def slow_rows(
     return [
         {"SDD against": titles[name]}
         | {
-            f"gain in {kind}, {fill}": _gain(found[fill, name, "sdd_sum_minus", kind]._asdict(), kind)
+            f"{kind}, {fill}": _gain(found[fill, name, "sdd_sum_minus", kind]._asdict(), kind)
             for fill, kind in product(fills, SIGN)
         }
         for name in names
@@ -185,12 +186,12 @@ def slow_rows(
 
 
 def comparison_in_words(compared: pd.DataFrame, kind: str, titles: Mapping[Any, str]) -> str:
-    """What all fills together say of SDD in one kind: "better than A, B and worse than C"."""
+    """What all fills together say of SDD in one kind: "better than A; B and worse than C"."""
     verdicts = compared[compared["kind"] == kind].groupby("method")["verdict"].agg(set)
     named = {
         word: [titles[name] for name, found in verdicts.items() if found == {word}] for word in ("better", "worse")
     }
-    said = " and ".join(f"{word} than {', '.join(names)}" for word, names in named.items() if names)
+    said = " and ".join(f"{word} than {joined(names)}" for word, names in named.items() if names)
     return f"in {kind} SDD is {said or 'neither better nor worse than any'}"
 
 

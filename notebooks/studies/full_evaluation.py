@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 
 from studies.jackknife import corrected
@@ -18,6 +20,7 @@ from studies.paper import MEASURES
 from studies.report import plain
 from studies.shares import share_interval
 from xfrlib.artifacts import write_json
+from xfrlib.geometry import upsampled
 from xfrlib.intervals import Interval, mean_interval
 from xfrlib.tables import SIGN
 
@@ -81,6 +84,12 @@ def change_tests(
     for (pair, fill, kind), adjusted in corrected(p).items():
         tests.setdefault(pair, {}).setdefault(fill, {})[kind] = {"p": p[pair, fill, kind], "p_holm": adjusted}
     return tests
+
+
+def drawn_random_map(picture: int, size: tuple[int, int], *, seed: int, draw: int = 0) -> torch.Tensor:
+    """The map (H, W) whose highest pixels the control of that name takes: see `xfrlib.controls.random_map`."""
+    rng = np.random.default_rng([seed, zlib.crc32(b"random_map"), draw, picture])
+    return upsampled(torch.from_numpy(rng.standard_normal((1, 7, 7), dtype=np.float32)), size)[0]
 
 
 def write_results(path: Path, values: dict[str, Any]) -> None:

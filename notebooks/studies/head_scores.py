@@ -242,19 +242,25 @@ def exchange_figure(images: NDArray[np.uint8], titles: Sequence[str]) -> Figure:
 @plots.style()
 def maps_figure(found: Sequence[Arrays], names: Sequence[str], rows: Sequence[str]) -> Figure:
     """A row for each pair found, named by `rows`: its picture, the truth in colour, and the maps called `names`, of
-    `HEAD_MAPS` or "hill", each on its own scale."""
+    `HEAD_MAPS` or "hill", each as a share of its own largest value."""
     columns = ["picture", "worth of the parts", *names]
-    size = (plots.WIDTH, len(found) * (plots.WIDTH / len(columns) + 0.25) + 0.4)
+    size = (plots.WIDTH, len(found) * (plots.WIDTH / len(columns) + 0.25) + 0.9)
     figure, axes = plots.picture_grid(len(found), len(columns), size)
+    signed = [name in ("worth of the parts", "difference", "cam") for name in columns]
+    drawn: dict[bool, Any] = {}
     for row, (one, said) in enumerate(zip(found, rows, strict=True)):
         side, picture = len(one["image"]), torch.from_numpy(one["image"]).permute(2, 0, 1)
         made: dict[str, Any] = {"hill": centred_hill(side), "worth of the parts": painted(one)}
         plots.show(axes[row, 0], picture, said if row else f"picture\n{said}")
-        for axis, name in zip(axes[row, 1:], columns[1:], strict=True):
+        for axis, name, both in zip(axes[row, 1:], columns[1:], signed[1:], strict=True):
             values = torch.from_numpy(made[name] if name in made else fitted(one[name], side)).float()
-            signed = name in ("worth of the parts", "difference", "cam")
-            kind: dict[str, Any] = {"cmap": plots.DIVERGING} if signed else {"limits": (0, float(values.max()))}
-            plots.overlay(axis, picture, values, title="" if row else TITLES.get(name, name), **kind)
+            values = values / max(float(values.abs().max()), 1e-12)
+            kind: dict[str, Any] = {"cmap": plots.DIVERGING, "limits": (-1, 1)} if both else {"limits": (0, 1)}
+            drawn[both] = plots.overlay(axis, picture, values, title="" if row else TITLES.get(name, name), **kind)
+    for both, colours in drawn.items():
+        under = [column for column, name in enumerate(columns) if name != "picture" and signed[column] == both]
+        width = 0.9 if len(under) == 1 else 0.6
+        plots.colour_bar(figure, colours, axes[:, under], "share of the largest value", width=width)
     return figure
 
 

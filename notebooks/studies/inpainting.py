@@ -1,18 +1,32 @@
-"""Chapter 7, the inpainting game: which map marks the pixels that were repainted, so that A became B?
+"""Chapters 7 and 9, the inpainting game: which map marks the pixels that were repainted, so that A became B?
 
-After J. R. Williford, B. B. May and J. Byrne, "Explainable face recognition", ECCV 2020.
+After J. R. Williford, B. B. May and J. Byrne, "Explainable face recognition", ECCV 2020. Chapter 7 plays it with a
+classifier and drawn twins, chapter 9 with a recogniser and parts that are put in from another person's picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from xfrlib.prediction import all_logits, log_odds
+from matching.faces import realigned
+from studies import matching
+from studies.figures import contact_sheet
+from studies.shares import share_interval
+from studies.transplant import prior_changes, score_move, transplants
+from xfrlib.intervals import Estimate, Interval, mean_interval
+from xfrlib.match import unit_embeddings
+from xfrlib.models import Backbone
+from xfrlib.prediction import all_logits, as_floats, log_odds
 
+FALSE_ALARMS = (0.01, 0.05)  # shares of the pixels outside the part
 Play = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, float, float]]
 
 
@@ -46,3 +60,142 @@ def one_round(
     odds = log_odds(all_logits(model, torch.stack(list(pasted.values()))), pair.expand(len(pasted), 2))[:, 0]
     rows = [{"method": name, "found": found, "area": area} for name, (_, found, area) in results.items()]
     return pd.DataFrame(rows).assign(turned=(odds < 0).numpy()), pasted
+
+
+class Rounds(NamedTuple):
+    """n rounds for a recogniser: probe and mate are two pictures of A; twin and non-mate are these with a part of B."""
+
+    cases: pd.DataFrame  #: as `studies.transplant.choose_cases` makes them
+    probes: Tensor  #: (n, 3, H, W) in [0, 1]
+    twins: Tensor  #: (n, 3, H, W) in [0, 1], the probes with B's part
+    regions: Tensor  #: (n, H, W) bool, where the part is at least half opaque
+    templates: Tensor  #: (n, 3, D): mate; non-mate, the mate with B's part; the mate with A's part of a third picture
+    decided: Tensor  #: (n,) bool, the probe is nearer to the mate, the twin to the non-mate
+
+    def played(self) -> Rounds:
+        """The rounds that are decided."""
+        chosen = self.decided.nonzero().flatten()
+        cases = self.cases.iloc[chosen.numpy()].reset_index(drop=True)
+        return Rounds(cases, *(value[chosen] for value in self[1:]))
+
+
+@torch.no_grad()
+def rounds_of(recogniser: Backbone, pictures: Tensor, mates: Tensor, cases: pd.DataFrame) -> Rounds:
+    """The rounds of `cases`, whose columns point to `pictures` (m, 3, 112, 112); `mates` has one of each person."""
+    of_mates = cases.assign(picture=len(pictures) + cases["target"])
+    probe, mate = (transplants(torch.cat([pictures, mates]), some) for some in (cases, of_mates))
+    cut = [realigned(as_floats(some), recogniser) for some in (probe.images, probe.transplanted)]
+    shapes = realigned(probe.regions[:, None].float().expand(-1, 3, -1, -1), recogniser)[:, 0] >= 0.5
+    pasted = (mate.images, mate.transplanted, mate.control)
+    each = [unit_embeddings(recogniser, realigned(as_floats(some), recogniser)) for some in pasted]
+    templates = torch.stack(each, dim=1)
+    leads = [
+        torch.einsum("nd,nd->n", unit_embeddings(recogniser, some), templates[:, 0] - templates[:, 1]) for some in cut
+    ]
+    return Rounds(probe.cases, cut[0], cut[1], shapes, templates, (leads[0] > 0) & (leads[1] < 0))
+
+
+def game_maps(
+    recogniser: Backbone, rounds: Rounds, others: Tensor, *, masks: int, seed: int, fggb: int, progress: bool = True
+) -> dict[str, Tensor]:
+    """Maps of the probes (n, H, W) that say why the mate and not the non-mate, beside two that know less.
+
+    All but SDD of `studies.matching.MATCH_MAPS`, since SDD ranks as the CAM difference where there is one non-mate;
+    "fggb" for the first `fggb` rounds; "seam", the difference of the mate and the mate with A's own other part; and
+    "centre", a hill about the middle. `others` (n, 2, D) are the templates of two other people.
+    """
+    count = len(rounds.cases)
+    templates = torch.cat([rounds.templates.flatten(0, 1), others.flatten(0, 1)])
+    mate, nonmate, seam = torch.arange(3 * count).view(count, 3).T
+    pairs = torch.column_stack([mate, nonmate, 3 * count + torch.arange(2 * count).view(count, 2)])
+    gallery = matching.TemplateGallery(recogniser, templates).eval()
+    maps = matching.maps_by_method(
+        gallery, rounds.probes, pairs, batch_size=32, masks=masks, seed=seed, progress=progress
+    )
+    del maps["sdd"]
+    if fggb:
+        maps["fggb"] = matching.feature_guided_gradients(gallery, rounds.probes[:fggb], pairs[:fggb], progress=progress)
+    of_seam = [
+        matching.lay_maps(recogniser, some, gallery.get_buffer("templates")[pair]).cams
+        for some, pair in zip(rounds.probes.split(32), torch.column_stack([mate, seam]).split(32), strict=True)
+    ]
+    maps["seam"] = torch.cat([one[:, 0] - one[:, 1] for one in of_seam])
+    return maps | {"centre": prior_changes(rounds.regions)["centre"]}
+
+
+def marked(values: Tensor, regions: Tensor, share: float) -> Tensor:
+    """The pixels (n, H, W) that a map ranks above all but a `share` of those outside the part."""
+    levels = [one[~region].quantile(1 - share) for one, region in zip(values, regions, strict=True)]
+    return values > torch.stack(levels)[:, None, None]
+
+
+@torch.no_grad()
+def game_scores(recogniser: Backbone, rounds: Rounds, maps: Mapping[str, Tensor]) -> pd.DataFrame:
+    """How every map (n, H, W), or of the first rounds alone, does in every round: a row for each, with `method`.
+
+    `area` is that under the ROC curve, of pixels inside and outside the part; a half is a guess. For each share of
+    `FALSE_ALARMS`, ``found <share>`` is the share of the part that is `marked`, and ``turned <share>`` is whether the
+    probe, with the twin's pixels pasted where it is marked, is nearer to the non-mate than to the mate.
+    """
+    tables = []
+    for name, values in maps.items():
+        count = len(values)
+        cases, regions, templates = rounds.cases[:count], rounds.regions[:count], rounds.templates[:count]
+        area = score_move(torch.zeros_like(values), values, regions, shares=False)["auc"].to_numpy()
+        table = cases.reset_index(drop=True).assign(method=name, area=area)
+        for share in FALSE_ALARMS:
+            chosen = marked(values, regions, share)
+            pasted = torch.where(chosen[:, None], rounds.twins[:count], rounds.probes[:count])
+            own, other = (unit_embeddings(recogniser, pasted)[:, None] * templates[:, :2]).sum(dim=2).T
+            inside = (chosen & regions).sum(dim=(1, 2)) / regions.sum(dim=(1, 2))
+            table[f"found {share:g}"], table[f"turned {share:g}"] = inside.numpy(), (other > own).numpy()
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+class GameResult(NamedTuple):
+    """What came of the game: means over the rounds, with intervals over who counts as one draw."""
+
+    tried: int
+    rounds: int
+    identities: int
+    fggb_rounds: int
+    scores: dict[tuple[str, str], Estimate | Interval]  #: by map and column of `game_scores`
+    area_minus: dict[str, Estimate]  #: the area of the CAM difference less that of another map, over rounds of both
+
+
+def game_result(scores: pd.DataFrame, families: ArrayLike, *, tried: int) -> GameResult:
+    """Means of `game_scores` with intervals over `families` (people,), and how the CAM difference compares by area."""
+    table = scores.assign(family=np.asarray(families)[scores["target"].to_numpy(int)])
+    found: dict[tuple[str, str], Estimate | Interval] = {}
+    minus: dict[str, Estimate] = {}
+    wide = table.pivot(index=["picture", "kind", "part", "family"], columns="method", values="area").reset_index()
+    for method, rows in table.groupby("method", sort=False):
+        both = wide.dropna(subset=[method])
+        if both["family"].nunique() < 2:
+            continue
+        for column in [name for name in rows if str(name).startswith(("area", "found", "turned"))]:
+            of_kind = share_interval if str(column).startswith("turned") else mean_interval
+            found[str(method), str(column)] = of_kind(rows[column].astype(float), rows["family"])
+        if method != "difference":
+            minus[str(method)] = mean_interval(both["difference"] - both[method], both["family"])
+    counts = table["method"].value_counts()
+    return GameResult(tried, len(wide), table["target"].nunique(), int(counts.get("fggb", 0)), found, minus)
+
+
+def game_figure(rounds: Rounds, maps: Mapping[str, Tensor], titles: Mapping[str, str]) -> Figure:
+    """A round of each part, a row each: the probe, its twin, and what the maps of `titles` paste, with the part's line.
+
+    Pasting stops at the larger share of `FALSE_ALARMS`; what is not pasted is faded.
+    """
+    rows = rounds.cases.groupby("part", sort=False).head(1)
+    tiles, above = [], []
+    for row, part in zip(rows.index.tolist(), rows["part"], strict=True):
+        probe, twin, region = rounds.probes[row], rounds.twins[row], rounds.regions[row]
+        chosen = [marked(maps[name][row : row + 1], region[None], max(FALSE_ALARMS))[0] for name in titles]
+        faded = 0.75 + 0.25 * probe.mean(dim=0)
+        tiles += [probe, twin, *(torch.where(pixels, twin, faded) for pixels in chosen)]
+        above += ["probe", f"twin: another's {part}", *(f"what {title} pastes" for title in titles.values())]
+    columns = 2 + len(titles)
+    outlines = rounds.regions[rows.index.repeat(columns).to_numpy(copy=True)]
+    return contact_sheet(torch.stack(tiles), above, columns=columns, outlines=outlines)

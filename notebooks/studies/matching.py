@@ -7,7 +7,7 @@ deletion and retention with the pair fixed and the truth per cell, judge matches
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +32,11 @@ from xfrlib.data.faces import FaceDataset
 from xfrlib.data.images import load_image
 from xfrlib.explainers.rise import rise_masks
 from xfrlib.intervals import Estimate, Interval
-from xfrlib.judge import blurred, fill_picture
+from xfrlib.judge import blurred, evaluate, fill_picture
 from xfrlib.match import explain_match, template, unit_embeddings
 from xfrlib.models import Backbone
-from xfrlib.profile import did_you_mean, expanded
+from xfrlib.profile import Profile, did_you_mean, expanded
+from xfrlib.regions import top_fraction_mask
 from xfrlib.run import NotebookRun, ParameterError
 
 MATCH_MAPS = {
@@ -46,7 +47,8 @@ MATCH_MAPS = {
     "gradient": "gradient of the lead",
     "corr_rise": "CorrRISE",
 }
-OF_PIXELS = ("gradient", "corr_rise")  # the others know no more than a value for each cell
+FGGB = "FGGB"  # beside them, on fewer probes: it goes back once for each number of the embedding
+OF_PIXELS = ("gradient", "corr_rise", "fggb")  # the others know no more than a value for each cell
 
 LEARNT_FROM = {"dlib": "facescrub"}  # a part of the folder's name; whom a recogniser has learnt cannot judge it
 Fit = Callable[[Tensor], Tensor]  # aligned pictures (B, 3, 112, 112) -> pictures as a recogniser wants them
@@ -207,6 +209,27 @@ def maps_by_method(
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+def region_scores(
+    gallery: TemplateGallery, images: Tensor, labels: NDArray[np.int64], pairs: Tensor, rankings: Mapping[str, Tensor],
+    settings: Profile, *, fills: Sequence[str], controls: Sequence[str] = ("disc",), families: NDArray[np.int64],
+) -> pd.DataFrame:  # fmt: skip
+    """Deletion and retention of the region that each ranking (n, H, W) of pixels has, and of the controls: a row for
+    each picture, method and fill, means over draws, as `xfrlib.judge.evaluate` makes them, with a column `family`.
+
+    ``same_identity`` and the like use the first ranking; `pairs` (n, K), `families` (n,), `settings` are the profile's.
+    """
+    regions = {name: top_fraction_mask(ranking, settings.fraction).numpy() for name, ranking in rankings.items()}
+    with torch.no_grad():
+        similarities = torch.cat([gallery(batch) for batch in images.split(settings.eval_batch_size)])
+    table = evaluate(
+        gallery, images, labels, regions, logits=similarities, pairs=pairs, under_test=next(iter(rankings)),
+        fills=fills, fraction=settings.fraction, seed=settings.seed, controls=controls, draws=settings.draws,
+        batch_size=settings.eval_batch_size,
+    )  # fmt: skip
+    means = table.groupby(["network", "image", "label", "method", "fill"], as_index=False).mean(numeric_only=True)
+    return means.assign(family=families[means["image"]])
+
+
 def passes_by_method(layer: str, rivals: int, masks: int) -> dict[str, str]:
     """What each map of `MATCH_MAPS` costs a probe, in passes forward and back; `layer` is "" for maps of the last one.
 
@@ -234,6 +257,30 @@ def gradient_of_lead(gallery: TemplateGallery, images: Tensor, pairs: Tensor) ->
     return blurred(found.abs().sum(dim=1, keepdim=True), images.shape[-1] / 28)[:, 0]
 
 
+def feature_guided_gradients(
+    gallery: TemplateGallery, images: Tensor, pairs: Tensor, *, progress: bool = True
+) -> Tensor:
+    """FGGB of the lead over the nearest non-mate, smoothed as the plain gradient is: (n, 3, H, W) -> (n, H, W).
+
+    The sum over the numbers k of the embedding of |d e_k / d pixels|, each map of sum 1, weighted by what k adds to the
+    lead: e_k (g_k - h_k) / |e|, with the templates g of the mate and h of the non-mate. After Y. Lu, Z. Xu and
+    T. Ebrahimi, "Explainable face verification via feature-guided gradient backpropagation", FG 2024, whose weight is
+    e_k g_k / (|e| |g|) less a threshold over D; in a difference of two people the threshold cancels.
+    """
+    recogniser, templates = gallery.recogniser, gallery.get_buffer("templates")[pairs]
+    with torch.enable_grad():
+        pictures = images.clone().requires_grad_()
+        embeddings = recogniser.embed(recogniser(pictures))
+        weights = F.normalize(embeddings.detach(), dim=1) * (templates[:, 0] - templates[:, 1])
+        total = torch.zeros_like(images[:, :1])
+        for k in tqdm(range(weights.shape[1]), "FGGB", unit="number", mininterval=1, disable=not progress):
+            (found,) = torch.autograd.grad(embeddings[:, k].sum(), pictures, retain_graph=True)
+            size = found.abs().sum(dim=1, keepdim=True)
+            share = size / size.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+            total += weights[:, k, None, None, None] * share
+    return blurred(total, images.shape[-1] / 28)[:, 0]
+
+
 @torch.no_grad()
 def _corr_rise(gallery: TemplateGallery, image: Tensor, pair: Tensor, masks: int, seed: int, batch_size: int) -> Tensor:
     """Correlation of what a random mask leaves of each pixel with the lead (Lu and others 2023, CorrRISE): (H, W)."""
@@ -254,12 +301,12 @@ def match_figure(
     gallery: TemplateGallery, probes: Tensor, faces: Tensor, classes: Tensor, difference: str = MATCH_MAPS["difference"]
 ) -> Figure:
     """Two rows for each probe (n, 3, H, W). Above: the probe, a face of its mate and of its nearest non-mate with the
-    similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on its own scale,
-    under the name `difference`. `faces` (N, 3, H, W): one of each template."""
+    similarity to each, and SDD. Below: the maps of both people on one scale, and their difference on another, under the
+    name `difference`; both scales are those of all probes. `faces` (N, 3, H, W): one of each template."""
     templates = gallery.get_buffer("templates")[classes]
     found = lay_maps(gallery.recogniser, probes, templates)
     mates, others, sdd = found.cams[:, 0], found.cams[:, 1], found.log_sdd.exp()
-    high = float(torch.stack([mates, others]).abs().max())
+    high, most = (float(maps.abs().max()) for maps in (torch.stack([mates, others]), mates - others))
     rows = 2 * len(probes)
     figure, axes = plots.picture_grid(rows, 4, (plots.WIDTH, rows * (plots.WIDTH / 4 + 0.3) + 0.8))
     for i, (upper, lower) in enumerate(zip(axes[::2], axes[1::2], strict=True)):
@@ -271,7 +318,8 @@ def match_figure(
         signed: dict[str, Any] = {"image": probes[i], "cmap": plots.DIVERGING}
         for axis, values, who in zip(lower[1:3], (mates[i], others[i]), ("mate", "non-mate"), strict=True):
             cams = plots.overlay(axis, values=values, limits=(-high, high), title=f"map of the {who}", **signed)
-        plots.overlay(lower[3], values=mates[i] - others[i], title=difference, **signed)
-    plots.colour_bar(figure, cams, axes[:, :3], "map of a match (similarity)")
+        gap = plots.overlay(lower[3], values=mates[i] - others[i], limits=(-most, most), title=difference, **signed)
+    plots.colour_bar(figure, cams, axes[:, :2], "map of a match (similarity)")
+    plots.colour_bar(figure, gap, axes[:, 2:3], f"{difference} (similarity)", width=0.9)
     plots.colour_bar(figure, heat, axes[:, 3:], "SDD (relative)", width=0.9)
     return figure

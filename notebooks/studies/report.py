@@ -11,7 +11,7 @@ import pandas as pd
 
 from xfrlib.tables import in_text
 
-NO_ROWS: list[dict[str, Any]] = [{"in this run": "none"}]  # of a table that has none
+NO_ROWS: list[dict[str, Any]] = [{"in this run": "nothing to list"}]  # of a table that has none
 
 
 def markdown(
@@ -54,6 +54,16 @@ def markdown(
     return "\n".join([f":::{{table}} {caption}", *([f":name: {name}"] if name else []), "", table, "", ":::"])
 
 
+def thousands(count: int) -> str:
+    """A whole number for a reader, with narrow no-break spaces between its thousands."""
+    return f"{count:,}".replace(",", "\u202f").replace("-", "−")
+
+
+def joined(titles: Iterable[str]) -> str:
+    """Titles in a sentence, "none" where there is none: "CAM; SDD, product", because a title may hold a comma."""
+    return "; ".join(titles) or "none"
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """A number of things for a reader: "1 network", "3 networks".
 
@@ -71,7 +81,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     str
         The number and the word that goes with it.
     """
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+    return f"{thousands(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
 def scientific(value: float) -> str:
@@ -94,9 +104,10 @@ def scientific(value: float) -> str:
     return f"{digits.removesuffix('.0')}\u00a0×\u00a010{raised}".replace("-", "−")
 
 
-def not_made(name: str) -> str:
+def not_made(name: str, why: str = "") -> str:
     """What stands in place of a table that this run does not make, as Markdown: references to its `name` stay whole."""
-    return markdown([], caption="A table that this run does not make", name=name)
+    rows = [{"in this run": f"not made: {why}" if why else "not made"}]
+    return markdown(rows, caption="A table that this run does not make", name=name)
 
 
 def in_place_of(cell: str) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from studies.abstention import LOST, WON, least_area, risk_area
 from studies.jackknife import corrected, difference_of, over_units
+from studies.report import joined
 from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, Interval
 from xfrlib.plots import percent
@@ -150,7 +151,7 @@ def rule_findings(
     titles, stands, by_area = judged.titles, judged.standing("gain"), judged.standing("area_gain")
     self_tests = {fill: rules["self_test"] for fill, rules in judged.worth.items()}
     hopeful = [
-        f"{titles[name]} under {fill}"
+        f"{titles[name]}, judged by {fill}"
         for fill, name, what in judged.p
         if what == "gain" and judged.worth[fill][name][what].low > 0 and not judged.clear(fill, name, what)
     ]
@@ -169,11 +170,12 @@ def rule_findings(
         f"A rule whose gain stands under every judging fill: {_named(titles, stands)}."
         if stands
         else "**No rule, with its threshold, has a gain that stands under every judging fill.**",
-        f"By the area, which needs no threshold, these stand: {_named(titles, by_area)}."
+        f"By the area, which needs no threshold, these stand under every judging fill: {_named(titles, by_area)}."
         if by_area
-        else "By the area no gain stands either.",
+        else "By the area, which needs no threshold, no gain stands under every judging fill.",
+        *_under_some_fills(judged),
         *([f"Before the correction for {len(judged.p)} questions, the gain of these would have seemed certain: "
-           f"{', '.join(hopeful)}."] if hopeful else []),
+           f"{joined(hopeful)}."] if hopeful else []),
         f"The self-test looks at the picture itself: {self_test}.",
         _of_the_self_test(self_tests),
         f"On the networks that had no part in the choice: {elsewhere}."
@@ -184,7 +186,18 @@ def rule_findings(
 
 
 def _named(titles: Mapping[str, str], names: Sequence[str]) -> str:
-    return ", ".join(titles[name] for name in names)
+    return joined(titles[name] for name in names)
+
+
+def _under_some_fills(judged: JudgedRules) -> list[str]:
+    """The gains that stand under some of the judging fills but not under all, in a sentence where there are any."""
+    some = [
+        f"{judged.titles[name]}, by the {word} under {' and '.join(fills)}"
+        for name in judged.titles
+        for what, word in GAINS.items()
+        if 0 < len(fills := [fill for fill in judged.worth if judged.clear(fill, name, what)]) < len(judged.worth)
+    ]
+    return [f"These stand under one fill but not under all: {joined(some)}."] if some else []
 
 
 def _of_the_self_test(self_tests: Mapping[str, Worth]) -> str:

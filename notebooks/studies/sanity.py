@@ -240,12 +240,6 @@ def stop_names(blocks: Sequence[str]) -> list[str]:
     return ["head", *(f"… to {block.removeprefix('backbone.')}" for block in blocks[1:-1]), "whole network"]
 
 
-def listed(titles: Sequence[str]) -> str:
-    """Titles in a sentence: "a, b and c", or "none"."""
-    *front, last = titles or ["none"]
-    return f"{', '.join(front)} and {last}" if front else last
-
-
 def whole_findings(
     check: Mapping[str, Mapping[str, pd.DataFrame]], knows: Mapping[str, float], *, pictures: int, epochs: int
 ) -> str:

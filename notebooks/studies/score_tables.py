@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from studies.report import joined
 from studies.shares import share_interval
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import COMPARED, in_text, verdict
@@ -112,8 +113,8 @@ def tally(found: Iterable[Interval | Estimate]) -> str:
 
 
 def named(titles: Collection[str]) -> str:
-    """Titles in a sentence."""
-    return ", ".join(titles) or "none"
+    """Titles in a sentence, which may hold commas."""
+    return joined(titles)
 
 
 def aim(found: Interval | Estimate, goal: float = _AIM) -> str:

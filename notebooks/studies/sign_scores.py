@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.jackknife import corrected
-from studies.report import counted
+from studies.report import counted, joined
 from studies.shares import share, share_interval
 from xfrlib.intervals import Estimate, mean_interval
 from xfrlib.plots import percent
@@ -212,27 +212,28 @@ def sign_findings(found: SignResult) -> str:
         for name in found.maps
         if name not in found.whole
     ]
-    versus = "; ".join(_versus(found, score) for score in ASKED)
+    versus = " ".join(_versus(found, score) for score in ASKED)
     nothing = {name: f"{100 * scores[name]['top_20']['shortcut'].value:.0f} %" for name in KNOW_NOTHING}
     return " ".join([
         f"Of the sign, {found.of_reference('top_20')} lies in SDD's highest fifth. A "
         f"uniform map has {nothing['area']}, the hill about the centre {nothing['centre']}. SDD's energy "
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
-        f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD against the "
-        f"others, by the difference between the two networks, corrected for {len(found.p)} questions: {versus}.",
+        f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD is held "
+        f"against the others by the difference between the two networks, corrected for {len(found.p)} questions. "
+        f"{versus}",
         f"By the whole interval, the highest fifth has most of the sign, and more of it than in the control, for "
-        f"{', '.join(found.find_it)}."
+        f"{joined(found.find_it)}."
         if found.find_it
         else "**For no explainer does the whole interval say that the highest fifth has most of the sign.**",
-        *([f"On average, but not by the whole interval, it has most for {', '.join(found.find_it_on_average)}."]
+        *([f"On average, but not by the whole interval, it has most for {joined(found.find_it_on_average)}."]
           if found.find_it_on_average else []),
-        f"The highest pixel alone gives it away, in more than half of the pictures, for {', '.join(found.point_at_it)}."
+        f"The highest pixel alone gives it away, in more than half of the pictures, for {joined(found.point_at_it)}."
         if found.point_at_it
         else "**The highest pixel alone gives the sign away for none of them.** A look at the brightest spot alone "
         "would not find this fault.",
         *([f"Share of the sign in the highest fifth, on fewer pictures: {'; '.join(sampled)}."] if sampled else []),
         f"In the control, where the sign means nothing, these still have more than twice its share of the picture "
-        f"there: {', '.join(found.false_alarms)}. They show that something is conspicuous, not that it decides."
+        f"there: {joined(found.false_alarms)}. They show that something is conspicuous, not that it decides."
         if found.false_alarms
         else "In the control, where the sign means nothing, none has clearly more than twice the sign's share of the "
         "picture there.",
@@ -244,6 +245,6 @@ def _versus(found: SignResult, score: str) -> str:
     better = [found.titles[name] for name, one in held.items() if one.value > 0]
     worse = [found.titles[name] for name, one in held.items() if one.value < 0]
     return (
-        f"by {ASKED[score]} it is better than {', '.join(better) or 'none of the others'} and worse than "
-        f"{', '.join(worse) or 'none'}"
+        f"By {ASKED[score]} it is better than {joined(better) if better else 'none of the others'}, and worse than "
+        f"{joined(worse)}."
     )

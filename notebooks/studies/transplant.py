@@ -308,6 +308,6 @@ def move_rows(scores: MeanScores, above_seam: MeanScores, kind: str, titles: Map
             row[MOVES[score]] = mean(scores[kind, name, score])
             row[f"{MOVES[score]}, control"] = mean(scores[kind, name, f"seam_{score}"]) if difference else ""
             row[f"{MOVES[score]}, difference"] = difference or ""
-        row |= {f"{MOVES[score]}, beyond the control": scores[kind, name, score] for score in ("energy", "pointing")}
+        row |= {MOVES[score]: scores[kind, name, score] for score in ("energy", "pointing")}
         rows.append(row)
     return rows
