@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from madefaces.people import make_families, render
 from xfrlib import FaceClassifier, load_backbone
 from xfrlib.geometry import Geometry, cell_geometry, geometry_by_gradient, read_at, upsampled
 
@@ -118,8 +119,8 @@ def test_what_moves_places_is_not_taken_for_known(function: Callable[[Tensor], T
 def test_as_drawn_is_what_libraries_draw() -> None:
     maps = torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
     expected = F.interpolate(maps, size=(112, 96), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(upsampled(maps, (112, 96)), expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(upsampled(maps[0, 0], (112, 96)), expected[0, 0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(upsampled(maps, (112, 96)), expected, rtol=0, atol=3e-6)
+    torch.testing.assert_close(upsampled(maps[0, 0], (112, 96)), expected[0, 0], rtol=0, atol=3e-6)
 
 
 def test_a_cell_lies_where_it_looks() -> None:
@@ -152,3 +153,31 @@ def test_the_brightest_point_lies_on_the_sign() -> None:
         drawn = upsampled(maps, (64, 64))
         assert divmod(int(registered.argmax()), 64) == (row, column)
         assert divmod(int(drawn.argmax()), 64) != (row, column)
+
+
+def test_a_sign_on_made_faces_is_found_wherever_it_is() -> None:
+    """A network that sees a magenta sign alone, of stride 8: its peak is the cell next to the sign, so off by half a
+    stride at most, and by nothing in the mean of all places. As libraries draw it, it is off by nearly half a cell."""
+    see = nn.Conv2d(3, 1, 1)
+    see.weight.data, see.bias.data = torch.tensor([1.0, -1, 1]).view(1, 3, 1, 1), torch.tensor([-1.5])
+    network = nn.Sequential(see, nn.ReLU(), *(nn.Conv2d(1, 1, 3, 2, 1, bias=False) for _ in range(3)))
+    for layer in network[2:]:
+        layer.weight.data = torch.tensor([1.0, 2, 1]).outer(torch.tensor([1.0, 2, 1])).view(1, 1, 3, 3) / 16
+    faces, _ = render(make_families(2, 2, seed=0), range(4))
+    pictures = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255
+    network = network.eval()
+    assert not network(pictures).any(), "no face has the colour of the sign"
+    laid = cell_geometry(network, pictures[:1])
+    places = torch.cartesian_prod(torch.arange(9, 105, 7), torch.arange(9, 105, 5))
+    off: dict[str, list[Tensor]] = {"registered": [], "drawn": []}
+    for number, (row, column) in enumerate(places.tolist()):
+        picture = pictures[number % 4].clone()
+        picture[:, row - 1 : row + 2, column - 1 : column + 2] = torch.tensor([1.0, 0, 1]).view(3, 1, 1)
+        with torch.no_grad():
+            cells = network(picture[None])[0, 0]
+        for name, geometry in (("registered", laid), ("drawn", None)):
+            peak = divmod(int(upsampled(cells, (112, 112), geometry).argmax()), 112)
+            off[name].append(torch.tensor(peak) - places[number])
+    registered, drawn = (torch.stack(found).double() for found in off.values())
+    assert registered.abs().max() <= 4 and registered.mean(dim=0).abs().max() < 1
+    assert (drawn.mean(dim=0) > 3).all()

@@ -59,6 +59,12 @@ def test_error_rates_by_hand() -> None:
     assert np.isnan(sure.equal_error.low)  # no spread is not certainty
 
 
+def test_a_threshold_finds_mates_misses_them_and_lets_non_mates_through() -> None:
+    similarities = torch.tensor([[0.9, 0.1, 0.3], [0.6, 0.8, 0.5], [0.25, 0.6, 0.2], [0.5, 0.1, 0.1]])
+    found = matching.decision_of_each(similarities, np.array([0, 1, 2, 0]), 0.5)
+    assert found.tolist() == ["mate found alone", "a non-mate found too", "mate missed", "mate found alone"]
+
+
 def test_a_recogniser_is_chosen_by_name_and_refused_for_whom_it_has_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     quick, learnt = NotebookRun("09_matching", "quick"), NotebookRun("09_matching", "facescrub12")
     assert matching.choose(quick, "", "").name == "slim"

@@ -166,6 +166,21 @@ def error_rates(
     return Rates(first, rate(equal_error), rate(missed)), float(np.nanquantile(others, 1 - false))
 
 
+DECISIONS = ("mate found alone", "a non-mate found too", "mate missed")
+
+
+def decision_of_each(similarities: Tensor, labels: NDArray[np.int64], threshold: float) -> NDArray[np.str_]:
+    """Which of `DECISIONS` the threshold makes of each probe, (n, N) and (n,) -> (n,).
+
+    A non-mate at or above the threshold is a false match, a mate below it a false non-match; where both happen, the
+    mate is missed.
+    """
+    found, rows = similarities.numpy() >= threshold, np.arange(len(labels))
+    others = found.copy()
+    others[rows, labels] = False
+    return np.select([~found[rows, labels], others.any(axis=1)], DECISIONS[:0:-1], DECISIONS[0])
+
+
 class Laid(NamedTuple):
     """Maps of n probes against K templates, over the pictures."""
 
