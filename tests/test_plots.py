@@ -69,8 +69,12 @@ def test_overlay_draws_each_pixel_and_scales_signed_maps_about_zero(images):
     values = upsampled(torch.tensor([[-3.0, 1.0], [0.0, 2.0]]), (16, 16))
     drawn = plots.overlay(axis, images[0], values, cmap=plots.DIVERGING)
     colour = mpl.colormaps[plots.DIVERGING]((values.numpy() + 3) / 6)[..., :3]
-    np.testing.assert_allclose(axis.images[0].get_array(), 0.4 * as_grey(images[0]) + 0.6 * colour, atol=1e-6)
+    cover = 0.85 * values.abs().numpy()[..., None] / 3  # where the map says nothing, the picture shows
+    np.testing.assert_allclose(axis.images[0].get_array(), (1 - cover) * as_grey(images[0]) + cover * colour, atol=1e-6)
     assert drawn.get_clim() == (-3.0, 3.0)
+    grey, red = drawn.to_rgba([0.0, 3.0])[:, :3]  # the bar has the colours that lie over light grey
+    np.testing.assert_allclose(grey, 0.75, atol=0.01)
+    np.testing.assert_allclose(red, 0.15 * 0.75 + 0.85 * np.array(mpl.colormaps[plots.DIVERGING](1.0))[:3], atol=1e-6)
     assert plots.overlay(axis, images[0], values.abs()).get_clim() == (0.0, 3.0)
     assert plots.overlay(axis, images[0], values, limits=(-1, 5)).get_clim() == (-1, 5)
     for bad in (values[None], values[:7, :7], values[:, 1:]):  # a map of cells says not where they look
@@ -119,8 +123,9 @@ def test_cams_share_one_labelled_scale(images):
     assert [axis.get_title() for axis in (first, *maps)] == ["picture", "one", "two"]
     red, blue = ScalarMappable(Normalize(-4, 4), plots.DIVERGING).to_rgba([1.0, -4.0])[:, :3]
     grey = as_grey(images[0])
-    np.testing.assert_allclose(maps[0].images[0].get_array(), 0.4 * grey + 0.6 * blue, atol=1e-6)
-    np.testing.assert_allclose(maps[1].images[0].get_array(), 0.4 * grey + 0.6 * red, atol=1e-6)
+    np.testing.assert_allclose(maps[0].images[0].get_array(), 0.15 * grey + 0.85 * blue, atol=1e-6)
+    cover = 0.85 / 4
+    np.testing.assert_allclose(maps[1].images[0].get_array(), (1 - cover) * grey + cover * red, atol=1e-6)
     assert plots.CAM_UNIT + plots.HALVES in [axis.get_xlabel() for axis in figure.axes]
 
 

@@ -1,7 +1,6 @@
 """Pictures, maps and any axes, in one style.
 
-A figure made here is one that pyplot does not know: it shows once, where it ends a notebook cell, and needs no closing.
-Nothing here changes a global setting.
+A figure made here, unknown to pyplot, shows once, where it ends a cell. Nothing here changes a global setting.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import Tensor
@@ -38,7 +37,7 @@ HALVES = "; lines at half the scale, dashed below zero"
 SDD_UNIT = "SDD (share of maximum)"
 SPAN = 4.0  # powers of e between the lowest and the highest value of an SDD map that is drawn gently
 _LOST = "No font here has these letters; install one that has, such as Noto:"
-OPACITY = 0.6  # of a map over a picture
+OPACITY = 0.85  # of a map over a picture where it is strongest; where it says nothing, the picture is as it is
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine; a font that the reader has set stays
 _STYLE: Any = {
     "font.size": 10,
@@ -85,8 +84,7 @@ def save(figure: Figure, target: Any, suffix: str = "") -> None:
 def subplots(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **options: Any) -> Any:
     """`plt.subplots` in the style of the book and without pyplot: the figure and its axes (one, or an array of them).
 
-    `size` is (width, height) in inches. End the notebook cell with the figure to show it. Axes keep matplotlib's own
-    look for what is added later (legends, ...) unless that is done under ``with style():``.
+    `size` is (width, height) in inches. Axes keep matplotlib's look for what is added later, but under `style`.
     """
     figure = ShownFigure(figsize=size)
     return figure, figure.subplots(rows, columns, **options)
@@ -129,16 +127,18 @@ def gentle_power(log_sdd: Tensor) -> Tensor:
 
 
 def tint(image: Array, values: Array, colours: ScalarMappable) -> npt.NDArray[np.float32]:
-    """Values (H, W) as colours over the luminance of a picture: all colour is the map's. (H, W, 3) in [0, 1]."""
+    """Values (H, W) as colours over the luminance of a picture, which shows where they are low: (H, W, 3) in [0, 1]."""
     grey = as_pictures(image)[0] @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    return (1 - OPACITY) * grey + OPACITY * colours.to_rgba(_floats(values).numpy())[..., :3].astype(np.float32)
+    share = np.clip(np.asarray(colours.norm(array := _floats(values).numpy()), np.float32), 0, 1)
+    cover = OPACITY * (np.abs(2 * share - 1) if colours.get_cmap().name == DIVERGING else share)[..., None]
+    return (1 - cover) * grey + cover * colours.to_rgba(array)[..., :3].astype(np.float32)
 
 
 def overlay(
     axis: Axes, image: Array, values: Array, *, cmap: str = SEQUENTIAL, limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> ScalarMappable:  # fmt: skip
-    """Draw a map (H, W) over the luminance of a picture of that size; what it returns is for `colour_bar`.
+    """Draw a map (H, W) over the luminance of a picture of that size; for `colour_bar`, its colours over light grey.
 
     `limits` None: symmetric about zero for `DIVERGING`, from 0 to the maximum otherwise. A `DIVERGING` map gets a line
     at half of each limit, dashed below zero, because red and blue are one grey in print.
@@ -152,7 +152,8 @@ def overlay(
     for level, line in ((low / 2, "--"), (high / 2, "-")) if cmap == DIVERGING else ():
         if values.min() < level < values.max():
             axis.contour(values.numpy(), levels=[level], colors="black", linewidths=0.8, linestyles=line)
-    return colours
+    ramp = tint(np.full((1, 256, 3), 0.75), np.linspace(low, high, 256)[None], colours)[0]
+    return ScalarMappable(colours.norm, ListedColormap(ramp, cmap))
 
 
 def outline(axis: Axes, mask: Array, colour: str = "#E69F00") -> None:
