@@ -225,15 +225,20 @@ class Nose(nn.Module):
         return feature_map.mean(dim=(2, 3))
 
 
+def noses(pictures: int) -> Tensor:
+    """Three people, each with a nose of one colour in a grey face, of another length in each picture."""
+    faces = torch.full((3, pictures, 3, 112, 112), 0.5)
+    for person, number in np.ndindex(3, pictures):
+        faces[person, number, :, 64 : 75 - number, 48:64] = 0.1
+        faces[person, number, person, 64 : 75 - number, 48:64] = 0.9
+    return faces
+
+
 def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
-    """Three people, each with a nose of one colour and of another length in each picture; the last is the mate."""
-    faces = torch.full((3, 3, 3, 112, 112), 0.5)
-    for person, number in np.ndindex(3, 3):
-        faces[person, number, :, 64 : 74 - number, 48:64] = 0.1
-        faces[person, number, person, 64 : 74 - number, 48:64] = 0.9
-    labels, probes = np.repeat(np.arange(3), 2), faces[:, :2].flatten(0, 1)
-    cases = transplant.choose_cases(labels, torch.rand(6, 3), pictures=6)
-    rounds = inpainting.rounds_of(Nose(), probes, faces[:, 2], cases)
+    """Two pictures of each person play, the third is the mate."""
+    faces = noses(3)
+    cases = transplant.choose_cases(np.repeat(np.arange(3), 2), torch.rand(6, 3), pictures=6)
+    rounds = inpainting.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases)
     of_nose = (rounds.cases["part"] == "nose").to_numpy()
     assert rounds.decided[torch.tensor(of_nose)].all()
     torch.testing.assert_close(rounds.templates[~of_nose, 0], rounds.templates[~of_nose, 1], atol=1e-2, rtol=0)
@@ -251,30 +256,50 @@ def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
     assert mean.loc["half", ["area", "found 0.05"]].tolist() == pytest.approx([(1 + left) / 2, left])
     assert len(scores) == 3 * len(played.cases) and set(scores.columns) >= {"kind", "part", "target", "rival"}
 
-    others = F.normalize(torch.rand(len(played.cases), 2, 3), dim=2)
-    maps = inpainting.game_maps(Nose(), played, others, masks=20, seed=0, fggb=2, progress=False)
-    assert len(maps["fggb"]) == 2 and "sdd" not in maps and set(maps) > {"difference", "seam", "centre"}
-    area = inpainting.game_scores(Nose(), played, maps).groupby("method")["area"].mean()
-    assert area["difference"] > 0.9  # it looks at the nose alone
 
-    table = inpainting.game_scores(Nose(), played, maps)
-    found = inpainting.game_result(table, [0, 1, 2], tried=36)
-    assert (found.tried, found.rounds, found.identities, found.fggb_rounds) == (36, len(played.cases), 3, 2)
-    assert found.scores["difference", "area"].value == pytest.approx(area["difference"])
-    assert found.area_minus["centre"].value == pytest.approx(area["difference"] - area["centre"])
-    firsts = table.groupby("method")["area"].apply(lambda rows: rows.iloc[:2].mean())  # FGGB has two rounds alone
-    people = played.cases["target"][:2].nunique()
-    assert ("fggb" in found.area_minus) == (people > 1)
-    if people > 1:
-        assert found.area_minus["fggb"].value == pytest.approx(firsts["difference"] - firsts["fggb"])
-    assert inpainting.game_result(table[table["target"] == 0], [0, 0, 0], tried=36).scores == {}
-    assert len(inpainting.game_figure(played, maps, {"difference": "the CAM difference"}).axes) == 3
+def test_what_came_of_the_inpainting_game() -> None:
+    faces = noses(3)
+    cases = transplant.choose_cases(np.repeat(np.arange(3), 2), torch.rand(6, 3), pictures=6, parts=["nose"])
+    rounds = inpainting.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases).played()
+    others = F.normalize(torch.rand(len(rounds.cases), 2, 3), dim=2)
+    maps, of_seam = inpainting.game_maps(Nose(), rounds, others, masks=20, seed=0, fggb=7, progress=False)
+    assert len(maps["fggb"]) == 7 and "sdd" not in maps
+    assert set(of_seam) == {"difference", "gradient", "corr_rise", "fggb"} == set(maps) - {"cam", "wrong_pair", "parts"}
+    assert maps["parts"][0, 70, 56] > 0.9 > 0.1 > maps["parts"][0, 5, 56]
+    with torch.no_grad():  # the seam's map speaks for whomever the probe is nearer to
+        assert (of_seam["difference"].mean(dim=(1, 2)) > 0).all() and (maps["difference"].mean(dim=(1, 2)) > 0).all()
+
+    table, seams = (inpainting.game_scores(Nose(), rounds, some) for some in (maps, of_seam))
+    area = table.groupby("method")["area"].mean()
+    assert area["difference"] > 0.9  # it looks at the nose alone
+    found = inpainting.game_result(table, seams, [0, 1, 2], tried=36)
+    assert found[:4] == (36, len(rounds.cases), 3, 3) and found.by_part == {"nose": len(rounds.cases)}
+    assert found.fggb_rounds == 7 and found.scores["difference", "area"].value == pytest.approx(area["difference"])
+    assert found.area_minus["parts"].value == pytest.approx(area["difference"] - area["parts"])
+    firsts = table.groupby("method")["area"].apply(lambda rows: rows.iloc[:7].mean())  # FGGB has seven rounds alone
+    assert found.area_minus["fggb"].value == pytest.approx(firsts["difference"] - firsts["fggb"])
+    above = area["gradient"] - seams.loc[seams["method"] == "gradient", "area"].mean()
+    assert found.scores["gradient", "above seam"].value == pytest.approx(above)
+    assert ("cam", "above seam") not in found.scores
+    assert inpainting.game_result(table[table["target"] == 0], seams, [0, 0, 0], tried=36).scores == {}
+    assert len(inpainting.game_figure(rounds, maps, {"difference": "the CAM difference"}).axes) == 3
+
+
+def test_a_round_is_decided_only_if_the_owner_of_the_part_turns_it() -> None:
+    """Where A's own other nose turns the decision too, nothing is learnt of whose nose it is."""
+    faces = noses(4)
+    cases = transplant.choose_cases([0, 0, 1, 2], torch.rand(4, 3), pictures=1, parts=["nose"])
+    pictures = torch.cat([faces[0, :2], faces[1:, 0]])
+    mates = faces[:, 2]
+    assert inpainting.rounds_of(Nose(), pictures, mates, cases).decided.all()
+    pictures[int(cases["own"][0])] = faces[int(cases["rival"][0]), 3]  # a picture of A that looks like B
+    assert not inpainting.rounds_of(Nose(), pictures, mates, cases)[5][: len(cases) // 2].any()
 
 
 def test_false_alarms_bound_what_a_map_may_mark_outside() -> None:
     """Of 100 x 112 unchanged pixels, 1 % are marked before the level; a map that ranks them first finds nothing."""
     rounds = inpainting.rounds_of(
-        Nose(), torch.rand(4, 3, 112, 112), torch.rand(2, 3, 112, 112),
+        Nose(), torch.rand(4, 3, 112, 112), torch.rand(3, 3, 112, 112),
         transplant.choose_cases([0, 0, 1, 2], torch.rand(4, 3), pictures=1),
     )  # fmt: skip
     values = torch.rand(len(rounds.cases), 112, 112)

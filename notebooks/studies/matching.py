@@ -217,8 +217,9 @@ def maps_by_method(
         found["wrong_pair"].append(cams[:, 2] - cams[:, 3])
         found["sdd"].append(log_sdd)
         found["gradient"].append(gradient_of_lead(gallery, batch, chosen))
-        for image, pair in zip(batch, chosen, strict=True):
-            found["corr_rise"].append(_corr_rise(gallery, image, pair, masks, seed, batch_size)[None])
+        for image, pair in zip(batch, chosen, strict=True):  # masks of its own: their noise averages out over probes
+            own_seed = seed + len(found["corr_rise"])
+            found["corr_rise"].append(_corr_rise(gallery, image, pair, masks, own_seed, batch_size)[None])
             bar.update()
     bar.close()
     return {name: torch.cat(parts) for name, parts in found.items()}
