@@ -43,7 +43,7 @@ def _template(name: str) -> Template:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": lambda x: f"{x:+.3f}".replace("-", "\u2212"), "plain": _plain, "factor": _factor}
+    environment.filters |= {"signed": lambda x: f"{x:+z.3f}".replace("-", "\u2212"), "plain": _plain, "factor": _factor}
     environment.filters["address"] = lambda file: quote(os.fsencode(file))  # its name may be no UTF-8
     return environment.get_template(name)
 
