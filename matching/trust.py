@@ -71,7 +71,11 @@ def trust_verdict(
         )
         faults.append(f"its fifth of the picture beats a centred disc {measures}")
     if not (rank >= LEAST_RANK and by_chance <= MOST_SHIFTS):
-        chance = f"and {100 * by_chance:.0f}\u00a0% of moved copies agree as well" if rank >= LEAST_RANK else "which is little"
+        chance = (
+            f"and {100 * by_chance:.0f}\u00a0% of moved copies agree as well"
+            if rank >= LEAST_RANK
+            else "which is little"
+        )
         faults.append(f"its rank correlation with the truth per cell is {rank:.2f}, {chance}")
     if faults:
         return False, f"Do not rely on this map: {'; '.join(faults)}."
