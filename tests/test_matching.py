@@ -13,7 +13,7 @@ from facedata.align import TEMPLATE
 from matching.faces import realigned, template_for
 from matching.maps import match_maps
 from recognisers import as_recogniser, load_recogniser
-from studies import inpainting, matching, transplant
+from studies import match_game, matching, transplant
 from xfrlib import explain_match
 from xfrlib.judge import blurred
 from xfrlib.models import load_backbone
@@ -238,7 +238,7 @@ def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
     """Two pictures of each person play, the third is the mate."""
     faces = noses(3)
     cases = transplant.choose_cases(np.repeat(np.arange(3), 2), torch.rand(6, 3), pictures=6)
-    rounds = inpainting.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases)
+    rounds = match_game.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases)
     of_nose = (rounds.cases["part"] == "nose").to_numpy()
     assert rounds.decided[torch.tensor(of_nose)].all()
     torch.testing.assert_close(rounds.templates[~of_nose, 0], rounds.templates[~of_nose, 1], atol=1e-2, rtol=0)
@@ -248,7 +248,7 @@ def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
     knows = played.regions.float()
     half = knows.clone()
     half[:, :, 56:] = 0  # knows the left half of the nose
-    scores = inpainting.game_scores(Nose(), played, {"knows": knows, "half": half, "opposite": -knows})
+    scores = match_game.game_scores(Nose(), played, {"knows": knows, "half": half, "opposite": -knows})
     mean = scores.groupby("method").mean(numeric_only=True)
     assert mean.loc["knows", ["area", "found 0.01", "turned 0.05"]].tolist() == [1, 1, 1]
     assert mean.loc["opposite", ["area", "found 0.05", "turned 0.05"]].tolist() == [0, 0, 0]
@@ -260,19 +260,19 @@ def test_the_inpainting_game_of_a_recogniser_that_sees_the_nose_alone() -> None:
 def test_what_came_of_the_inpainting_game() -> None:
     faces = noses(3)
     cases = transplant.choose_cases(np.repeat(np.arange(3), 2), torch.rand(6, 3), pictures=6, parts=["nose"])
-    rounds = inpainting.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases).played()
+    rounds = match_game.rounds_of(Nose(), faces[:, :2].flatten(0, 1), faces[:, 2], cases).played()
     others = F.normalize(torch.rand(len(rounds.cases), 2, 3), dim=2)
-    maps, of_seam = inpainting.game_maps(Nose(), rounds, others, masks=20, seed=0, fggb=7, progress=False)
+    maps, of_seam = match_game.game_maps(Nose(), rounds, others, masks=20, seed=0, fggb=7, progress=False)
     assert len(maps["fggb"]) == 7 and "sdd" not in maps
     assert set(of_seam) == {"difference", "gradient", "corr_rise", "fggb"} == set(maps) - {"cam", "wrong_pair", "parts"}
     assert maps["parts"][0, 70, 56] > 0.9 > 0.1 > maps["parts"][0, 5, 56]
     with torch.no_grad():  # the seam's map speaks for whomever the probe is nearer to
         assert (of_seam["difference"].mean(dim=(1, 2)) > 0).all() and (maps["difference"].mean(dim=(1, 2)) > 0).all()
 
-    table, seams = (inpainting.game_scores(Nose(), rounds, some) for some in (maps, of_seam))
+    table, seams = (match_game.game_scores(Nose(), rounds, some) for some in (maps, of_seam))
     area = table.groupby("method")["area"].mean()
     assert area["difference"] > 0.9  # it looks at the nose alone
-    found = inpainting.game_result(table, seams, [0, 1, 2], tried=36)
+    found = match_game.game_result(table, seams, [0, 1, 2], tried=36)
     assert found[:4] == (36, len(rounds.cases), 3, 3) and found.by_part == {"nose": len(rounds.cases)}
     assert found.fggb_rounds == 7 and found.scores["difference", "area"].value == pytest.approx(area["difference"])
     assert found.area_minus["parts"].value == pytest.approx(area["difference"] - area["parts"])
@@ -281,8 +281,8 @@ def test_what_came_of_the_inpainting_game() -> None:
     above = area["gradient"] - seams.loc[seams["method"] == "gradient", "area"].mean()
     assert found.scores["gradient", "above seam"].value == pytest.approx(above)
     assert ("cam", "above seam") not in found.scores
-    assert inpainting.game_result(table[table["target"] == 0], seams, [0, 0, 0], tried=36).scores == {}
-    assert len(inpainting.game_figure(rounds, maps, {"difference": "the CAM difference"}).axes) == 3
+    assert match_game.game_result(table[table["target"] == 0], seams, [0, 0, 0], tried=36).scores == {}
+    assert len(match_game.game_figure(rounds, maps, {"difference": "the CAM difference"}).axes) == 3
 
 
 def test_a_round_is_decided_only_if_the_owner_of_the_part_turns_it() -> None:
@@ -291,18 +291,18 @@ def test_a_round_is_decided_only_if_the_owner_of_the_part_turns_it() -> None:
     cases = transplant.choose_cases([0, 0, 1, 2], torch.rand(4, 3), pictures=1, parts=["nose"])
     pictures = torch.cat([faces[0, :2], faces[1:, 0]])
     mates = faces[:, 2]
-    assert inpainting.rounds_of(Nose(), pictures, mates, cases).decided.all()
+    assert match_game.rounds_of(Nose(), pictures, mates, cases).decided.all()
     pictures[int(cases["own"][0])] = faces[int(cases["rival"][0]), 3]  # a picture of A that looks like B
-    assert not inpainting.rounds_of(Nose(), pictures, mates, cases)[5][: len(cases) // 2].any()
+    assert not match_game.rounds_of(Nose(), pictures, mates, cases)[5][: len(cases) // 2].any()
 
 
 def test_false_alarms_bound_what_a_map_may_mark_outside() -> None:
     """Of 100 x 112 unchanged pixels, 1 % are marked before the level; a map that ranks them first finds nothing."""
-    rounds = inpainting.rounds_of(
+    rounds = match_game.rounds_of(
         Nose(), torch.rand(4, 3, 112, 112), torch.rand(3, 3, 112, 112),
         transplant.choose_cases([0, 0, 1, 2], torch.rand(4, 3), pictures=1),
     )  # fmt: skip
     values = torch.rand(len(rounds.cases), 112, 112)
     values[rounds.regions] = 0.97
-    found = inpainting.game_scores(Nose(), rounds, {"map": values})
+    found = match_game.game_scores(Nose(), rounds, {"map": values})
     assert found["found 0.05"].eq(1).all() and found["found 0.01"].eq(0).all()

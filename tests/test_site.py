@@ -434,7 +434,7 @@ class TestMake:
             ("notebooks/05_subject_visuals.ipynb", ["05", "site"]),
             ("notebooks/gallery/subject.ipynb", [*PEOPLE, "site"]),
             ("notebooks/gallery/subjects.py", [*PEOPLE, "site"]),
-            ("notebooks/studies/transplant.py", ["08", "site"]),
+            ("notebooks/studies/transplant.py", ["08", "09", "site"]),
             ("madefaces/face_paint.py", [*NUMBERS, *PEOPLE, "site"]),
             ("xfrlib/plots.py", [*NUMBERS, *PEOPLE, "site"]),  # each draws
             ("xfrlib/cam.py", [*NUMBERS[2:], *PEOPLE, "site"]),  # these map
@@ -741,6 +741,18 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for fill in fills:  # nor does the test credit the truth there
         for kind in kinds:
             assert not sure("facescrub12/other_explainers", f"gain.{fill}.truth.minus_disc.{kind}", 1)
+            on_lfw = node("lfw/other_explainers", f"sdd_sum_minus.{fill}")
+            verdicts = {name: on_lfw[name][kind]["verdict"] for name in on_lfw}
+            wanted = dict.fromkeys(("random_map", "same_identity"), "better")
+            wanted |= dict.fromkeys(("disc", "cam", "finercam"), "undecided")
+            assert {name: said for name, said in verdicts.items() if said} == wanted
+            credited = (fill, kind) != ("black", "retention")
+            assert sure("lfw/other_explainers", f"gain.{fill}.truth.minus_disc.{kind}", 1) == credited
+            placed = [
+                f"{run}/other_explainers" for run in ("facescrub12", "lfw") if kind == "deletion" or fill == "blur"
+            ]
+            for run in placed if fill == "blur" else placed[1:]:  # results.md
+                assert sure(run, f"gain.{fill}.sdd_sum.minus_sdd_sum_drawn.{kind}", 1), (run, fill, kind)
     for fill in fills:  # limits.md: what an earlier training of the same seeds says otherwise
         for kind in kinds:
             for name, rows in asked[fill].items():
@@ -749,6 +761,12 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
                 assert (rows[kind]["verdict"] != earlier) == differs, (fill, kind, name)
     for run in ("facescrub12", "facescrub12_earlier"):  # paper.md, results.md: against the paper's argument
         assert sure(f"{run}/other_explainers", overlap, 1)
+    assert sure("lfw/other_explainers", overlap, -1)  # and for it, where CAM's share most
+    shared = {
+        run: node(f"{run}/other_explainers", "class_overlap.cam.highest_fifth")
+        for run in ("lfw", "quick", "facescrub12")
+    }
+    assert shared["lfw"] > shared["quick"] > shared["facescrub12"]
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
@@ -756,8 +774,11 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
             before = "facescrub12_earlier/cell_truth"  # limits.md
             known = fill == "blur" or other != "cam"
             assert sure(before, f"minus.difference_minus_{other}.{fill}", 1) == known, (other, fill)
-    for fill in ("blur", "mean face", "grey"):
+    for fill in ("blur", "mean face", "grey"):  # results.md, findings.md: a gain on LFW alone
         assert not sure(truth, f"minus.all_resolutions_minus_difference.{fill}", 1)
+        assert sure("lfw/cell_truth", f"minus.all_resolutions_minus_difference.{fill}", 1)
+        for other in ("prior", "cam", "wrong_rival", "other_picture"):
+            assert sure("lfw/cell_truth", f"minus.difference_minus_{other}.{fill}", 1), (other, fill)
     # the shortcut
     sign = {name: each["top_20"]["shortcut"]["value"] for name, each in node("quick/shortcut", "explainers").items()}
     more = ("sdd_sum", "sdd_product", "finercam", "guided_backpropagation", "integrated_gradients")
