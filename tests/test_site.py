@@ -762,6 +762,19 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for run in ("facescrub12", "facescrub12_earlier"):  # paper.md, results.md: against the paper's argument
         assert sure(f"{run}/other_explainers", overlap, 1)
     assert sure("lfw/other_explainers", overlap, -1)  # and for it, where CAM's share most
+    for run in ("facescrub12", "lfw"):  # results.md, findings.md: better maps on photographs
+        better = f"{run}/better_map"
+        assert node(better, "winner.name").endswith("prior + gradient × activation, all resolutions")
+        for fill in fills:
+            for kind in kinds:
+                credited = (fill, kind) != ("black", "retention")
+                assert sure(better, f"minus_disc_by_fill.better.{fill}.{kind}", 1) == credited
+                assert sure(better, f"winner_minus_by_fill.better_same_identity.{fill}.{kind}", 1)
+                priors = [sure(better, f"winner_minus_by_fill.{one}.{fill}.{kind}", 1) for one in ("prior", "person")]
+                assert priors == [credited, True] if run == "lfw" else not priors[1]
+                sdd = run == "lfw" and (fill, kind) in {("black", "deletion"), ("blur", "retention")}
+                assert sure(better, f"minus_disc_by_fill.sdd.{fill}.{kind}", 1) == sdd
+        assert sure(better, "minus_disc_by_fill.truth.black.retention", -1)
     shared = {
         run: node(f"{run}/other_explainers", "class_overlap.cam.highest_fifth")
         for run in ("lfw", "quick", "facescrub12")
