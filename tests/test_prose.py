@@ -298,6 +298,7 @@ def test_what_the_pages_say_of_the_claims_holds_for_the_committed_results() -> N
     for run in ("quick", "quick_elsewhere", "facescrub12"):
         found = results.load_results(ROOT, f"{run}/sensitivity")["test"]["best_minus_default"]["all_fills"]
         assert not (found["low"] or 0) > 0  # None where the default is the best
+    assert results.load_results(ROOT, "lfw/sensitivity")["test"]["best_minus_default"]["all_fills"]["low"] > 0
     # "single scattered pixels do far more damage than SDD's own region", where it is deleted
     scattered = results.load_results(ROOT, "facescrub12")["differences"]["sdd_minus_scattered"]["black"]
     assert scattered["deletion"]["drop_points"]["high"] < 0

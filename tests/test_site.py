@@ -762,6 +762,11 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for run in ("facescrub12", "facescrub12_earlier"):  # paper.md, results.md: against the paper's argument
         assert sure(f"{run}/other_explainers", overlap, 1)
     assert sure("lfw/other_explainers", overlap, -1)  # and for it, where CAM's share most
+    stands = ("rules_that_stand", "rules_that_stand_by_area")  # findings.md: the self-test
+    assert [node("lfw/failure", one) for one in stands] == [["self_test"]] * 2
+    assert not any(node("facescrub12/failure", one) for one in stands)
+    for fill in fills:
+        assert sure("facescrub12/failure", f"rules.{fill}.self_test.gain", 1)
     for run in ("facescrub12", "lfw"):  # results.md, findings.md: better maps on photographs
         better = f"{run}/better_map"
         assert node(better, "winner.name").endswith("prior + gradient × activation, all resolutions")
