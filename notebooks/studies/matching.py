@@ -278,10 +278,11 @@ def feature_guided_gradients(
 ) -> Tensor:
     """FGGB of the lead over the nearest non-mate, smoothed as the plain gradient is: (n, 3, H, W) -> (n, H, W).
 
-    The sum over the numbers k of the embedding of |d e_k / d pixels|, each map of sum 1, weighted by what k adds to the
-    lead: e_k (g_k - h_k) / |e|, with the templates g of the mate and h of the non-mate. After Y. Lu, Z. Xu and
-    T. Ebrahimi, "Explainable face verification via feature-guided gradient backpropagation", FG 2024, whose weight is
-    e_k g_k / (|e| |g|) less a threshold over D; in a difference of two people the threshold cancels.
+    The sum over the numbers k of the embedding e of the size of the gradient of e_k, each map of sum 1, weighted by
+    what k adds to the lead: e_k (g_k - h_k) over the length of e, with the templates g of the mate and h of the
+    non-mate. After Y. Lu, Z. Xu and T. Ebrahimi, "Explainable face verification via feature-guided gradient
+    backpropagation", FG 2024, whose weight is the share of k in the cosine less a threshold over their number; in a
+    difference of two people the threshold cancels.
     """
     recogniser, templates = gallery.recogniser, gallery.get_buffer("templates")[pairs]
     with torch.enable_grad():
