@@ -789,6 +789,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
         for run in ("lfw", "quick", "facescrub12")
     }
     assert shared["lfw"] > shared["quick"] > shared["facescrub12"]
+    of_sdd = [node(f"{run}/other_explainers", "class_overlap.sdd_sum.highest_fifth") for run in shared]
+    assert max(of_sdd) - min(of_sdd) < 0.2 * (shared["lfw"] - shared["facescrub12"])  # results.md: about as much
     truth = "facescrub12/cell_truth"
     for fill in ("blur", "mean face", "grey"):
         for other in ("prior", "cam", "wrong_rival", "other_picture"):
