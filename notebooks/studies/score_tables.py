@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from studies.report import joined
 from studies.shares import share_interval
 from xfrlib.intervals import Estimate, Interval, mean_interval
 from xfrlib.tables import COMPARED, in_text, verdict
@@ -110,11 +109,6 @@ def tally(found: Iterable[Interval | Estimate]) -> str:
     """How many differences have which verdict: "better on 2, worse on 0, undecided on 4"."""
     words = [verdict(one) for one in found]
     return ", ".join(f"{word} on {words.count(word)}" for word in COMPARED)
-
-
-def named(titles: Collection[str]) -> str:
-    """Titles in a sentence, which may hold commas."""
-    return joined(titles)
 
 
 def aim(found: Interval | Estimate, goal: float = _AIM) -> str:
