@@ -27,7 +27,7 @@ from madefaces.people import make_families
 from xfrlib.artifacts import write_json
 
 OTHERS, ENROLLED, PAIRS = 20, 3, 6
-AIMS = {"cold": 15, "next": 1}  #: seconds on two cores
+AIMS = {"cold": 15, "next": 1}  #: seconds on two cores, of two pictures, without a gallery and with one
 
 
 def write_pictures(folder: Path) -> None:
@@ -83,7 +83,7 @@ def main() -> None:
         write_pictures(Path(place))
         found = measure(Path(place), given.rounds)
     found |= {"rounds": given.rounds, "others": OTHERS, "enrolled": ENROLLED, "pairs": PAIRS, "aims": AIMS}
-    met = [found["two"][name]["median"] <= aim for name, aim in AIMS.items()]
+    met = [found[kind][name]["median"] <= aim for kind in ("two", "gallery") for name, aim in AIMS.items()]
     write_json(given.json, found | {"aimed": len(met), "met": sum(met), "provenance": provenance()})
     for name in ("two", "two_quick", "gallery", "gallery_quick"):
         print(name, {key: round(value["median"], 2) for key, value in found[name].items()})

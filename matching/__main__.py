@@ -67,6 +67,8 @@ def write_report(report: Report, out: Path, name: str) -> None:
 def summary(said: dict[str, Any]) -> str:
     """What a report says, in lines for a terminal."""
     lines = [f"similarity {said['similarity']:.3f}"]
+    if search := said.get("search"):
+        lines.append(f"the most similar of {search['people']} people of the gallery: {search['name']}")
     if "match" in said:
         above = "at or above" if said["match"] else "below"
         stated = said["threshold"]["stated"]
@@ -128,6 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nonmates", type=int, default=4, metavar="N", help="nearest others compared (default: 4)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="people named as most similar (default: 5)")
     parser.add_argument("--pictures", type=int, default=10, metavar="N", help="of each person enrolled (default: 10)")
+    parser.add_argument(
+        "--layer",
+        default="",
+        metavar="BLOCK",
+        help="of the maps, such as blocks.9 (default: the last map that shows a place)",
+    )
     parser.add_argument("--quick", action="store_true", help="leave out the parts and the judgement of the map")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
     given = parser.parse_args(arguments)
@@ -149,21 +157,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gallery = enrol(given.gallery, recogniser, aligner, cache, pictures=given.pictures, progress=given.progress)
         if gallery.left_out:
             print(f"{given.gallery}: {len(gallery.left_out)} pictures or folders not used: {gallery.left_out[0]}")
-    matcher = Matcher(
-        recogniser, aligner, gallery, ReportSettings(given.false_match_rate, given.nonmates, given.top, given.quick)
+    settings = ReportSettings(
+        given.false_match_rate, given.nonmates, given.top, given.pictures, given.layer, given.quick
     )
+    matcher = Matcher(recogniser, aligner, gallery, settings)
     if pairs:
         return compare_pairs(matcher, given.probe, given.out)
-    name, mates = "", [given.mate]
+    found, mates = None, [given.mate]
     if given.mate is None:
-        name = matcher.best_of_gallery(given.probe)
-        assert gallery is not None  # else nobody was found in it
-        mates = gallery.files_of(gallery.names.index(name))  # those that could be enrolled
+        found = matcher.search(given.probe)
+        mates = found.files  # those that could be enrolled
     elif given.mate.is_dir():
         mates = pictures_in(given.mate)
         if not mates:
             raise ValueError(f"{given.mate}: holds no picture of the mate")
-    report = matcher(given.probe, mates, name)
+    report = matcher(given.probe, mates, found=found)
     write_report(report, given.out, "report")
     print(summary(report.said), given.out / "report.html", sep="\n")
 

@@ -44,11 +44,26 @@ class Gallery:
         known = {self.names[who] for who, digest in zip(self.people, self.digests, strict=True) if digest in digests}
         gone = known | (set(names) & set(self.names))
         kept = [number for number, name in enumerate(self.names) if name not in gone]
-        rows = np.flatnonzero(np.isin(self.people, kept))
-        people = np.searchsorted(kept, self.people[rows])
+        return self._of(np.isin(self.people, kept)), sorted(gone)
+
+    def without_files(self, digests: Collection[str]) -> Gallery:
+        """The gallery without the files that have one of `digests`, and so without whoever has no other."""
+        return self._of(np.array([digest not in digests for digest in self.digests], dtype=bool))
+
+    def _of(self, chosen: NDArray[np.bool_]) -> Gallery:
+        """The gallery of some of its pictures, `chosen` (n,)."""
+        rows = np.flatnonzero(chosen)
+        kept, people = np.unique(self.people[rows], return_inverse=True)
         left = tuple(self.names[number] for number in kept), people, tuple(self.digests[row] for row in rows)
         files = tuple(self.files[row] for row in rows) if self.files else ()
-        return Gallery(*left, self.embeddings[torch.from_numpy(rows)], self.left_out, files), sorted(gone)
+        return Gallery(*left, self.embeddings[torch.from_numpy(rows)], self.left_out, files)
+
+    def identify(self, embedding: Tensor, top: int) -> tuple[list[int], list[float]]:
+        """The `top` people most similar to an embedding (D,) of unit length, the most similar first: their places in
+        `names`, and the similarities to their templates."""
+        similar = self.templates() @ embedding
+        order = similar.argsort(descending=True)[:top]
+        return order.tolist(), similar[order].tolist()
 
     def files_of(self, number: int) -> list[Path]:
         """Where the pictures of person `number` lie."""

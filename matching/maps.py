@@ -42,17 +42,23 @@ class MatchMaps:
         return maps[0] - maps[1:].mean(dim=0) if len(maps) > 1 else maps[0]
 
 
-def match_maps(recogniser: Backbone, probe: Tensor, mate: Tensor, nonmates: Tensor | None = None) -> MatchMaps:
+def match_maps(
+    recogniser: Backbone, probe: Tensor, mate: Tensor, nonmates: Tensor | None = None, *, layer: str = ""
+) -> MatchMaps:
     """`xfrlib.explain_match` of one probe (3, size, size); mate (D,), nonmates (K - 1, D).
 
     Where the last map has fewer than 5 cells a side (dlib's: 2), its maps stay exact and say nothing of places. Then
-    the maps are `block_maps` of the last block that has more.
+    the maps are `block_maps` of the last block that has more, and of `layer` where that is given, one of `blocks_of`.
+    Raises `ValueError` for a layer that is none.
     """
     found = explain_match(recogniser, probe[None], mate, nonmates)
     exact, constant = found.cams[0, 0], float(found.constants[0, 0])
-    if min(exact.shape) >= LEAST_CELLS:
+    if min(exact.shape) >= LEAST_CELLS and not layer:
         return MatchMaps(found.cams[0], found.log_sdd[0], found.geometry, "", exact, constant)
-    layer = fine_block(recogniser, probe[None])
+    blocks = blocks_of(recogniser, probe[None])
+    if layer not in ("", *blocks):
+        raise ValueError(f"layer {layer!r}: choose a block of {recogniser.name}: {', '.join(blocks)}")
+    layer = layer or blocks[-1]
     templates = mate[None] if nonmates is None else torch.cat([mate[None], nonmates])
     cams, constant = block_maps(recogniser, probe, templates, layer)
     place = main_path_geometry(recogniser, probe, layer)
@@ -64,8 +70,11 @@ def match_maps(recogniser: Backbone, probe: Tensor, mate: Tensor, nonmates: Tens
 
 
 @torch.no_grad()
-def fine_block(recogniser: nn.Module, images: Tensor) -> str:
-    """Name of the last block, a module ``stage.number``, whose output has 5 cells a side or more."""
+def blocks_of(recogniser: nn.Module, images: Tensor) -> list[str]:
+    """Names of the blocks, modules ``stage.number``, whose outputs have 5 cells a side or more, in their order.
+
+    Raises `ValueError` where there is none.
+    """
     names = {module: name for name, module in recogniser.named_modules() if name.count(".") == 1}
     found: list[str] = []
 
@@ -77,7 +86,7 @@ def fine_block(recogniser: nn.Module, images: Tensor) -> str:
         recogniser(images)
     if not found:
         raise ValueError(f"{type(recogniser).__name__} has no block with {LEAST_CELLS} cells a side: it has no map")
-    return found[-1]
+    return found
 
 
 def block_maps(
@@ -119,6 +128,8 @@ def main_path_geometry(recogniser: Backbone, probe: Tensor, layer: str) -> Geome
 
     def follow(module: nn.Module, _: object, __: object) -> None:
         nonlocal stride, offset
+        if isinstance(module, nn.ZeroPad2d):
+            offset -= stride * module.padding[0]
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
             given = (module.kernel_size, module.stride, module.padding)  # of square windows
             kernel, step, padding = (int(one[0] if isinstance(one, tuple) else one) for one in given)

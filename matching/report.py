@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import time
@@ -39,6 +40,8 @@ class ReportSettings:
     false_match_rate: float = 0.001  #: at which the threshold is set
     nonmates: int = 4  #: the gallery's people most similar to the probe that the mate is told from
     top: int = 5  #: people named who are most similar to the probe
+    pictures: int = 10  #: of each person of the gallery that are enrolled
+    layer: str = ""  #: the block that the maps are of; "": the last map, or the last block that has cells enough
     quick: bool = False  #: without the parts and without the judgement of the map
 
 
@@ -51,6 +54,17 @@ class Report:
     mates: list[Aligned]
     maps: MatchMaps
     parts: Tensor  #: bool (8, H, W)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Who of a gallery is most similar to a picture, the file of which is not compared with itself."""
+
+    name: str  #: the person found
+    files: list[Path]  #: that person's pictures, but for the one searched with
+    most_similar: list[dict[str, Any]]  #: ``name`` and ``similarity`` of the first people, the one found first
+    people: int  #: searched
+    notes: list[str]  #: what to know of the search
 
 
 class Matcher:
@@ -71,24 +85,39 @@ class Matcher:
         left, _ = self.gallery.without((), gone)
         return left, comparisons(left, pictures) if len(left.names) > 1 else None
 
-    def best_of_gallery(self, probe: Path) -> str:
-        """The person of the gallery most similar to a picture. Raises `ValueError` without a gallery."""
+    def search(self, probe: Path) -> Search:
+        """The person of the gallery most similar to a picture. Raises `ValueError` where there is nobody to compare."""
         if self.gallery is None:
             raise ValueError(f"{probe}: one picture and nothing to compare it with; give a second picture or --gallery")
         found = self.aligner(probe)
-        gallery, _ = self.gallery.without({found.sha256})
+        gallery = self.gallery.without_files({found.sha256})
         if not gallery.names:
             raise ValueError(f"{probe}: is the only picture of the gallery; there is nobody to compare it with")
-        scores = gallery.templates() @ unit_embeddings(self.recogniser, found.face[None])[0]
-        return gallery.names[int(scores.argmax())]
+        order, similar = gallery.identify(unit_embeddings(self.recogniser, found.face[None])[0], self.settings.top)
+        name, notes = gallery.names[order[0]], list[str]()
+        for owner in self.gallery.without({found.sha256})[1]:  # of this very file
+            if owner not in gallery.names:
+                notes.append(
+                    f"{probe.name}: is the only picture of {owner} in the gallery, whom the search could not find"
+                )
+            elif owner != name:
+                notes.append(f"{probe.name}: is enrolled as {owner}, but {name} is more similar to it")
+        ranked = [{"name": gallery.names[k], "similarity": one} for k, one in zip(order, similar, strict=True)]
+        return Search(name, gallery.files_of(order[0]), ranked, len(gallery.names), notes)
 
-    def __call__(self, probe_file: Path, mate_files: Sequence[Path], mate_name: str = "") -> Report:
-        """Align and `compare` a picture and one or several of somebody.
+    def __call__(
+        self, probe_file: Path, mate_files: Sequence[Path], mate_name: str = "", *, found: Search | None = None
+    ) -> Report:
+        """Align and `compare` a picture and one or several of somebody, who may have been `found` by a search.
 
         Raises `ValueError` for what has no face, cannot be read or is the same file twice.
         """
         start = time.perf_counter()
-        report = self.compare(self.aligner(probe_file), [self.aligner(file) for file in mate_files], mate_name)
+        name = found.name if found else mate_name
+        report = self.compare(self.aligner(probe_file), [self.aligner(file) for file in mate_files], name)
+        if found:
+            report.said["search"] = {"name": name, "people": found.people, "most_similar": found.most_similar}
+            report.said["notes"] += found.notes
         report.said["seconds"] = round(time.perf_counter() - start, 2)
         return report
 
@@ -110,7 +139,7 @@ class Matcher:
         if self.gallery is not None:
             _, gone = self.gallery.without([one.sha256 for one in (probe, *mates)], [mate_name])
             nonmates, nearest = self._against_gallery(said, embedding, tuple(gone), len(mates))
-        maps = match_maps(self.recogniser, probe.face, own, nonmates)
+        maps = match_maps(self.recogniser, probe.face, own, nonmates, layer=self.settings.layer)
         said["map"] = {
             "layer": maps.layer or "last", "cells": list(maps.cams.shape[1:]), "constant": maps.constant,
             "exact_map_of_mate": maps.exact.tolist(), "mean": maps.cams.mean(dim=(1, 2)).tolist(),
@@ -128,10 +157,8 @@ class Matcher:
         """Add what the gallery says; the templates of the nearest non-mates, (K, D), or None without any, and where
         pictures of the nearest lie."""
         gallery, found = self._compared(gone, pictures)
-        templates = gallery.templates()
-        named = max(self.settings.top, self.settings.nonmates)
-        order = (templates @ embedding).argsort(descending=True)[:named].tolist()
-        ranked = [{"name": gallery.names[i], "similarity": float(templates[i] @ embedding)} for i in order]
+        order, similar = gallery.identify(embedding, max(self.settings.top, self.settings.nonmates))
+        ranked = [{"name": gallery.names[i], "similarity": one} for i, one in zip(order, similar, strict=True)]
         said["gallery"] = {
             "people": len(gallery.names), "pictures": len(gallery.people), "not_used_as_nonmates": list(gone),
             "left_out": list(gallery.left_out), "most_similar": ranked[: self.settings.top],
@@ -150,7 +177,7 @@ class Matcher:
             said["match"] = said["similarity"] >= said["threshold"]["similarity"]
         if not order:
             return None, []
-        return templates[order[: self.settings.nonmates]], gallery.files_of(order[0])[:DONORS]
+        return gallery.templates()[order[: self.settings.nonmates]], gallery.files_of(order[0])[:DONORS]
 
     def _measure(
         self, said: dict[str, Any], face: Tensor, maps: MatchMaps, own: Tensor, nonmates: Tensor | None
@@ -186,16 +213,23 @@ class Matcher:
         said["exchange"] = {"nonmate": said["gallery"]["nonmates"][0]["name"], **asdict(found)}
 
     def _provenance(self) -> dict[str, Any]:
-        recogniser = self.recogniser
+        recogniser, gallery = self.recogniser, self.gallery
+        enrolled = {} if gallery is None else {"gallery_sha256": _digest_of(gallery)}
         return {
             "recogniser": recogniser.name, "checkpoint_sha256": recogniser.checkpoint_sha256,
-            "checkpoint": recogniser.checkpoint_source, "detector": self.aligner.detector_name,
+            "checkpoint": recogniser.checkpoint_source, "detector": self.aligner.detector_name, **enrolled,
             "settings": asdict(self.settings), "versions": _versions(), "commit": commit(),
         }  # fmt: skip
 
 
 def _about(one: Aligned) -> dict[str, Any]:
     return {"file": one.path.name, "sha256": one.sha256, "notes": list(one.notes)}
+
+
+def _digest_of(gallery: Gallery) -> str:
+    """SHA-256 of whose pictures are enrolled, by the hash of each: threshold and likelihood ratio follow from them."""
+    lines = sorted(f"{gallery.names[who]} {one}" for who, one in zip(gallery.people, gallery.digests, strict=True))
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _versions() -> dict[str, str]:

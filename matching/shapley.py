@@ -14,7 +14,7 @@ from xfrlib.judge import fill_picture, perturbed
 
 
 @torch.no_grad()
-def covered_scores(score: Score, image: Tensor, masks: Tensor, *, fill: str = "blur", batch_size: int = 32) -> Tensor:
+def covered_scores(score: Score, image: Tensor, masks: Tensor, *, fill: str = "blur", batch_size: int = 16) -> Tensor:
     """The scores of a picture (3, H, W) with each set of its P parts shown and the others covered: (2^P, S) float64.
 
     Bit i of a row's number says that part i is shown. What is no part is always shown. Costs 2^P passes.

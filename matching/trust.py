@@ -51,7 +51,7 @@ def judge(score: Score, image: Tensor, maps: MatchMaps, cells: Tensor) -> Trust:
     whole, *changed = score(torch.cat([image[None], pictures]))[:, -1].double().tolist()
     squares = cell_squares(maps.geometry, (cells.shape[0], cells.shape[1]), size)
     filling = fill_picture(image[None], FILL)
-    parts = [perturbed(image.expand(len(part), -1, -1, -1), part, filling) for part in squares.split(32)]
+    parts = [perturbed(image.expand(len(part), -1, -1, -1), part, filling) for part in squares.split(16)]
     effects = whole - torch.cat([score(part)[:, -1] for part in parts]).double().view(cells.shape)
     rank, by_chance = rank_agreement(cells, effects)
     deleted, kept = (whole - changed[0], whole - changed[1]), (changed[2], changed[3])

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ from browser import needs_chromium, open_browser, requests
 from PIL import Image
 from scipy import stats
 
-from facedata.align import TEMPLATE
+from facedata.align import TEMPLATE, find_detector
 from facedata.detect import Face
+from facedata.dlib import installed
 from madefaces import people
 from matching import __main__ as command
 from matching import face_parts, page, shapley, trust
@@ -26,7 +28,7 @@ from matching import gallery as galleries
 from matching.faces import Aligner, template_for
 from matching.gallery import Comparisons, Gallery, comparisons, enrol
 from matching.likelihood_ratio import likelihood_ratio
-from matching.maps import block_maps, main_path_geometry, match_maps
+from matching.maps import block_maps, blocks_of, main_path_geometry, match_maps
 from matching.report import Matcher, ReportSettings
 from matching.threshold import false_match_interval, threshold_at
 from recognisers import load_recogniser
@@ -276,10 +278,12 @@ def test_a_map_of_an_earlier_block_adds_up_to_what_the_blurred_picture_lacks() -
     assert maps.geometry == ((16, 16), (17, 17))  # 3 of 7x7, 2 of the maximum, 4 and 8 of two 3x3 that halve
 
 
-def test_the_main_path_looks_where_the_whole_network_does(slim: Backbone) -> None:
-    image = torch.rand(3, 112, 112)
-    last = f"body.{len(slim.body) - 1}"  # type: ignore[arg-type]
-    assert main_path_geometry(slim, image, last) == cell_geometry(slim, image[None])
+@pytest.mark.parametrize("name", ["slim", "faceres"])
+def test_the_main_path_looks_where_the_whole_network_does(name: str) -> None:
+    recogniser = load_recogniser(name).eval()
+    image = torch.rand(3, recogniser.size, recogniser.size)
+    last = blocks_of(recogniser, image[None])[-1]
+    assert main_path_geometry(recogniser, image, last) == cell_geometry(recogniser, image[None])
 
 
 def test_the_map_of_a_match_is_exact_where_it_has_cells_enough(slim: Backbone) -> None:
@@ -430,7 +434,8 @@ def test_a_report_says_everything_and_its_numbers_agree(matcher: Matcher, made: 
     assert exchange["nonmate"] == nearest and list(exchange["lost"]) == list(face_parts.FACE_PARTS)
     assert exchange["passes"] == 1 + 8 * (3 + 1) and exchange["seam"] > 0
     assert f"moves the embedding {100 * exchange['seam']:.0f} % as far" in page.page(report)
-    assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "quick"}
+    assert set(said["provenance"]["settings"]) == {"false_match_rate", "nonmates", "top", "pictures", "layer", "quick"}
+    assert re.fullmatch("[0-9a-f]{64}", said["provenance"]["gallery_sha256"])
 
 
 def test_without_a_gallery_the_similarity_alone_is_explained(made: Path, slim: Backbone) -> None:
@@ -439,6 +444,34 @@ def test_without_a_gallery_the_similarity_alone_is_explained(made: Path, slim: B
     assert report.said["gallery"] is None and "threshold" not in report.said
     assert list(report.said["parts"]["all_shown"]) == ["similarity"]
     assert "No gallery was given" in page.page(report)
+
+
+def test_another_picture_of_the_gallery_is_another_gallery(matcher: Matcher, slim: Backbone) -> None:
+    assert matcher.gallery is not None
+    fewer = matcher.gallery.without_files(matcher.gallery.digests[:1])
+    assert len(fewer.people) == len(matcher.gallery.people) - 1
+    known, other = (
+        Matcher(slim, matcher.aligner, gallery)._provenance()["gallery_sha256"] for gallery in (matcher.gallery, fewer)
+    )
+    assert known == matcher._provenance()["gallery_sha256"] != other
+
+
+def test_a_map_that_is_not_judged_or_not_to_be_trusted_says_so(matcher: Matcher, made: Path) -> None:
+    probe, mate, _ = pictures(made, 0)
+    report = matcher(probe, [mate])
+    for show in (True, False):
+        report.said["trust"]["show"] = show
+        assert ("Show the maps all the same" in page.page(report)) != show
+    del report.said["trust"]
+    assert "was not judged" in page.page(report)
+
+
+def test_the_page_of_dlibs_recogniser_says_that_its_last_map_is_too_coarse(made: Path) -> None:
+    torch.manual_seed(0)
+    recogniser, (probe, mate, _) = load_recogniser("dlib").eval(), pictures(made, 0)
+    text = page.page(Matcher(recogniser, Aligner(recogniser, nobody), None, ReportSettings(quick=True))(probe, [mate]))
+    assert "only 2 × 2 cells. It is exact and too coarse" in text
+    assert "earlier layer (<code>blocks." in text and "integrated gradients" in text
 
 
 def test_a_gallery_of_the_mate_alone_has_nobody_to_compare(made: Path, slim: Backbone, tmp_path: Path) -> None:
@@ -514,13 +547,81 @@ def test_the_command_writes_a_page_and_a_file(
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_a_picture_alone_is_looked_for_in_the_gallery(run: Callable[..., Path], made: Path, tmp_path: Path) -> None:
-    probe = tmp_path / "probe.png"
-    face = Image.open(pictures(made, 2)[0]).convert("RGB")
-    face.putpixel((0, 0), (1, 2, 3))  # another file of nearly the same picture
-    face.save(probe)
-    said = json.loads((run(probe, "--gallery", made) / "report.json").read_text(encoding="utf-8"))
-    assert len(said["mate"]) == 3 and said["gallery"]["not_used_as_nonmates"] == [pictures(made, 2)[0].parent.name]
+def test_a_picture_alone_is_looked_for_in_the_gallery(
+    run: Callable[..., Path], made: Path, slim: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe, *others = pictures(made, 2)  # the file itself is enrolled too, and not compared with itself
+    out = run(probe, "--gallery", made, "--false-match-rate", 0.1, "--top", 3)
+    said, name = json.loads((out / "report.json").read_text(encoding="utf-8")), probe.parent.name
+    assert [one["file"] for one in said["mate"]] == [other.name for other in others]
+    assert said["gallery"]["not_used_as_nonmates"] == [name]
+    assert not [note for note in said["notes"] if "search" in note or "enrolled" in note]
+    aligner = Aligner(slim, nobody)
+    own = template(slim, torch.stack([aligner(other).face for other in others]))
+    found = float(own @ unit_embeddings(slim, aligner(probe).face[None])[0])
+    most = said["search"]["most_similar"]
+    assert (said["search"]["name"], said["search"]["people"], len(most)) == (name, 6, 3)
+    assert most[0] == {"name": name, "similarity": pytest.approx(found, abs=1e-5)}
+    similarities = [one["similarity"] for one in most]
+    assert similarities == sorted(similarities, reverse=True)
+    assert [one["name"] for one in most[1:]] == [one["name"] for one in said["gallery"]["most_similar"][:2]]
+    assert f"most similar of 6 people of the gallery: {name}" in capsys.readouterr().out
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "by mistake is up to 0.6, not 0.1" in text and text.count(f">{name}</td>") == 1
+
+
+def test_a_search_says_whom_it_could_not_find(run: Callable[..., Path], made: Path, tmp_path: Path) -> None:
+    gallery = Path(shutil.copytree(made, tmp_path / "gallery"))
+    probe, *others = pictures(gallery, 2)
+    for other in others:
+        other.unlink()
+    said = json.loads((run(probe, "--gallery", gallery) / "report.json").read_text(encoding="utf-8"))
+    assert said["search"]["people"] == 5 and said["search"]["name"] != probe.parent.name
+    assert said["notes"][-1] == (
+        f"{probe.name}: is the only picture of {probe.parent.name} in the gallery, whom the search could not find"
+    )
+    (gallery / "another").mkdir()  # somebody who is more similar to the probe than whose it is
+    for number, other in enumerate(pictures(made, 3)):
+        shutil.copy(other, probe.parent / f"other{number}.png")
+    face = Image.open(probe).convert("RGB")
+    face.putpixel((0, 0), (1, 2, 3))
+    face.save(gallery / "another" / "probe.png")
+    said = json.loads((run(probe, "--gallery", gallery) / "report.json").read_text(encoding="utf-8"))
+    assert said["notes"][-1] == f"{probe.name}: is enrolled as {probe.parent.name}, but another is more similar to it"
+
+
+def test_no_connection_is_opened(
+    run: Callable[..., Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(command, "find_detector", find_detector)
+    probe, mate, _ = pictures(made, 0)
+    assert (run(probe, mate, "--gallery", made) / "report.html").is_file()
+    if installed():
+        wide = tmp_path / "wide.png"  # not taken as aligned: the detector looks at it, and finds a face in the drawing
+        Image.open(probe).convert("RGB").resize((160, 120)).save(wide)
+        said = json.loads((run(wide, mate, "--detector", "dlib") / "report.json").read_text(encoding="utf-8"))
+        assert said["provenance"]["detector"].startswith("dlib") and not said["probe"]["notes"]
+
+
+def test_maps_of_another_block_are_chosen_by_name(
+    run: Callable[..., Path], made: Path, slim: Backbone, tmp_path: Path
+) -> None:
+    face, other = (Aligner(slim, nobody)(path).face for path in pictures(made, 0)[:2])
+    mate = template(slim, other[None])
+    last = match_maps(slim, face, mate)
+    blocks = blocks_of(slim, face[None])
+    finer = match_maps(slim, face, mate, layer=blocks[0])
+    assert finer.layer == blocks[0] and finer.cams.shape[-1] > last.cams.shape[-1]
+    torch.testing.assert_close(finer.exact, last.exact)
+    said = json.loads((run(*pictures(made, 0)[:2], "--layer", blocks[0]) / "report.json").read_text(encoding="utf-8"))
+    assert said["map"]["layer"] == blocks[0] and said["map"]["cells"] == list(finer.cams.shape[1:])
+    with pytest.raises(SystemExit, match=f"layer 'nose': choose a block of slim: {blocks[0]}, "):
+        run(*pictures(made, 0)[:2], "--layer", "nose")
 
 
 def test_a_folder_of_pairs_becomes_a_table_and_a_page_each(

@@ -57,7 +57,8 @@ Fit = Callable[[Tensor], Tensor]  # aligned pictures (B, 3, 112, 112) -> picture
 def choose(run: NotebookRun, name: str, checkpoint: str) -> Backbone:
     """The profile's backbone where `name` is empty, else that recogniser; in evaluation mode, on the run's device.
 
-    `checkpoint` is a path below the data root; empty: dlib's is that of its installed package. Raises `ParameterError`
+    `checkpoint` is a path below the data root, "builtin", or "hub:" and a repository; empty: dlib's is that of its
+    installed package. Raises `ParameterError`
     for an unknown name, one without weights, and one that has learnt the profile's people.
     """
     if not name:
@@ -70,7 +71,8 @@ def choose(run: NotebookRun, name: str, checkpoint: str) -> Backbone:
         )
     if not checkpoint and name not in ("dlib", "slim"):
         raise ParameterError(f"recogniser_name = {name!r}: give its weights as recogniser_checkpoint")
-    place = run.data_root / expanded("recogniser_checkpoint", checkpoint) if checkpoint else "builtin"
+    named = not checkpoint or checkpoint == "builtin" or checkpoint.startswith("hub:")
+    place = checkpoint or "builtin" if named else run.data_root / expanded("recogniser_checkpoint", checkpoint)
     try:
         return load_recogniser(name, place).to(run.device)
     except (ValueError, FileNotFoundError) as error:
