@@ -130,6 +130,26 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     assert f"By the whole interval, {most}" in said
 
 
+def test_a_question_under_two_names_counts_once():
+    flat = dict.fromkeys(sign_scores.KNOW_NOTHING, (0.05, 0.05))  # one question: has SDD more than the control?
+    alone = sign_table({"sdd_sum": (0.6, 0.1), "cam": (0.2, 0.1), "saliency": (0.4, 0.1)} | flat)
+    clone = alone[alone["method"] == "cam"].assign(method="gradcam")
+    clone[list(sign_scores.SCORES)] += 1e-9  # rounding
+    by_one = clone.assign(method="exp_cam", energy=clone["energy"] * np.where(clone["case"] < 9, 1, 0.9))
+
+    def found(*more):
+        scores = pd.concat([alone, *more])
+        return sign_scores.found_by(scores, {name: name for name in scores["method"].unique()}, area=0.04)
+
+    once, twice, some = found(), found(clone), found(clone, by_one)
+    assert once.questions == twice.questions == 2 * 3 and len(once.p) == 2 * 4 and len(twice.p) == 2 * 5
+    assert {key: twice.p[key] for key in once.p} == once.p, "a second name makes no test stricter"
+    assert all(twice.p[score, "gradcam"] == once.p[score, "cam"] for score in sign_scores.ASKED)
+    assert some.questions == 7 and some.p["top_20", "exp_cam"] == some.p["top_20", "cam"]
+    assert some.minus["energy", "exp_cam"] != some.minus["energy", "cam"], "by one score the two differ"
+    assert "corrected for 6 questions;" in sign_scores.sign_findings(twice)
+
+
 def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_half():
     scores = sign_table({"sdd_sum": (0.52, 0.1), "cam": (0.2, 0.1), "area": (0.05, 0.05), "centre": (0.0, 0.0)})
     found = sign_scores.found_by(scores, {"sdd_sum": "SDD", "cam": "CAM"} | sign_scores.KNOW_NOTHING, area=0.04)

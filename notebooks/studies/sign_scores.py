@@ -91,7 +91,8 @@ class SignResult(NamedTuple):
 
     scores: dict[str, dict[str, Any]]  # of an explainer: "pictures", "told_apart", and scores by network
     minus: dict[tuple[str, str], Estimate]  # by score and explainer: the reference's gap between networks less its own
-    p: dict[tuple[str, str], float]  # of these, after Holm for all of them together
+    p: dict[tuple[str, str], float]  # of these, after Holm for all `questions` together
+    questions: int  # of `minus`, each once: see `found_by`
     titles: dict[str, str]  # of the explainers, for a reader
     area: float  # the sign's share of the picture
     cases: int  # pictures
@@ -178,7 +179,11 @@ class SignResult(NamedTuple):
 
 
 def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> SignResult:
-    """`SignResult` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `family`)."""
+    """`SignResult` from a row for each explainer (`method`), network (`plan`) and picture (`case`, `family`).
+
+    A question that is asked twice under two names counts once: an explainer whose gap between the networks is that of
+    an earlier one in every picture, by one score, has the earlier one's corrected p. So Grad-CAM and CAM have one p.
+    """
     wide = scores.pivot(index=["case", "family"], columns=["method", "plan"], values=list(SCORES)).sort_index(axis=1)
     found: dict[str, dict[str, Any]] = {}
     gap = {}
@@ -200,7 +205,18 @@ def found_by(scores: pd.DataFrame, titles: dict[str, str], area: float) -> SignR
         for name in others
     }
     minus = {key: one for key, one in minus.items() if np.isfinite(one.p)}
-    return SignResult(found, minus, corrected({key: one.p for key, one in minus.items()}), titles, area, len(wide))
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    for score, name in minus:
+        same = (key for key in first.values() if key[0] == score and _equal(gap[key], gap[score, name]))
+        first[score, name] = next(same, (score, name))
+    once = corrected({key: minus[key].p for key in first.values()})
+    p = {key: once[other] for key, other in first.items()}
+    return SignResult(found, minus, p, len(once), titles, area, len(wide))
+
+
+def _equal(one: pd.Series[float], other: pd.Series[float]) -> bool:
+    """Shares that differ by rounding alone."""
+    return bool(np.allclose(one, other, rtol=0, atol=1e-6))
 
 
 def sign_findings(found: SignResult) -> str:
@@ -219,8 +235,8 @@ def sign_findings(found: SignResult) -> str:
         f"uniform map has {nothing['area']}, the hill about the centre {nothing['centre']}. SDD's energy "
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
         f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD is held "
-        f"against the others by the difference between the two networks, corrected for {len(found.p)} questions. "
-        f"{versus}",
+        f"against the others by the difference between the two networks, corrected for {found.questions} questions; "
+        f"explainers with the same difference in every picture count once. {versus}",
         f"By the whole interval, the highest fifth has most of the sign, and more of it than in the control, for "
         f"{joined(found.find_it)}."
         if found.find_it
