@@ -84,6 +84,10 @@ FRAMES = {
                         "right_outer": (36.558, 45.873), "right_inner": (57.909, 47.406),
                         "nose_base": (73.511, 87.280)}),
 }  # fmt: skip
+# ArcFace's at twice the size, for recognisers of 224 pixels: a pixel becomes two, and its centre lies between them.
+FRAMES["arcface224"] = Frame(
+    224, {name: (2 * x + 0.5, 2 * y + 0.5) for name, (x, y) in FRAMES["arcface"].template.items()}
+)
 
 
 def _draw_part(part: str, base: dict[str, tuple[float, ...]], rng: np.random.Generator) -> tuple[float, ...]:

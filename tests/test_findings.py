@@ -87,3 +87,14 @@ def test_the_findings_are_read_in_a_few_minutes() -> None:
     text = re.sub(r"\{result\}`[^`]*\|ci[^`]*`", "1 [0, 2]", text)
     text = re.sub(r"\{\w+\}`[^`]*`", "1", re.sub(r"\]\([^)]*\)", "]", text))
     assert len(text.split()) <= 900
+
+
+def test_the_findings_have_few_tables() -> None:
+    tables = re.findall(r"^(?:`{3,}|:{3,})\{[\w-]*table\}", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert 0 < len(tables) <= 4
+
+
+def test_each_question_of_the_findings_is_answered_yes_or_no_first() -> None:
+    questions = re.findall(r"^## (.+\?)\n+(.*)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(questions) >= 9
+    assert [asked for asked, said in questions if not re.match(r"\*\*(Yes|No)\b", said)] == []

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from facedata.dlib import CHIP_TEMPLATE
 from madefaces import head_shapes
-from madefaces.heads import HEADS, PARTS, render
+from madefaces.heads import FRAMES, HEADS, PARTS, render
 from madefaces.people import make_families, swap_parts
 from matching.face_parts import FACE_PARTS
+from matching.faces import template_for
 from matching.shapley import shapley
-from studies import head_scores, heads
+from studies import head_scores, heads, part_scores
 from studies.heads import EXCHANGED, PLACED, Pair, PairJob
 from studies.matching import TemplateGallery
 
@@ -48,6 +49,16 @@ class Colours(nn.Module):
         return feature_map.flatten(1)
 
 
+class Cells(Colours):
+    """A last map of 7 x 7 cells, which chapter 9's maps need."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images - 0.4, 7) * self.weight
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(feature_map, 3).flatten(1)
+
+
 def pair_found(last_out: list[float], first_in: list[float], side: int = 110) -> dict[str, Any]:
     """A pair in which each placed part has a column of its own, high enough to be seen."""
     masks = np.zeros((len(EXCHANGED), side, side), bool)
@@ -70,6 +81,26 @@ def test_first_in_and_last_out_of_a_game_by_hand() -> None:
     np.testing.assert_allclose(table["mean"], table["shapley"])
     np.testing.assert_allclose(table["shapley"].sum(), 1)
     assert table["last out"].tolist() == [1 / 6, 1 / 6, 3 / 6]
+    missed = head_scores.missed_by(table, [[0, 1]])
+    assert missed["mean"].value == pytest.approx(0) and np.isnan(missed["mean"].low)
+    assert missed["first in"].value == pytest.approx((0 + 0.5 + 0.5) / 6 / 3)
+
+
+def test_shapley_s_values_have_intervals_over_the_families_of_the_games() -> None:
+    rng = np.random.default_rng(0)
+    games = [rng.normal(size=128) + 10 * np.arange(128) for _ in range(5)]
+    table, families = head_scores.shapley_against_ends(games), np.arange(10).reshape(5, 2)
+    rows = head_scores.shapley_by_group(table, families)
+    assert [row["group of parts"] for row in rows] == list(heads.GROUPS)
+    shares = [shapley(game)[2] / (game[-1] - game[0]) for game in games]
+    one = rows[2]["shapley"]
+    assert one.value == pytest.approx(np.mean(shares)) and one.low < one.value < one.high
+    assert np.isnan(head_scores.shapley_by_group(table[table["game"] < 3], families[:3])[0]["mean"].low)
+    away = [
+        np.mean([abs(row["mean"] - row["shapley"]) for _, row in own.iterrows()]) for _, own in table.groupby("game")
+    ]
+    missed = head_scores.missed_by(table, families)["mean"]
+    assert missed.value == pytest.approx(np.mean(away)) and missed.low < missed.value < missed.high
 
 
 @needs_shapes
@@ -118,6 +149,52 @@ def test_a_mixture_is_cut_as_the_owner_of_its_head_is(monkeypatch: pytest.Monkey
     heads.drawn_alike([mine, yours, nosed, headed], mine, yours, PairJob(0, 1, seed=7, condition="turned 20"), gallery)
     assert given["placed_as"] == [mine, yours, mine, yours] and given["seeds"] == [7] * 4
     assert given["fixed"] == heads.CONDITIONS["turned 20"] and given["frame"] == "arcface"
+
+
+def test_a_gallery_of_the_same_view_is_of_pictures_turned_as_far(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def drawn(who: Any, seeds: Any, **options: Any) -> tuple[np.ndarray]:
+        given.append(options)
+        return (np.full((len(seeds), 112, 112, 3), 40 * len(given), np.uint8),)
+
+    monkeypatch.setattr(heads, "render", drawn)
+    people = make_families(2, 1, seed=0, kind=HEADS)
+    ahead, aside = (
+        heads.enrolled(Colours(), people, 2, tmp_path / name, seed=0, condition=name) for name in ("", "turned 90")
+    )
+    assert given[0] == given[1] == {"frame": "arcface"} and given[2] == given[3]
+    assert given[2]["fixed"] == {"yaw": pytest.approx(np.pi / 2)} and given[2]["nuisance"] == 0.5
+    assert ahead.shape == aside.shape == (2, 2, 27) and not np.allclose(ahead, aside)
+    gallery = heads.gallery_of(Colours(), aside)
+    np.testing.assert_allclose(gallery.get_buffer("templates").norm(dim=1), 1, rtol=1e-6)
+
+
+def test_the_cut_is_as_large_as_the_recogniser_s_pictures() -> None:
+    cuts = {("dlib", 150): "dlib", ("slim", 112): "arcface", ("faceres", 224): "arcface224"}
+    for (name, size), cut in cuts.items():
+        recogniser: Any = SimpleNamespace(name=name, size=size)
+        assert heads.frame_of(recogniser) == cut and FRAMES[cut].size == size
+        points = template_for(recogniser)
+        if name != "dlib":  # whose frame has other points
+            np.testing.assert_allclose(list(FRAMES[cut].template.values()), points, atol=1e-4)
+
+
+def test_the_maps_are_those_of_chapter_9() -> None:
+    templates = F.normalize(torch.randn(5, 27, generator=torch.Generator().manual_seed(0)), dim=1)
+    gallery = TemplateGallery(Cells(), templates).eval()
+    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    found = heads.maps_of(gallery, image, PairJob(3, 1, seed=7))
+    assert list(found) == list(heads.HEAD_MAPS) and {one.shape for one in found.values()} == {(112, 112)}
+    picture = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        similar = gallery(picture)[0]
+    assert found["difference"].mean() == pytest.approx(float(similar[3] - similar[1]), abs=0.02)
+    assert found["sdd"].min() >= 0 and found["corr_rise"].std() > 0
+    again = heads.maps_of(gallery, image, PairJob(3, 1, seed=7))
+    np.testing.assert_array_equal(again["corr_rise"], found["corr_rise"])
 
 
 @needs_shapes
@@ -175,6 +252,10 @@ def test_the_map_that_is_right_orders_the_parts_as_the_truth_does() -> None:
     assert head_scores.mean_agreement(table, np.array([True, True]), people, "difference").value == pytest.approx(1)
     assert head_scores.mean_agreement(table, [1, 1], people, "difference", less="cam").value == pytest.approx(2)
     assert np.isnan(head_scores.mean_agreement(table, [1, 0], people, "cam").low)  # one family gives no interval
+    gains = head_scores.gains_by_condition(table, ["ahead", "turned"], families, ("cam", "parts"))
+    assert list(gains) == ["ahead", "turned"]
+    for row in gains.values():
+        assert row["cam"].value == pytest.approx(2) and row["parts"].value == pytest.approx(0)
 
 
 def test_intervals_over_families_leave_out_each_as_either_head() -> None:
@@ -223,6 +304,12 @@ def test_the_black_box_s_parts_are_the_heads_by_name() -> None:
     said = {"worth": np.array([named[name] for name in FACE_PARTS])}
     assert head_scores.table_scores([said], [one]) == pytest.approx(1)
     assert head_scores.table_scores([{"worth": -said["worth"]}], [one]) == pytest.approx(-1)
+    alike = {"last_out": np.zeros(len(EXCHANGED)), "first_in": np.zeros(len(EXCHANGED))}
+    alike["last_out"][list(EXCHANGED).index("nose")] = 1  # of look-alikes, all but one part are worth nothing
+    two = one | alike
+    said["worth"] = np.arange(len(FACE_PARTS))[::-1] + 10.0 * (np.array(FACE_PARTS) == "nose")
+    assert head_scores.table_scores([said], [two], part_scores.concordance) == pytest.approx(1)
+    assert head_scores.table_scores([said], [two]) < 1
 
 
 # --- pairs, pictures, tones

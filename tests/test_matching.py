@@ -77,6 +77,11 @@ def test_a_recogniser_is_chosen_by_name_and_refused_for_whom_it_has_learnt(monke
     ):
         with pytest.raises(ParameterError, match=re.escape(said)):
             matching.choose(run, name, checkpoint)
+    places: list[object] = []
+    monkeypatch.setattr(matching, "load_recogniser", lambda _, place: places.append(place) or torch.nn.Identity())
+    for checkpoint in ("hub:someone/weights", "builtin", "weights/some.safetensors"):
+        matching.choose(quick, "ir_18", checkpoint)
+    assert places == ["hub:someone/weights", "builtin", quick.data_root / "weights/some.safetensors"]
 
 
 def test_realigned_pictures_have_eyes_nose_and_mouth_where_a_recogniser_wants_them() -> None:

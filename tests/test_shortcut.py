@@ -123,10 +123,10 @@ def test_the_scores_of_explainers_by_hand_and_in_words():
     ends = [bound for one in shares.values() for bound in one["energy"]["shortcut"][1:3] if np.isfinite(bound)]
     assert ends and min(ends) >= 0 and max(ends) == 1, "a share of all is the most that there is"
     said = sign_scores.sign_findings(found)
-    assert "Of the sign, 60 % (10 % in the control) lies in SDD's highest fifth" in said
+    assert "Of the sign, 60 % (10 % in the control) lies in SDD's top 20 %" in said
     assert "By energy it is better than CAM" in said and "; hill about the centre, and worse than none." in said
     assert "RISE 90 %, control 30 % (4 pictures)" in said
-    most = "the highest fifth has most of the sign, and more of it than in the control, for SDD."
+    most = "the top 20 % hold most of the sign, and more of it than in the control, for SDD."
     assert f"By the whole interval, {most}" in said
 
 

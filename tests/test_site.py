@@ -569,6 +569,29 @@ def test_what_two_chapters_measure_has_one_value(folder: str) -> None:
         assert tuple(gain) == pytest.approx((sign * asked.value, *ends))
 
 
+@pytest.mark.parametrize("folder", ["facescrub12", "lfw"])
+def test_what_two_chapters_measure_otherwise_has_two_values_and_the_pages_say_why(folder: str) -> None:
+    """Of photographs chapter 7 smooths SDD's map, and asks other pictures than chapter 10; nothing else differs."""
+    seventh, tenth = (results.load_results(ROOT, f"{folder}/{name}") for name in ("other_explainers", "better_map"))
+    chosen, settings = seventh["chosen"]["sdd_sum"], tenth["provenance"]["settings"]
+    assert chosen["smooth"] == 8 and chosen["scale_min"] == settings["scale_min"]
+    assert seventh["pictures"] != tenth["pictures"]["test"]
+    for one in ("data_hash", "classifier_sha256"):
+        assert seventh["provenance"][one] == tenth["provenance"][one]
+    made = results.load_results(ROOT, "quick/other_explainers")
+    assert made["chosen"]["sdd_sum"]["smooth"] == 0
+    above = [0, 0]
+    for fill, (kind, sign) in itertools.product(("black", "blur"), results.SIGN.items()):
+        asked = results.lookup(seventh, f"sdd_sum_minus.{fill}.disc.{kind}")
+        above[0] += min(sign * asked["low"], sign * asked["high"]) > 0
+        above[1] += results.lookup(tenth, f"minus_disc_by_fill.sdd.{fill}.{kind}")["low"] > 0
+    assert above == ([3, 2] if folder == "lfw" else [0, 0])
+    words = {name: (ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("findings", "results")}
+    assert "of the unsmoothed map two are ([why](#better-photographs))" in words["findings"]
+    for said in ("SDD, smoothed (chapter 7)", "SDD, not smoothed (chapter 10)"):
+        assert words["results"].count(said) == 2
+
+
 @pytest.mark.parametrize("quick", ["quick", "quick_elsewhere"])
 def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) -> None:
     """On both kinds of processor on which the networks of made faces were trained. Chapters 7 to 12 open with them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from madefaces import head_shapes
 from matching.face_parts import FACE_PARTS
 from matching.shapley import shapley
 from recognisers import dlib
-from studies.heads import EXCHANGED, HEAD_MAPS, PLACED, Arrays, ends_of
+from studies.heads import EXCHANGED, GROUPS, HEAD_MAPS, PLACED, Arrays, ends_of
 from studies.jackknife import jackknife, mean_of
 from studies.part_scores import concordance, part_density, part_mass, rank_correlation
 from studies.report import in_place_of
 from xfrlib import plots
 from xfrlib.intervals import Estimate, Interval
 
+PartScore = Callable[[Tensor, Tensor, Tensor], Tensor]  # of values, their truth and what is seen, (n, P) each: (n,)
 LEAST_PIXELS = 100  # pixels of a part that is seen: a third of a cell of dlib's maps
 FEWEST = 8  # families, with fewer of which no interval is given
 #: What stands beside the maps, and knows nothing of the pair.
@@ -148,6 +149,34 @@ def mean_agreement(
     return mean_over_families(values[chosen], np.asarray(families)[chosen])
 
 
+def gains_by_condition(
+    table: pd.DataFrame, conditions: ArrayLike, families: ArrayLike, others: Sequence[str] = ("hill", "places", "parts")
+) -> dict[str, dict[str, Estimate | Interval]]:
+    """What the map difference gains over each of `others`, pair by pair, under each condition.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pair_scores`.
+    conditions : array_like
+        (n,), the condition of each pair of `table`.
+    families : array_like
+        (n, 2), of its two heads.
+    others : sequence of str
+        Of `TITLES`.
+
+    Returns
+    -------
+    dict
+        {condition: {other: gain}}, in the order in which the conditions come.
+    """
+    names = np.asarray(conditions)
+    return {
+        name: {other: mean_agreement(table, names == name, families, "difference", less=other) for other in others}
+        for name in dict.fromkeys(names.tolist())
+    }
+
+
 def ends_agree(found: Sequence[Arrays]) -> NDArray[np.float64]:
     """Rank correlation of first in with last out, over the placed parts that are seen: (n,), NaN where none is worth
     anything. The two are different questions, so that this is no ceiling for a map."""
@@ -186,13 +215,50 @@ def shapley_against_ends(leads: Sequence[NDArray[np.float64]]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def table_scores(tables: Sequence[Arrays], found: Sequence[Arrays]) -> NDArray[np.float64]:
-    """Rank correlation of the black box's table of parts with the worth of the same parts, hair left out: (n,)."""
+def shapley_by_group(values: pd.DataFrame, families: ArrayLike) -> list[dict[str, Any]]:
+    """A row for each group of parts: means over games of the columns of `shapley_against_ends`, with intervals.
+
+    Parameters
+    ----------
+    values : DataFrame
+        Of `shapley_against_ends`.
+    families : array_like
+        (n, 2), of the two heads of each game.
+
+    Returns
+    -------
+    list of dict
+        ``group of parts``, one of `studies.heads.GROUPS`, and for each kind what `mean_over_families` gives.
+    """
+    kinds = ("shapley", "first in", "last out", "mean")
+    return [
+        {"group of parts": name, **{kind: mean_over_families(rows[kind], families) for kind in kinds}}
+        for name, (_, rows) in zip(GROUPS, values.sort_values("game").groupby("group"), strict=True)
+    ]
+
+
+def missed_by(values: pd.DataFrame, families: ArrayLike) -> dict[str, Estimate | Interval]:
+    """How far first in, last out and their mean lie from Shapley's value, on average over the groups of a game.
+
+    `values` and `families` as for `shapley_by_group`.
+    """
+    kinds = ["first in", "last out", "mean"]
+    away = values[kinds].sub(values["shapley"], axis=0).abs().groupby(values["game"]).mean()
+    return {kind: mean_over_families(away[kind], families) for kind in kinds}
+
+
+def table_scores(
+    tables: Sequence[Arrays], found: Sequence[Arrays], score: PartScore = rank_correlation
+) -> NDArray[np.float64]:
+    """How the black box's table of parts agrees with the worth of the same parts, hair left out: (n,).
+
+    `score` is `rank_correlation` or `concordance` of `studies.part_scores`.
+    """
     own = [list(EXCHANGED).index(name) for name in PLACED if name != "hair"]
     said = torch.from_numpy(np.stack([one["worth"][_IN_TABLE] for one in tables]))
     truth = torch.from_numpy(np.stack([mean_worth(one)[own] for one in found]))
     seen = torch.from_numpy(np.stack([one["masks"][own].sum(axis=(1, 2)) >= LEAST_PIXELS for one in found]))
-    return rank_correlation(said, truth, seen).numpy()
+    return score(said, truth, seen).numpy()
 
 
 def tone_table(found: NDArray[np.float32]) -> pd.DataFrame:

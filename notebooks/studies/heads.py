@@ -22,13 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facedata.align import TEMPLATE, align
-from facedata.dlib import CHIP_TEMPLATE
 from madefaces.heads import PARTS, render
 from madefaces.people import Identity, part_differs, picture_seed, swap_parts
 from matching.face_parts import part_masks
-from matching.maps import match_maps
+from matching.faces import template_for
 from matching.shapley import covered_scores, shapley
-from studies.matching import TemplateGallery, gradient_of_lead
+from studies.matching import TemplateGallery, maps_by_method
 from xfrlib.artifacts import fingerprint, write_atomic
 from xfrlib.data.faces import FaceDataset
 from xfrlib.models import Backbone
@@ -53,12 +52,14 @@ HEAD_MAPS = {
     "cam": "map of the mate alone",
     "gradient": "gradient of the lead",
     "wrong_pair": "map difference, two other heads",
+    "corr_rise": "CorrRISE",
 }
+MASKS = 100  # random ones of CorrRISE, as in chapter 9
 #: One neutral picture under each condition: its name, and what replaces the neutral values of `NUISANCE`.
 CONDITIONS: dict[str, dict[str, float]] = {
     "ahead": {}, "turned 20": {"yaw": np.radians(20)}, "turned 40": {"yaw": np.radians(40)},
-    "turned 60": {"yaw": np.radians(60)}, "light from one side": {"light_x": 1, "light_y": 0.3, "lamp": 0.8},
-    "smile": {"smile": 1.1, "squint": 0.3},
+    "turned 60": {"yaw": np.radians(60)}, "turned 90": {"yaw": np.radians(90)},
+    "light from one side": {"light_x": 1, "light_y": 0.3, "lamp": 0.8}, "smile": {"smile": 1.1, "squint": 0.3},
 }  # fmt: skip
 TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of skin, from light to dark
 
@@ -81,8 +82,8 @@ class Sizes(NamedTuple):
     pairs: int  #: of all those, how many are measured
     turned: int  #: pairs that are measured under several conditions
     games: int  #: pairs with exact Shapley values, 128 pictures each
-    tables: int  #: pairs with the black box's table of parts, 256 passes each
-    toned: int  #: heads in all `TONES`
+    tables: int  #: pairs of strangers, and as many of look-alikes, with the black box's table of parts, 256 passes each
+    toned: int  #: heads in all `TONES`, one of a family at most
     conditions: tuple[str, ...] = tuple(CONDITIONS)  #: of `CONDITIONS`, the first of which is "ahead"
 
     def scaled(self, pairs: int) -> Sizes:
@@ -92,10 +93,10 @@ class Sizes(NamedTuple):
         return self._replace(pairs=pairs, **shares)
 
 
-#: For a first look, in a minute and a half on one processor; and what the book quotes, in about twenty.
+#: For a first look, in about two minutes on one processor; and what the book quotes, in about forty.
 SMALL = Sizes(families=5, enrolled=2, probes=1, strangers=1, pairs=7, turned=2, games=1, tables=2, toned=3,
-              conditions=("ahead", "turned 40", "turned 60"))  # fmt: skip
-FULL = Sizes(families=30, enrolled=3, probes=2, strangers=3, pairs=200, turned=25, games=10, tables=20, toned=20)
+              conditions=("ahead", "turned 40", "turned 90"))  # fmt: skip
+FULL = Sizes(families=30, enrolled=3, probes=2, strangers=3, pairs=200, turned=40, games=20, tables=20, toned=30)
 
 
 class PairJob(NamedTuple):
@@ -126,7 +127,9 @@ def turned_jobs(pairs: Sequence[Pair], sizes: Sizes, seed: int) -> list[PairJob]
 
 def frame_of(recogniser: Backbone) -> str:
     """The cut, one of `madefaces.heads.FRAMES`, that a recogniser's own alignment makes."""
-    return "dlib" if recogniser.name == "dlib" else "arcface"
+    if recogniser.name == "dlib":
+        return "dlib"
+    return "arcface224" if recogniser.size == 224 else "arcface"
 
 
 def as_input(images: NDArray[np.uint8], size: int) -> Tensor:
@@ -163,17 +166,21 @@ def kept_one_by_one(folder: Path, jobs: Mapping[str, Any], measure: Callable[[An
 
 
 def enrolled(
-    recogniser: Backbone, people: Sequence[Identity], pictures: int, folder: Path, *, seed: int
+    recogniser: Backbone, people: Sequence[Identity], pictures: int, folder: Path, *, seed: int, condition: str = ""
 ) -> NDArray[np.float32]:
-    """Embeddings (N, pictures, D), not of unit length, of pictures of each of N heads, each with a seed of its own."""
+    """Embeddings (N, pictures, D), not of unit length, of pictures of each of N heads, each with a seed of its own.
+
+    With a `condition` of `CONDITIONS` all are under it, and pose, light and expression differ by half as much.
+    """
+    given: dict[str, Any] = {"nuisance": 0.5, "fixed": CONDITIONS[condition]} if condition else {}
 
     def measure(number: int) -> Arrays:
         seeds = [picture_seed(seed, number, k) for k in range(pictures)]
-        images = render([people[number]] * pictures, seeds, frame=frame_of(recogniser))[0]
+        images = render([people[number]] * pictures, seeds, frame=frame_of(recogniser), **given)[0]
         return {"embeddings": picture_embeddings(recogniser, images).numpy()}
 
     jobs = {person.name: number for number, person in enumerate(people)}
-    found = kept_one_by_one(folder, jobs, measure, "heads enrolled")
+    found = kept_one_by_one(folder, jobs, measure, f"heads enrolled {condition}".strip())
     return np.stack([one["embeddings"] for one in found])
 
 
@@ -298,17 +305,10 @@ def maps_of(
     picture, templates = as_input(image[None], gallery.recogniser.size), gallery.get_buffer("templates")
     near = torch.from_numpy(templates.numpy() @ picture_embeddings(gallery.recogniser, image[None])[0].numpy())
     order = [who for who in near.argsort(descending=True).tolist() if who not in (job.first, job.second)]
-    chosen = [job.second, *order[: rivals - 1]]
-    found = match_maps(gallery.recogniser, picture[0], templates[job.first], templates[chosen])
-    laid, pair = found.laid(), torch.tensor([[job.first, job.second]])
-    maps = {
-        "difference": laid[0] - laid[1],
-        "sdd": found.log_sdd.exp(),
-        "cam": laid[0],
-        "gradient": gradient_of_lead(gallery, picture, pair)[0],
-        "wrong_pair": laid[2] - laid[3],
-    }
-    return {name: value.detach().float().numpy() for name, value in maps.items()}
+    classes = torch.tensor([[job.first, job.second, *order[: rivals - 1]]])
+    maps = maps_by_method(gallery, picture, classes, batch_size=20, masks=MASKS, seed=job.seed, progress=False)
+    maps["sdd"] = maps["sdd"].exp()
+    return {name: maps[name][0].detach().float().numpy() for name in HEAD_MAPS}
 
 
 def measured_pair(gallery: TemplateGallery, people: Sequence[Identity], job: PairJob) -> Arrays:
@@ -353,7 +353,7 @@ def cut_again(recogniser: Backbone, images: Tensor) -> NDArray[np.uint8]:
     pictures = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     if frame_of(recogniser) == "arcface":
         return pictures
-    place: dict[str, Any] = {"template": CHIP_TEMPLATE, "size": recogniser.size}
+    place: dict[str, Any] = {"template": template_for(recogniser), "size": recogniser.size}
     return np.stack([align(picture, TEMPLATE, **place) for picture in pictures])
 
 

@@ -23,7 +23,7 @@ from xfrlib.tables import in_text
 
 SCORES = ("energy", "top_5", "top_10", "top_20", "pointing")
 REFERENCE = "sdd_sum"
-ASKED = {"top_20": "the highest fifth", "energy": "energy"}  # by which explainers are compared with the reference
+ASKED = {"top_20": "the top 20 %", "energy": "energy"}  # by which explainers are compared with the reference
 KNOW_NOTHING = {"area": "uniform", "centre": "hill about the centre"}
 
 
@@ -114,18 +114,18 @@ class SignResult(NamedTuple):
 
     @property
     def find_it(self) -> list[str]:
-        """Titles of those whose highest fifth has most of the sign, by the whole interval; more than in the control."""
+        """Titles of those whose top 20 % hold most of the sign, by the whole interval; more than in the control."""
         return [self.titles[name] for name, top in self._tell_apart.items() if top["shortcut"].low > 0.5]
 
     @property
     def find_it_on_average(self) -> list[str]:
-        """Titles of those whose highest fifth has most of the sign on average alone; see `find_it`."""
+        """Titles of those whose top 20 % hold most of the sign on average alone; see `find_it`."""
         some = {name: top["shortcut"] for name, top in self._tell_apart.items()}
         return [self.titles[name] for name, one in some.items() if one.value > 0.5 and not one.low > 0.5]
 
     @property
     def _tell_apart(self) -> dict[str, Any]:
-        """What the highest fifth has of the sign, of those that by the whole interval have more than the control."""
+        """What the top 20 % hold of the sign, of those that by the whole interval have more than the control."""
         found = {name: self.scores[name]["top_20"] for name in self.whole}
         return {name: top for name, top in found.items() if top["difference"].low > 0}
 
@@ -231,23 +231,23 @@ def sign_findings(found: SignResult) -> str:
     versus = " ".join(_versus(found, score) for score in ASKED)
     nothing = {name: f"{100 * scores[name]['top_20']['shortcut'].value:.0f} %" for name in KNOW_NOTHING}
     return " ".join([
-        f"Of the sign, {found.of_reference('top_20')} lies in SDD's highest fifth. A "
+        f"Of the sign, {found.of_reference('top_20')} lies in SDD's top 20 %. A "
         f"uniform map has {nothing['area']}, the hill about the centre {nothing['centre']}. SDD's energy "
         f"in the sign is {found.of_reference('energy')}: the exponential gathers the energy around the peak. The "
         f"highest pixel of SDD is in the sign in {found.of_reference('pointing')} of the pictures. SDD is held "
         f"against the others by the difference between the two networks, corrected for {found.questions} questions; "
         f"explainers with the same difference in every picture count once. {versus}",
-        f"By the whole interval, the highest fifth has most of the sign, and more of it than in the control, for "
+        f"By the whole interval, the top 20 % hold most of the sign, and more of it than in the control, for "
         f"{joined(found.find_it)}."
         if found.find_it
-        else "**For no explainer does the whole interval say that the highest fifth has most of the sign.**",
+        else "**For no explainer does the whole interval say that the top 20 % hold most of the sign.**",
         *([f"On average, but not by the whole interval, it has most for {joined(found.find_it_on_average)}."]
           if found.find_it_on_average else []),
         f"The highest pixel alone gives it away, in more than half of the pictures, for {joined(found.point_at_it)}."
         if found.point_at_it
         else "**The highest pixel alone gives the sign away for none of them.** A look at the brightest spot alone "
         "would not find this fault.",
-        *([f"Share of the sign in the highest fifth, on fewer pictures: {'; '.join(sampled)}."] if sampled else []),
+        *([f"Share of the sign in the top 20 %, on fewer pictures: {'; '.join(sampled)}."] if sampled else []),
         f"In the control, where the sign means nothing, these still have more than twice its share of the picture "
         f"there: {joined(found.false_alarms)}. They show that something is conspicuous, not that it decides."
         if found.false_alarms
