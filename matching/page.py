@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,12 @@ FOR, AGAINST = (230, 97, 1), (44, 123, 182)  # orange and blue, told apart with 
 def page(report: Report) -> str:
     """The HTML of one pair."""
     return _template("page.html").render(said=report.said, pictures=_pictures(report))
+
+
+def framed_page(report: Report, height: int) -> str:
+    """`page` within another page or a notebook, `height` pixels high: neither reaches the other's style."""
+    style = f'width="100%" height="{height}" style="border: 1px solid #888888"'
+    return f'<iframe sandbox="" title="Report" srcdoc="{escape(page(report))}" {style}></iframe>'
 
 
 def overview(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from madefaces import people
 from matching.__main__ import choose_recogniser, summary, write_report
 from matching.faces import Aligner
 from matching.gallery import enrol, pictures_by_person
-from matching.page import page
+from matching.page import framed_page
 from matching.report import Matcher, Report, ReportSettings
 from recognisers import load_recogniser
 from xfrlib.artifacts import build_root
@@ -124,9 +123,7 @@ class MatchPanel(widgets.VBox):
                 probe, mate = (matcher.aligner(Path(name), data) for name, data in given)
             self.status.say("comparing the two pictures …")
             self.report = matcher.compare(probe, [mate])
-            # The page's style must not reach the notebook, nor a script in it run: hence a frame.
-            frame = f'<iframe sandbox="" title="Report" srcdoc="{escape(page(self.report))}" width="100%" height="900">'
-            self.page.value = f"{frame}</iframe>"
+            self.page.value = framed_page(self.report, 900)
             self.status.say(self._summary())
 
     def _summary(self) -> str:

@@ -39,7 +39,7 @@ class Trust:
 def judge(score: Score, image: Tensor, maps: MatchMaps, cells: Tensor) -> Trust:
     """Judge a map of a picture (3, H, W) by `score`, whose last column is what the map explains.
 
-    `cells` (h, w) are those of the map. Deletion and retention of the fifth that `MatchMaps.log_sdd` ranks highest are
+    `cells` (h, w) are those of the map. Deletion and retention of the top 20 % of `MatchMaps.log_sdd` are
     compared with a centred disc of the same size; then each cell is covered by itself. What covers is grey, which
     no map and no table of parts has seen. Costs 5 passes and one for each cell.
     """
@@ -69,7 +69,7 @@ def trust_verdict(
         measures = (
             "in neither of two measures" if not any(better) else f"only when {'deleted' if better[0] else 'kept'}"
         )
-        faults.append(f"its fifth of the picture beats a centred disc {measures}")
+        faults.append(f"its top {100 * FRACTION:.0f}\u00a0% beat a centred disc {measures}")
     if not (rank >= LEAST_RANK and by_chance <= MOST_SHIFTS):
         chance = (
             f"and {100 * by_chance:.0f}\u00a0% of moved copies agree as well"
@@ -80,8 +80,8 @@ def trust_verdict(
     if faults:
         return False, f"Do not rely on this map: {'; '.join(faults)}."
     return True, (
-        "This map passes: its fifth of the picture beats a centred disc both when deleted and when kept, and its rank "
-        f"correlation with the truth per cell is {rank:.2f}."
+        f"This map passes: its top {100 * FRACTION:.0f}\u00a0% beat a centred disc both when deleted and when kept, "
+        f"and its rank correlation with the truth per cell is {rank:.2f}."
     )
 
 

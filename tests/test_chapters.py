@@ -17,6 +17,7 @@ CHAPTERS = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 PAGES = sorted((project_root() / "book").rglob("*.md"))
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 LONGEST_VISIBLE, LONGEST_HIDDEN = 15, 40
+LONGEST_OPENING = 120  # words before the box of what the reader will learn
 DRAWS = {"figure", "contact_sheet", "cam_row", "subject_figure", "training_curves", "deletion_figure", "interval_plot"}
 Cell = Any
 
@@ -187,6 +188,15 @@ class TestChapter:
         box = re.search(r"^```\{admonition\} What you will learn$(.*?)^```$", first, flags=re.M | re.S)
         assert box and len(re.findall(r"^- ", box[1], flags=re.M)) >= 3
         assert "\nBefore this:" in box[1]
+
+    def test_it_opens_with_a_question_its_answer_and_little_more(self, path: Path) -> None:
+        opening = cells(path)[0].source.partition("```{admonition}")[0]
+        assert len(opening.split()) <= LONGEST_OPENING
+        _, question, answer, *_ = opening.split("\n\n")
+        assert question.endswith("?") and "\n" not in question
+        assert re.fullmatch(r"\*\*[^*]+\*\*", answer)
+        if re.match(r"(Is|Do|Does|Can)\b", question):
+            assert re.match(r"\*\*(Yes|No|In part)\b", answer)
 
     def test_it_ends_with_summary_exercises_and_what_comes_next(self, path: Path) -> None:
         titles = re.findall(r"^## (.+)$", prose(path), flags=re.M)

@@ -317,7 +317,7 @@ def test_a_map_is_judged_by_what_its_region_and_its_cells_are_worth(slim: Backbo
 @pytest.mark.parametrize(
     ("measured", "said"),
     [
-        (((0.3, 0.1), (0.1, 0.3), 0.5, 0.0), "beats a centred disc only when deleted."),
+        (((0.3, 0.1), (0.1, 0.3), 0.5, 0.0), "its top 20\u00a0% beat a centred disc only when deleted."),
         (((0.3, 0.1), (0.3, 0.1), 0.1, 0.0), "is 0.10, which is little."),
         (((0.3, 0.1), (0.3, 0.1), 0.5, 0.5), "is 0.50, and 50\xa0% of moved copies agree as well."),
         (((0.1, 0.1), (0.1, 0.1), 0.5, 0.0), "in neither of two measures."),

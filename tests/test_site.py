@@ -594,7 +594,7 @@ def test_what_two_chapters_measure_otherwise_has_two_values_and_the_pages_say_wh
 
 @pytest.mark.parametrize("quick", ["quick", "quick_elsewhere"])
 def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) -> None:
-    """On both kinds of processor on which the networks of made faces were trained. Chapters 7 to 12 open with them."""
+    """On both kinds of processor on which the networks were trained. Chapters 7 to 12 open and end with them."""
 
     def node(source: str, path: str) -> Any:
         return results.lookup(results.load_results(ROOT, source.replace("quick/", f"{quick}/")), path)
