@@ -725,12 +725,12 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     certain = {"lfw/matching_faceres": 4, "lfw/matching_dlib": 3, "lfw/matching": 1, "facescrub12/matching": 0}
     for run, count in certain.items():
         truth = node(run, "gain_over_disc.truth")
-        assert sum(one["low"] > 0 for each in truth.values() for one in each.values()) <= count
+        assert sum(truth[fill][kind]["low"] > 0 for fill, kind in every) <= count
         found = [v for each in node(run, "question.verdicts").values() for v in each.values()]
         assert found.count("better") == count and found.count("undecided") == 4 - count
         assert node(run, "question.answer") == ("yes" if count == 4 else "not shown")
     prior = node("lfw/matching_faceres", "gain_over_disc.prior")
-    assert sum(one["low"] > 0 for each in prior.values() for one in each.values()) == 3
+    assert sum(prior[fill][kind]["low"] > 0 for fill, kind in every) == 3
     # on LFW the prior is above the disc as well
     for fill, kind in itertools.product(fills, kinds):
         assert node("lfw/matching_dlib", f"gain_over_disc.prior.{fill}.{kind}")["low"] > 0
