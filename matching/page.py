@@ -36,7 +36,8 @@ def page(report: Report) -> str:
 def framed_page(report: Report, height: int) -> str:
     """`page` within another page or a notebook, `height` pixels high: neither reaches the other's style."""
     style = f'width="100%" height="{height}" style="border: 1px solid #888888"'
-    return f'<iframe sandbox="" title="Report" srcdoc="{escape(page(report))}" {style}></iframe>'
+    # Within a block, since IPython advises against an iframe that stands alone.
+    return f'<div><iframe sandbox="" title="Report" srcdoc="{escape(page(report))}" {style}></iframe></div>'
 
 
 def overview(rows: Sequence[Mapping[str, Any]]) -> str:
