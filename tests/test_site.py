@@ -743,15 +743,19 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for score in ("mass", "density"):
         assert min(gains["look-alike"][name][score]["low"] for name in ("cam", "hill", "places", "parts")) > 0
         assert max(gains["stranger"][name][score]["high"] for name in ("cam", "places", "parts")) < 0
-    assert all(gains["look-alike"][name]["mass"]["low"] < 0 for name in ("sdd", "gradient", "area"))
+    assert all(gains["look-alike"][name]["mass"]["low"] < 0 for name in ("sdd", "gradient", "area", "corr_rise"))
     assert min(row["density"]["low"] for name, row in gains["look-alike"].items() if name != "difference") > 0
     assert node("heads/heads", "question.answer") == "yes"
     assert gains["stranger"]["hill"]["mass"]["low"] > 0 > gains["stranger"]["hill"]["density"]["high"]
-    ahead, turned = ({n: followed[at][n]["value"] for n in ("difference", "hill")} for at in ("ahead", "turned 40"))
-    assert turned["hill"] / ahead["hill"] < 0.5 < turned["difference"] / ahead["difference"]
-    assert all(followed["turned 60"][name]["low"] < 0 for name in ("difference", "sdd", "cam", "gradient"))
-    leads = node("heads/heads", "leads")
-    assert abs(leads["turned 60"]) < 0.1 * leads["ahead"]
+    assert gains["stranger"]["corr_rise"]["mass"]["low"] > 0 < gains["stranger"]["corr_rise"]["density"]["low"]
+    turns = [f"turned {degrees}" for degrees in (20, 40, 60, 90)]
+    assert min(followed[turn]["difference"]["low"] for turn in turns) > 0
+    assert [turn for turn in turns if followed[turn]["hill"]["low"] < 0] == ["turned 60"]
+    over = {(at, other): one for at, by in node("heads/heads", "follow_gains").items() for other, one in by.items()}
+    assert [asked for asked, one in over.items() if one["low"] > 0] == [("turned 60", "hill")]
+    assert [asked for asked, one in over.items() if one["high"] < 0] == [("turned 20", "places"), ("smile", "places")]
+    leads, plain = node("heads/heads", "leads"), node("heads/heads", "leads_of_templates_ahead")
+    assert all(abs(plain[turn]) < 0.1 * leads["ahead"] and leads[turn] > 0.7 * leads["ahead"] for turn in turns[2:])
     # photographs: the random map and, but for retention under black, another picture; nothing else is certain
     asked = node("facescrub12/other_explainers", "sdd_sum_minus")
     for fill in fills:
