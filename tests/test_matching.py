@@ -1,5 +1,6 @@
 """Matching: a gallery asked as a classifier, error rates by hand, and maps of a pair held to what they should be."""
 
+import json
 import re
 
 import numpy as np
@@ -17,6 +18,7 @@ from studies import match_game, matching, transplant
 from xfrlib import explain_match
 from xfrlib.judge import blurred
 from xfrlib.models import load_backbone
+from xfrlib.profile import project_root
 from xfrlib.run import NotebookRun, ParameterError
 
 
@@ -311,3 +313,15 @@ def test_false_alarms_bound_what_a_map_may_mark_outside() -> None:
     values[rounds.regions] = 0.97
     found = match_game.game_scores(Nose(), rounds, {"map": values})
     assert found["found 0.05"].eq(1).all() and found["found 0.01"].eq(0).all()
+
+
+def test_published_results_of_all_recognisers_answer_the_same_questions() -> None:
+    folder = project_root() / "results"
+    files = [file for name in ("quick", "lfw", "facescrub12") for file in (folder / name).glob("matching*.json")]
+    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in files if file.stem != "matching_faceres"}
+    assert len(found) == 4  # FaceRes was asked before the game, grey and FGGB were added
+    for file, values in found.items():
+        assert set(values) == set(found[folder / "lfw" / "matching.json"]), file
+        assert values["game"]["rounds"] > 0 and set(values["decisions"]) == set(matching.DECISIONS), file
+        for method in ("difference", "fggb", "same_identity", "truth"):
+            assert set(values["gain_over_disc"][method]) == {"black", "blur", "grey"}, (file, method)
