@@ -66,7 +66,7 @@ def all_tests(
     truth = cell_truth.pair_effects(effects, classes)[0]
     _, random_head = next(iter(sanity.cascade(model, images, seed=run.profile.seed, stops=2)))
     strangers = sanity.other_pictures(sample.labels, same_identity=False, seed=run.profile.seed)
-    exchanged = look_alikes(run, sample) if run.profile.dataset == "synthetic" else None
+    exchanged = exchanged_parts(run, sample) if run.profile.dataset == "synthetic" else None
     columns: dict[str, dict[str, str]] = {}
     for name, own in maps.items():
         column = columns[EXPLAINERS[name].title] = {}
@@ -94,7 +94,7 @@ def all_tests(
     return pd.DataFrame(columns).rename_axis("test")
 
 
-def look_alikes(run: NotebookRun, sample: Sample) -> PartImportance:
+def exchanged_parts(run: NotebookRun, sample: Sample) -> PartImportance:
     """What each part of made faces is worth to network 0, each picture against one look-alike, drawn by lot."""
     record, targets, family = run.read_json("faces_families.json", "01_data_preparation"), sample.labels, run.families()
     paths, rng = run.dataset("test").table.loc[sample.indices, "path"], np.random.default_rng(run.profile.seed)
