@@ -158,7 +158,7 @@ def test_most_of_the_sign_is_certain_only_where_the_whole_interval_is_above_a_ha
     assert found.find_it == [] and found.find_it_on_average == ["SDD"]
     said = sign_scores.sign_findings(found)
     assert "**For no explainer does the whole interval say" in said
-    assert "On average, but not by the whole interval, it has most for SDD." in said
+    assert "On average, but not by the whole interval, they hold most for SDD." in said
 
 
 def test_the_highest_pixel_is_in_the_sign_or_not_which_is_a_share():

@@ -754,6 +754,8 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     over = {(at, other): one for at, by in node("heads/heads", "follow_gains").items() for other, one in by.items()}
     assert [asked for asked, one in over.items() if one["low"] > 0] == [("turned 60", "hill")]
     assert [asked for asked, one in over.items() if one["high"] < 0] == [("turned 20", "places"), ("smile", "places")]
+    lit, ahead = (followed[at]["difference"]["value"] for at in ("light from one side", "ahead"))
+    assert abs(lit - ahead) < 0.05
     leads, plain = node("heads/heads", "leads"), node("heads/heads", "leads_of_templates_ahead")
     assert all(abs(plain[turn]) < 0.1 * leads["ahead"] and leads[turn] > 0.7 * leads["ahead"] for turn in turns[2:])
     # photographs: the random map and, but for retention under black, another picture; nothing else is certain

@@ -93,7 +93,7 @@ class Sizes(NamedTuple):
         return self._replace(pairs=pairs, **shares)
 
 
-#: For a first look, in about two minutes on one processor; and what the book quotes, in about forty.
+#: For a first look, in about two minutes on one processor; and what the book quotes, in about an hour.
 SMALL = Sizes(families=5, enrolled=2, probes=1, strangers=1, pairs=7, turned=2, games=1, tables=2, toned=3,
               conditions=("ahead", "turned 40", "turned 90"))  # fmt: skip
 FULL = Sizes(families=30, enrolled=3, probes=2, strangers=3, pairs=200, turned=40, games=20, tables=20, toned=30)

@@ -58,8 +58,8 @@ def choose(run: NotebookRun, name: str, checkpoint: str) -> Backbone:
     """The profile's backbone where `name` is empty, else that recogniser; in evaluation mode, on the run's device.
 
     `checkpoint` is a path below the data root, "builtin", or "hub:" and a repository; empty: dlib's is that of its
-    installed package. Raises `ParameterError`
-    for an unknown name, one without weights, and one that has learnt the profile's people.
+    installed package. Raises `ParameterError` for an unknown name, one without weights, and one that has learnt the
+    profile's people.
     """
     if not name:
         return as_recogniser(run.backbone()).to(run.device)

@@ -241,7 +241,7 @@ def sign_findings(found: SignResult) -> str:
         f"{joined(found.find_it)}."
         if found.find_it
         else "**For no explainer does the whole interval say that the top 20 % hold most of the sign.**",
-        *([f"On average, but not by the whole interval, it has most for {joined(found.find_it_on_average)}."]
+        *([f"On average, but not by the whole interval, they hold most for {joined(found.find_it_on_average)}."]
           if found.find_it_on_average else []),
         f"The highest pixel alone gives it away, in more than half of the pictures, for {joined(found.point_at_it)}."
         if found.point_at_it
