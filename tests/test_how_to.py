@@ -241,10 +241,11 @@ def test_add_an_explainer(inside: Path) -> None:
     methods = {"sdd_sum", "gradient_times_input", "disc", "random_map"}
     assert set(left["table"]["method"]) == methods and set(left["table"]["fill"]) == {"black", "blur"}
     tests = left["tests"]
-    assert list(tests) == ["Gradient times input", "SDD"] and len(tests) == 8
+    assert list(tests) == ["Gradient times input", "SDD"] and len(tests) == 9
     assert tests.notna().all(axis=None) and {
         "gain over the disc, balance, blur",
         "rank correlation with the truth per cell",
+        "order of the parts, against look-alikes",
     } < set(tests.index)
     images = left["sample"].images[:2].requires_grad_()
     logits = left["model"](images)
