@@ -172,6 +172,15 @@ def test_downloads_are_notebooks_to_be_run(site: Path) -> None:
 
 @needs_site
 @of_each_site
+def test_each_chapter_shows_its_main_figure_before_its_first_section(site: Path) -> None:
+    chapters = sorted((site / "notebooks").glob("[0-9][0-9]_*.html"))
+    found = {page.stem: page.read_text(encoding="utf-8") for page in chapters}
+    assert len(found) == 13
+    assert [name for name, text in found.items() if not 0 < text.find('class="opening-figure') < text.find("<h2")] == []
+
+
+@needs_site
+@of_each_site
 def test_the_main_line_has_nine_chapters_of_at_most_twenty_minutes(site: Path) -> None:
     """By the clock of book/_ext/reading.py: words, tables, formulas, figures and code that is shown."""
     parts = yaml.safe_load((project_root() / "_toc.yml").read_text(encoding="utf-8"))["parts"]

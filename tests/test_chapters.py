@@ -46,6 +46,14 @@ def test_no_chapter_quotes_a_results_file_in_its_text() -> None:
     assert [path.stem for path in CHAPTERS if "{result}" in path.read_text(encoding="utf-8")] == []
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_names_the_figure_of_its_opening(path: Path) -> None:
+    """One figure that is always drawn, or one for made faces and another for photographs."""
+    marked = [cell for cell in cells(path) if "opening-figure" in tags(cell)]
+    assert 1 <= len(marked) <= 2
+    assert all(cell.metadata["mystnb"]["figure"]["name"].startswith(f"fig-{path.stem[:2]}-") for cell in marked)
+
+
 def too_long(chapter: list[Cell]) -> list[str]:
     """Code cells above their limit; the cell of the parameters is a list, and has none."""
     found = []

@@ -323,6 +323,22 @@ def test_other_formats_get_the_light_variant_alone(tmp_path):
     assert not [*folder.glob("*dark*"), *folder.glob("*.webp")]
 
 
+def test_the_figure_with_the_tag_stands_at_the_opening_too(tmp_path):
+    figures = [{"image/svg+xml": drawn(curves()).decode()}, {"image/svg+xml": drawn(intervals()).decode()}]
+    notebook = notebook_of(*figures)
+    notebook.cells[0]["source"] = "# Page\n\nThe answer."
+    notebook.cells.insert(2, nbformat.v4.new_markdown_cell("## Proof"))
+    notebook.cells[3]["metadata"]["tags"] = ["hide-input", "opening-figure"]
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    page = build(tmp_path) / "index.html"
+    assert [image["alt"] for image in Images(page).found] == ["Alt 1", "Alt 0", "Alt 1"]
+    text = page.read_text()
+    opening = text[text.index('class="opening-figure') : text.index("Caption 0")]
+    assert text.index("The answer.") < text.index('class="opening-figure')
+    assert 'href="#fig-1"' in opening and "Fig. 2" in opening and text.count('id="fig-1"') == 1
+    assert re.findall(r'caption-number">Fig. (\d+)', text) == ["1", "2"]
+
+
 def shown(site):
     """(page, its images) for each page of a site that a reader is led to."""
     for page in sorted(site.rglob("*.html")):

@@ -46,6 +46,11 @@ a b
     assert reading.seconds(publish_doctree(text)) == pytest.approx(60 + 2 * 3 + 20 + 30 + 20 + 6)
 
 
+def test_a_figure_in_two_variants_is_looked_at_once() -> None:
+    light, dark = nodes.image(uri="a.svg", classes=["only-light"]), nodes.image(uri="b.svg", classes=["only-dark"])
+    assert reading.seconds(nodes.container("", light, dark)) == 20
+
+
 def test_cells_in_a_row_that_hide_their_code_share_one_box() -> None:
     def cell(code: str, *, output: bool = False, mode: str | None = "input") -> nodes.container:
         parts = [nodes.container("", nodes.literal_block(code, code), nb_element="cell_code_source")]

@@ -5,6 +5,9 @@ its own, ``name-dark.svg`` beside ``name.svg``. Both stand in one figure with on
 alternative, under the theme's classes ``only-light`` and ``only-dark``. Figures of pixels are written as WebP, a
 quarter of their size. Each image says how large it is and is loaded when it comes into sight. Other formats than HTML
 get the light variants, as they are.
+
+The figure of a cell with the tag `opening-figure` also stands at the end of its chapter's opening, which says where it
+is explained: a chapter begins with its answer, and what the answer rests on is computed later.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 
 from docutils import nodes
 from PIL import Image
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.images import get_image_size
@@ -25,6 +29,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 MIME = "application/vnd.xfrlib.dark+"  # as notebooks/studies/dark_figures.py writes it
 FOLDER = "_dark"  # below the sources
+OPENING = "opening-figure"  # tag of a cell
 WIDE = 700  # pixels: the letters of a wider figure are too small on a phone
 
 
@@ -71,6 +76,26 @@ def set_beside(app: Sphinx, doctree: nodes.document) -> None:
             pair += [image, twin]
 
 
+def show_at_opening(app: Sphinx, doctree: nodes.document) -> None:
+    """Show a chapter's main figure above its first section, too: of those with the tag the first that was drawn."""
+    marked = (cell for cell in doctree.findall(nodes.container) if f"tag_{OPENING}" in cell["classes"])
+    figure = next((figure for cell in marked for figure in cell.findall(nodes.figure)), None)
+    if figure is None:
+        return
+    name = figure["names"][0]
+    number = addnodes.pending_xref(
+        "", nodes.inline(), refdomain="std", reftype="numref", reftarget=name, refdoc=app.env.docname,
+        refexplicit=False, refwarn=True,
+    )  # fmt: skip
+    copy = nodes.container("", figure[0].deepcopy(), classes=[OPENING])
+    for image in copy.findall(nodes.image):
+        image["ids"], image["names"] = [], []
+    copy += nodes.paragraph("", "", nodes.Text("The answer in one figure: "), number, nodes.Text(" explains it."))
+    opening = next(iter(doctree.findall(nodes.section)))
+    first = next(child for child in opening if "cell" in child.get("classes", []) or isinstance(child, nodes.section))
+    opening.insert(opening.index(first), copy)
+
+
 class LightAlone(SphinxPostTransform):
     """Take the dark variants out where the page cannot choose."""
 
@@ -102,6 +127,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Read and write figures in two variants."""
     app.connect("source-read", take_out)
     app.connect("doctree-read", set_beside, priority=400)  # before Sphinx collects the images
+    app.connect("doctree-read", show_at_opening, priority=600)  # after the clock: a figure is looked at once
     app.connect("builder-inited", prefer_webp)
     app.add_post_transform(LightAlone)
     app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))

@@ -28,7 +28,7 @@ def seconds(node: nodes.Node) -> float:
     if isinstance(node, nodes.math_block):
         return SECONDS["formula"]
     if isinstance(node, nodes.image):
-        return SECONDS["figure"]
+        return 0 if "only-dark" in node["classes"] else SECONDS["figure"]  # the other variant is the one that counts
     if isinstance(node, nodes.literal_block):
         return len(re.findall(r"\S.*", node.astext())) * SECONDS["line of code"]
     if isinstance(node, nodes.raw):
