@@ -5,7 +5,8 @@ python benchmarks/bench_intervals.py --trials 500 --json somewhere.json
 
 Coverage is the share of trials whose 95 % interval holds the truth, beside that of Student's t over people. An error is
 a question answered "better" or "worse" where there is nothing: of one question, and of any in a family of five after
-Holm, beside the same when networks are left out.
+Holm, beside the same when networks are left out. For each set of pictures of the book, with its number of people and of
+networks, the family has the twenty comparisons that the book corrects together.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ PEOPLE: dict[str, tuple[Draw, float]] = {  # how people differ, and their true m
     "lognormal": (lambda rng, n: rng.lognormal(size=n), float(np.exp(0.5))),
 }
 QUESTIONS = 5  # of a family
+DESIGNS = {"made faces": (10, 5), "FaceScrub": (12, 3), "LFW": (62, 3)}  # people, or families, and networks
+COMPARISONS = 20  # that the book corrects together: five questions, two measures, two fills
 
 
 def main() -> None:
@@ -44,12 +47,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/intervals.json"), help="file to write to")
     given = parser.parse_args()
     found: dict[str, Any] = {"trials": given.trials, "people": {}, "shares": {}, "networks": {}}
-    for kind, count in product(PEOPLE, (12, 24, 62)):
+    for kind, count in product(PEOPLE, (6, 10, 12, 24, 62)):
         found["people"].setdefault(kind, {})[str(count)] = skewed(kind, count, given.trials)
     for share, count in product((0.5, 0.9, 0.98), (12, 62)):
         found["shares"].setdefault(f"{100 * share:.0f}", {})[str(count)] = shares(share, count, given.trials)
     for (name, spread), count in product({"none": 0.0, "small": 0.2, "large": 0.5}.items(), (3, 5, 8)):
-        found["networks"].setdefault(name, {})[str(count)] = crossed(spread, count, given.trials // 4)
+        found["networks"].setdefault(name, {})[str(count)] = crossed(62, count, spread, given.trials // 4)
+    found["designs"] = {
+        name: {"people": people, "networks": count} | crossed(people, count, 0.5, given.trials // 4, COMPARISONS)
+        for name, (people, count) in DESIGNS.items()
+    }
     artifacts.write_json(given.json, found | {"provenance": {"commit": artifacts.commit()} | artifacts.environment()})
     print(f"{given.json} written")
 
@@ -75,15 +82,17 @@ def shares(share: float, count: int, trials: int) -> float:
     return inside / trials
 
 
-def crossed(spread: float, networks: int, trials: int) -> dict[str, float]:
-    """62 people of spread 1 on networks of another spread: coverage, and errors of one question and of a family."""
-    rng, people = np.random.default_rng(networks), 62
+def crossed(people: int, networks: int, spread: float, trials: int, questions: int = QUESTIONS) -> dict[str, float]:
+    """People of spread 1 on networks of another spread: coverage, and errors of one question and of a family."""
+    rng = np.random.default_rng(networks)
     who, net = np.tile(np.arange(people), networks), np.repeat(np.arange(networks), people)
     inside, errors, family, blind = 0, 0, 0, 0
-    for _ in tqdm(range(trials), f"{networks} networks of spread {spread}", mininterval=1, leave=False):
+    for _ in tqdm(
+        range(trials), f"{people} people, {networks} networks of spread {spread}", mininterval=1, leave=False
+    ):
         asked = [
             rng.normal(size=people)[who] + spread * rng.normal(size=networks)[net] + 0.5 * rng.normal(size=len(who))
-            for _ in range(QUESTIONS)
+            for _ in range(questions)
         ]
         ours = [mean_interval(values, who, net) for values in asked]
         inside += ours[0].low <= 0 <= ours[0].high
