@@ -143,7 +143,9 @@ def test_the_index_links_to_every_page_and_shows_its_thumbnail(out: Path, tmp_pa
         "SDD's region hits the nose in 3 of 4, a disc in 1." in cards
         and "The part that differs, the nose, is hidden in every picture." in cards
     )
-    assert "4 people; 12 of their 16 test pictures are named right." in cards and "in 9, a centred disc" in cards
+    assert (
+        "4 people; 12 of their 16 test pictures are named right." in cards and "in 9 of them, a centred disc" in cards
+    )
     staged = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))["parts"][0]["chapters"]
     assert [entry["file"] for entry in staged[1]["sections"]] == [link.removeprefix("../") for link in links]
     (out / "gallery" / "c.png").unlink()
@@ -159,6 +161,25 @@ def test_names_stay_names_in_markdown() -> None:
     text = tool.index([card | {"family": None}])
     (alt,) = re.findall(r"^:img-alt: (.*)$", text, re.MULTILINE)
     assert 'x: "y" z' in yaml.safe_load(alt) and "Family" not in text
+
+
+def test_the_front_page_shows_whom_the_map_hits_most_often_and_least_often() -> None:
+    card = {"right": 4, "pictures": 4, "differs": ["nose"], "family": None}
+    hits = {"a": (1, 4), "b": (4, 4), "c": (2, 2), "d": (0, 4), "e": (3, 4), "f": (0, 0)}
+    cards = [
+        card | {"subject": name, "page": name, "hits": {"sdd": sdd, "pictures": seen, "disc": 1}}
+        for name, (sdd, seen) in hits.items()
+    ]
+    text = tool.front(cards)
+    assert re.findall(r"^:link: .*/(.)$", text, re.MULTILINE) == ["b", "c", "a", "d"]
+    assert (
+        "In 18 of their test pictures" in text
+        and "half of it in 10 of them, a centred disc of the same size in 6" in text
+    )
+    assert re.findall(r"^:link: .*/(.)$", tool.front(cards[:2]), re.MULTILINE) == ["b", "a"]
+    assert tool.front([card | {"subject": "x", "page": "x", "hits": None}]).startswith(
+        "% "
+    )  # a comment, of photographs
 
 
 # --- a real page, of a network that has learnt nothing

@@ -165,12 +165,12 @@ def test_deletion_figure_shows_what_was_deleted_and_kept(classifier, images):
     explanation = explain(classifier, images, top_k=3)
     mask = top_fraction_mask(explanation.log_sdd)[0]
     row = figures.MaskedPicture("SDD", explanation.sdd[0], mask, images[0] * ~mask, images[0] * mask, 0.25, 0.5)
-    shown = picture_axes(figures.deletion_figure(images[0], 0.75, [row]))[:5]
+    shown = picture_axes(figures.deletion_figure(images[0], 0.75, [row]))[:4]
     share = plots.percent(float(mask.float().mean()))
-    titles = ["original 75 %", "SDD", f"mask {share} of pixels", "deleted 25 %", "retained 50 %"]
+    titles = ["original 75 %", f"SDD line: top {share}", "deleted 25 %", "retained 50 %"]
     titles = [title.replace("\u00a0", " ") for title in titles]
     assert [" ".join(axis.get_title().split()) for axis in shown] == titles
-    together = shown[3].images[0].get_array() + shown[4].images[0].get_array()
+    together = shown[2].images[0].get_array() + shown[3].images[0].get_array()
     np.testing.assert_allclose(together, plots.as_pictures(images)[0], atol=1e-6)
 
 

@@ -272,7 +272,7 @@ def test_a_claim_is_judged_by_the_side_on_which_the_interval_lies(tmp_path: Path
     run = {"profile": "quick", "differences": {"sdd_minus_random_map": {"black": difference}}}
     (drop, change, kept, _) = results.claim_rows([run], "black")[1:]
     assert drop[1:] == ["19.8", "agrees: 2.0 [1.0, 3.0]"]
-    assert change[2].startswith("undecided") and kept[1] == "−12.8" and kept[2].startswith("differs")
+    assert change[2].startswith("undecided") and kept[1] == "12.8" and kept[2].startswith("differs")
     (tmp_path / "results.json").write_text(json.dumps(run), encoding="utf-8")
     (tmp_path / "profile.yaml").write_text("shows_real_people: false", encoding="utf-8")
     page = "# Page\n\n```{claims-table} this\n:name: tab-x\n:caption: What *holds*\n```\n\nSee {numref}`tab-x`.\n"

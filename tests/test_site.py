@@ -587,7 +587,7 @@ def test_what_two_chapters_measure_otherwise_has_two_values_and_the_pages_say_wh
         above[1] += results.lookup(tenth, f"minus_disc_by_fill.sdd.{fill}.{kind}")["low"] > 0
     assert above == ([3, 2] if folder == "lfw" else [0, 0])
     words = {name: (ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("findings", "results")}
-    assert "of the unsmoothed map two are ([why](#better-photographs))" in words["findings"]
+    assert "two without smoothing ([why](#better-photographs))" in words["findings"]
     for said in ("SDD, smoothed (chapter 7)", "SDD, not smoothed (chapter 10)"):
         assert words["results"].count(said) == 2
 
@@ -615,6 +615,11 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert said("disc") == {(fill, kind): "better" if fill == "blur" else "undecided" for fill, kind in every}
     assert said("same_identity") == {(f, k): "better" if f == "black" else "undecided" for f, k in every}
     assert {*said("cam").values(), *said("finercam").values()} == {"undecided"}
+    for fill, kind in every:  # a disc has most of what SDD has over a random map
+        over = {
+            other: abs(node(source, f"sdd_sum_minus.{fill}.{other}.{kind}.value")) for other in ("disc", "random_map")
+        }
+        assert over["disc"] < over["random_map"] / 2
     for fill, kind in every:  # index.md
         between = f"sdd_sum_minus.{fill}.cam.{kind}"
         assert not sure(source, between, 1) and not sure(source, between, -1)
@@ -655,6 +660,14 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_mass", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.family.cam.concordance_density", 1)
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_density", 1)
+    for name in ("sdd", "cam"):
+        assert not sure("quick/ground_truth", f"over_networks.stranger.{name}.concordance_density", 1)
+    assert not sure("quick/cell_truth", "minus.difference_minus_cam.mean face", 1)
+    deletion = {
+        name: node("quick/better_map", f"minus_disc_by_fill.{name}.black.deletion.value")
+        for name in ("truth", "person")
+    }
+    assert deletion["person"] > deletion["truth"]
     assert sure("quick/ground_truth", "sdd_minus_over_networks.stranger.cam.concordance_mass", -1)
     area = "sdd_minus_over_networks.stranger.area.concordance_{}"
     assert not any(sure("quick/ground_truth", area.format(score), 1) for score in ("mass", "density"))
@@ -807,13 +820,33 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     assert not any(node("facescrub12/failure", one) for one in stands)
     for fill in fills:
         assert sure("facescrub12/failure", f"rules.{fill}.self_test.gain", 1)
+        for one in ("p_gain", "p_area"):
+            assert (node("facescrub12/failure", f"rules.{fill}.self_test.{one}") < 0.05) == (fill == "black")
+        assert sure("quick/failure", f"rules.{fill}.self_test.area_gain", 1)
+        assert node("quick/failure", f"rules.{fill}.self_test.p_gain") > 0.05
+    assert node("quick/failure", "rules.blur.self_test.p_area") < 0.05
+    for one in ("p_gain", "p_area"):  # limits.md: in the earlier run under both fills
+        assert max(node("facescrub12_earlier/failure", f"rules.{fill}.self_test.{one}") for fill in fills) < 0.05
+    for run, above in (("facescrub12", True), ("lfw", False)):  # results.md: transplants by the inflow
+        assert sure(f"{run}/transplant", "above_centre.look-alike.sdd.inflow", 1) == above
+    for run in ("facescrub12", "lfw"):  # results.md: no map reaches what was aimed at
+        reached = node(f"{run}/cell_truth", "agreement")
+        assert max(found["value"] for by_fill in reached.values() for found in by_fill.values()) < 0.6
+    turns = node("heads/heads", "followed")  # results.md: of two other heads
+    assert all(turns[one]["wrong_pair"]["low"] > 0 for one in turns)
+    assert turns["turned 60"]["wrong_pair"]["value"] > turns["turned 60"]["difference"]["value"]
     for run in ("facescrub12", "lfw"):  # results.md, findings.md: better maps on photographs
         better = f"{run}/better_map"
         assert node(better, "winner.name").endswith("prior + gradient × activation, all resolutions")
         for fill in fills:
             for kind in kinds:
                 credited = (fill, kind) != ("black", "retention")
-                assert sure(better, f"minus_disc_by_fill.better.{fill}.{kind}", 1) == credited
+                for one in ("better", "prior_sdd", "prior_cam"):
+                    assert sure(better, f"minus_disc_by_fill.{one}.{fill}.{kind}", 1) == credited, one
+                for one in ("prior_sdd", "prior_cam"):
+                    ahead = (fill, kind) != ("black", "retention") and (one, fill) != ("prior_sdd", "black")
+                    assert sure(better, f"winner_minus_by_fill.{one}.{fill}.{kind}", 1) == (ahead and run == "lfw"), one
+                    assert not sure(better, f"winner_minus_by_fill.{one}.{fill}.{kind}", -1)
                 assert sure(better, f"winner_minus_by_fill.better_same_identity.{fill}.{kind}", 1)
                 priors = [sure(better, f"winner_minus_by_fill.{one}.{fill}.{kind}", 1) for one in ("prior", "person")]
                 assert priors == [credited, True] if run == "lfw" else not priors[1]

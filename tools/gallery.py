@@ -57,6 +57,7 @@ def stage(out: Path, site: Path) -> None:
         shutil.copy2(page, site / PAGES)
         shutil.copy2(thumbnail, site / "gallery")
     (site / "gallery" / "cards.txt").write_text(index(cards), encoding="utf-8")
+    (site / "gallery" / "front.txt").write_text(front(cards), encoding="utf-8")
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
     (entry,) = [chapter for part in toc["parts"] for chapter in part["chapters"] if chapter["file"] == INDEX]
     entry["sections"] = [{"file": f"{PAGES}/{card['page']}"} for card in cards]
@@ -67,22 +68,43 @@ def index(cards: list[dict[str, Any]]) -> str:
     """The cards, family by family, in Markdown, for a page in the folder ``book``."""
     right, pictures = (sum(card[key] for card in cards) for key in ("right", "pictures"))
     lines = [f"{len(cards)} people; {right} of their {pictures} test pictures are named right."]
-    checked = [card["hits"] for card in cards if card["hits"]]
-    if checked:
-        seen, sdd, disc = (sum(hits[key] for hits in checked) for key in ("pictures", "sdd", "disc"))
-        lines[0] += (
-            f" The differing part can be seen in {seen} of these pictures. SDD's region covers at least half of it in "
-            f"{sdd}, a centred disc of the same size in {disc}."
-        )
+    if any(card["hits"] for card in cards):
+        lines[0] += f" {_counts(cards)}"
     for family, members in groupby(cards, key=lambda card: card["family"]):
         group = list(members)
         if family is not None:
             lines += ["", f"## Family {family:02d}: {' and '.join(group[0]['differs'])}"]
-        lines += ["", "::::{grid} 2 2 3 3", ":gutter: 2", ""]
-        for card in group:
-            lines += _card(card)
-        lines.append("::::")
+        lines += ["", *_grid(group, columns=3)]
     return "\n".join(lines) + "\n"
+
+
+def front(cards: list[dict[str, Any]]) -> str:
+    """What the front page says of the gallery, and the people whom SDD hits most often and least often; all if few."""
+    seen = [card for card in cards if card["hits"] and card["hits"]["pictures"]]
+    if not seen:
+        return "% The part that differs is known of made faces alone.\n"
+    often = sorted(seen, key=lambda card: -card["hits"]["sdd"] / card["hits"]["pictures"])
+    people = f"[The gallery](gallery.md) has a page for each of {len(cards)} people. {_counts(cards)}"
+    if len(often) > 4:
+        often = often[:2] + often[-2:]
+        people += " The first two below are those whom it hits most often, the last two those whom it hits least often."
+    return "\n".join([people, "", *_grid(often, columns=4)]) + "\n"
+
+
+def _counts(cards: list[dict[str, Any]]) -> str:
+    checked = [card["hits"] for card in cards if card["hits"]]
+    seen, sdd, disc = (sum(hits[key] for hits in checked) for key in ("pictures", "sdd", "disc"))
+    return (
+        f"In {seen} of their test pictures the part that differs can be seen. SDD's region covers at least half of it in "
+        f"{sdd} of them, a centred disc of the same size in {disc}."
+    )
+
+
+def _grid(cards: list[dict[str, Any]], *, columns: int) -> list[str]:
+    lines = [f"::::{{grid}} 2 2 {columns} {columns}", ":gutter: 2", ""]
+    for card in cards:
+        lines += _card(card)
+    return [*lines, "::::"]
 
 
 def _card(card: dict[str, Any]) -> list[str]:

@@ -158,12 +158,12 @@ def text_of(node: Any, form: str = "") -> str:
     return re.sub(r"%$", "\u00a0%", text.replace("-", "−")) if isinstance(value, int | float) else text
 
 
-def judged_text(node: dict[str, Any], words: Sequence[str], digits: int = 1, *, sign: int = 1) -> str:
+def judged_text(node: dict[str, Any], words: Sequence[str], digits: int = 1) -> str:
     """A difference as ``agrees: 4.0 [1.0, 7.0]``: its own verdict or, if it has none, one of `words`; its interval."""
     found = measured(node)
     if found is None:
         raise ResultError(f"{node!r} is not a number with its interval")
-    return f"{node.get('verdict') or verdict(found, words, sign=sign)}: {in_text(found, digits)}"
+    return f"{node.get('verdict') or verdict(found, words)}: {in_text(found, digits)}"
 
 
 def read(folder: Path, text: str) -> str:
@@ -186,31 +186,33 @@ def method_rows(results: dict[str, Any], fill: str, kind: str, methods: Iterable
 
 
 def paper_rows(results: dict[str, Any], fill: str) -> list[list[str]]:
-    """Head and rows of the comparison with the paper, the verdict from the paired difference SDD minus random map."""
-    rows = [["", "SDD, paper", "SDD, ours", "random, paper", "random, ours", "SDD beats random, as in the paper"]]
+    """Head and rows of the comparison with the paper, the verdict from SDD's paired gain over the random map."""
+    rows = [
+        ["", "SDD, paper", "SDD, ours", "random, paper", "random, ours", "as in the paper? gain of SDD over random"]
+    ]
     for (kind, measure), (sdd, random) in PAPER.items():
         ours = [text_of(lookup(results, f"methods.{m}.{fill}.{kind}.{measure}"), "ci") for m in ("sdd", "random_map")]
-        difference = lookup(results, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
+        gain = lookup(results, gain_over_random(fill, kind, measure))
         label = f"{kind}, {MEASURES[measure]}: {'higher' if SIGN[kind] > 0 else 'lower'} is better"
-        said = judged_text(difference, AGREEMENT, sign=SIGN[kind])
-        rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], said])
+        rows.append([label, f"{sdd:.2f}", ours[0], f"{random:.2f}", ours[1], judged_text(gain, AGREEMENT)])
     return rows
+
+
+def gain_over_random(fill: str, kind: str, measure: str) -> str:
+    """The path of what SDD gains on the random map: its difference, turned where less is better."""
+    return f"{'-' if SIGN[kind] < 0 else ''}differences.sdd_minus_random_map.{fill}.{kind}.{measure}"
 
 
 def claim_rows(runs: Iterable[dict[str, Any]], fill: str) -> list[list[str]]:
     """Head and rows of the paper's claims, SDD better than random regions, and what each run says of them.
 
-    A verdict is that of the paired difference: "agrees" if its interval lies on the paper's side of zero.
+    A verdict is that of the paired gain: "agrees" if its interval lies on the paper's side, above zero.
     """
     runs = list(runs)
-    rows = [["SDD minus random, points", "the paper", *(text_of(lookup(run, "profile")) for run in runs)]]
+    rows = [["gain of SDD over random, points", "the paper", *(text_of(lookup(run, "profile")) for run in runs)]]
     for (kind, measure), (sdd, random) in PAPER.items():
-        cells = []
-        for run in runs:
-            difference = lookup(run, f"differences.sdd_minus_random_map.{fill}.{kind}.{measure}")
-            cells.append(judged_text(difference, AGREEMENT, sign=SIGN[kind]))
-        better = "higher" if SIGN[kind] > 0 else "lower"
-        rows.append([f"{kind}, {MEASURES[measure]}: {better} is better", text_of(sdd - random, ".1f"), *cells])
+        cells = [judged_text(lookup(run, gain_over_random(fill, kind, measure)), AGREEMENT) for run in runs]
+        rows.append([f"{kind}, {MEASURES[measure]}", text_of(SIGN[kind] * (sdd - random), ".1f"), *cells])
     return rows
 
 

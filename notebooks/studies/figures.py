@@ -202,17 +202,18 @@ class MaskedPicture(NamedTuple):
 def deletion_figure(image: Array, probability: float, rows: Sequence[MaskedPicture]) -> Figure:
     """Deletion and retention of one picture, a row for each method, after figure 5 of Shadman et al. (2025).
 
-    `probability` is that of the predicted class before. The map of each row is stretched to the range 0 to 1.
+    `probability` is that of the predicted class before. The map of each row is stretched to the range 0 to 1, and has
+    the outline of its mask.
     """
-    figure, axes = picture_grid(len(rows), 5, (WIDTH, len(rows) * (WIDTH / 5 + 0.35) + 0.7))
+    figure, axes = picture_grid(len(rows), 4, (WIDTH, len(rows) * (WIDTH / 4 + 0.35) + 0.7))
     for line, row in zip(axes, rows, strict=True):
         values, mask = (torch.as_tensor(part).cpu().float() for part in (row.map, row.mask))
         values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
         show(line[0], image, f"original\n{percent(probability)}")
-        drawn = overlay(line[1], image, values, limits=(0, 1), title=row.label)
-        show(line[2], mask.expand(3, -1, -1), f"mask\n{percent(mask.mean())} of pixels")
-        show(line[3], row.deleted, f"deleted\n{percent(row.deleted_probability)}")
-        show(line[4], row.retained, f"retained\n{percent(row.retained_probability)}")
+        drawn = overlay(line[1], image, values, limits=(0, 1), title=f"{row.label}\nline: top {percent(mask.mean())}")
+        outline(line[1], mask)
+        show(line[2], row.deleted, f"deleted\n{percent(row.deleted_probability)}")
+        show(line[3], row.retained, f"retained\n{percent(row.retained_probability)}")
     colour_bar(
         figure,
         drawn,
