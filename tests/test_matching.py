@@ -318,8 +318,8 @@ def test_false_alarms_bound_what_a_map_may_mark_outside() -> None:
 def test_published_results_of_all_recognisers_answer_the_same_questions() -> None:
     folder = project_root() / "results"
     files = [file for name in ("quick", "lfw", "facescrub12") for file in (folder / name).glob("matching*.json")]
-    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in files if file.stem != "matching_faceres"}
-    assert len(found) == 4  # FaceRes was asked before the game, grey and FGGB were added
+    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    assert len(found) == 5
     for file, values in found.items():
         assert set(values) == set(found[folder / "lfw" / "matching.json"]), file
         assert values["game"]["rounds"] > 0 and set(values["decisions"]) == set(matching.DECISIONS), file
