@@ -8,6 +8,7 @@ from torch import nn
 
 from studies import groups, rules
 from studies.abstention import (
+    agreement_over_chance,
     choose_threshold,
     direction,
     least_area,
@@ -256,6 +257,17 @@ def test_agreement_by_hand_and_beyond_chance():
     assert found == (0.75, pytest.approx(1 / 4 * 1 / 4 + 1 / 2 * 3 / 4))
     assert found.beyond_chance == pytest.approx((0.75 - 0.4375) / (1 - 0.4375))
     assert verdict_agreement(verdicts[["black"]]) is None
+
+
+def test_the_agreement_over_chance_is_above_zero_only_where_verdicts_repeat():
+    rng, families = np.random.default_rng(0), np.arange(240) // 8
+    said = np.array(["wins both", "mixed", "loses both"])
+    first, second = said[rng.integers(0, 3, 240)], said[rng.integers(0, 3, 240)]
+    again = agreement_over_chance(pd.DataFrame({"black": first, "blur": first}), families)
+    by_lot = agreement_over_chance(pd.DataFrame({"black": first, "blur": second}), families)
+    assert again.value == pytest.approx(1 - np.square(pd.Series(first).value_counts() / 240).sum()) and again.low > 0.5
+    assert by_lot.low < 0 < by_lot.high
+    assert agreement_over_chance(pd.DataFrame({"black": first}), families) is None
 
 
 @pytest.fixture

@@ -170,14 +170,14 @@ def test_the_front_page_shows_whom_the_map_hits_most_often_and_least_often() -> 
         card | {"subject": name, "page": name, "hits": {"sdd": sdd, "pictures": seen, "disc": 1}}
         for name, (sdd, seen) in hits.items()
     ]
-    text = tool.front(cards)
+    text = tool.front_page(cards)
     assert re.findall(r"^:link: .*/(.)$", text, re.MULTILINE) == ["b", "c", "a", "d"]
     assert (
         "In 18 of their test pictures" in text
         and "half of it in 10 of them, a centred disc of the same size in 6" in text
     )
-    assert re.findall(r"^:link: .*/(.)$", tool.front(cards[:2]), re.MULTILINE) == ["b", "a"]
-    assert tool.front([card | {"subject": "x", "page": "x", "hits": None}]).startswith(
+    assert re.findall(r"^:link: .*/(.)$", tool.front_page(cards[:2]), re.MULTILINE) == ["b", "a"]
+    assert tool.front_page([card | {"subject": "x", "page": "x", "hits": None}]).startswith(
         "% "
     )  # a comment, of photographs
 

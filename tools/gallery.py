@@ -57,7 +57,7 @@ def stage(out: Path, site: Path) -> None:
         shutil.copy2(page, site / PAGES)
         shutil.copy2(thumbnail, site / "gallery")
     (site / "gallery" / "cards.txt").write_text(index(cards), encoding="utf-8")
-    (site / "gallery" / "front.txt").write_text(front(cards), encoding="utf-8")
+    (site / "gallery" / "front.txt").write_text(front_page(cards), encoding="utf-8")
     toc = yaml.safe_load((site / "_toc.yml").read_text(encoding="utf-8"))
     (entry,) = [chapter for part in toc["parts"] for chapter in part["chapters"] if chapter["file"] == INDEX]
     entry["sections"] = [{"file": f"{PAGES}/{card['page']}"} for card in cards]
@@ -78,7 +78,7 @@ def index(cards: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def front(cards: list[dict[str, Any]]) -> str:
+def front_page(cards: list[dict[str, Any]]) -> str:
     """What the front page says of the gallery, and the people whom SDD hits most often and least often; all if few."""
     seen = [card for card in cards if card["hits"] and card["hits"]["pictures"]]
     if not seen:
@@ -95,8 +95,8 @@ def _counts(cards: list[dict[str, Any]]) -> str:
     checked = [card["hits"] for card in cards if card["hits"]]
     seen, sdd, disc = (sum(hits[key] for hits in checked) for key in ("pictures", "sdd", "disc"))
     return (
-        f"In {seen} of their test pictures the part that differs can be seen. SDD's region covers at least half of it in "
-        f"{sdd} of them, a centred disc of the same size in {disc}."
+        f"In {seen} of their test pictures the part that differs can be seen. SDD's region covers at least half of it "
+        f"in {sdd} of them, a centred disc of the same size in {disc}."
     )
 
 

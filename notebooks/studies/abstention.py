@@ -13,13 +13,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from studies.jackknife import jackknife
 from xfrlib.controls import disc
 from xfrlib.explanation import explain
+from xfrlib.intervals import Estimate
 from xfrlib.models.classifier import FaceClassifier
 from xfrlib.plots import percent
 from xfrlib.profile import FORMS
 from xfrlib.regions import top_fraction_mask
 from xfrlib.sdd import DEFAULT, Divergence, scaled_directed_divergence, sdd_scale
+from xfrlib.tables import in_text
 from xfrlib.trust import LEAST, gains
 
 WON, LOST = "wins both", "loses both"
@@ -144,12 +147,28 @@ def verdict_agreement(verdicts: pd.DataFrame) -> Agreement | None:
     return Agreement(*(float(np.mean(column)) for column in zip(*pairs, strict=True))) if pairs else None
 
 
-def agreement_in_words(found: Agreement | None, what: str) -> str:
-    """A sentence on the agreement between, say, networks."""
-    if found is None:
+def agreement_over_chance(verdicts: pd.DataFrame, families: ArrayLike) -> Estimate | None:
+    """`Agreement.same` less `Agreement.chance`, with an interval over `families` (n,), one for each row of `verdicts`.
+
+    None for one column, as for `verdict_agreement`.
+    """
+    if len(verdicts.columns) < 2:
+        return None
+
+    def difference(kept: NDArray[np.bool_]) -> float:
+        found = verdict_agreement(verdicts[kept])
+        return found.same - found.chance if found else np.nan
+
+    return jackknife(difference, families)
+
+
+def agreement_in_words(found: Agreement | None, over_chance: Estimate | None, what: str) -> str:
+    """A sentence on the agreement between, say, networks, and on what `agreement_over_chance` found."""
+    if found is None or over_chance is None:
         return f"Whether {what} agree cannot be said: there is only one."
     same, chance = percent(found.same), percent(found.chance)
-    return f"Between {what}, {same} of the verdicts are the same; chance would give {chance}."
+    more = in_text(over_chance, 0, factor=100, signed=True, unit=" points")
+    return f"Between {what}, {same} of the verdicts are the same; chance would give {chance} ({more}, over people)."
 
 
 FEATURES = {  # column -> how a reader sees it

@@ -269,7 +269,7 @@ def verdict_findings(found: Verdict, chosen: Candidate, against: Mapping[str, st
         f"Its balance is {beside('ellipse')}.",
         *([f"It is {beside('prior')}."] if chosen.prior == "person" else []),
         _what_the_map_adds(found, chosen, beside("prior")),
-        *_what_plain_cam_does(found, chosen, against),
+        *_what_others_do_with_a_prior(found, chosen, against),
         f"The chosen map's balance is {beside('better_same_identity')}.",
         _without_a_prior(found),
         what_the_test_credits(found.over_disc["truth"]),
@@ -332,13 +332,26 @@ def _what_the_map_adds(found: Verdict, chosen: Candidate, beside_prior: str) -> 
     return f"Without its map, as {Candidate('none', blind).title}, it {minus.said(worth)}. {shown}."
 
 
-def _what_plain_cam_does(found: Verdict, chosen: Candidate, against: Mapping[str, str]) -> list[str]:
-    """Where a prior is part of the chosen map: whether plain CAM with its better prior does as well."""
-    if chosen.prior is None or "prior_cam" not in found.minus:
-        return []
-    plain = found.over_disc["prior_cam"].said(stands, SIDES)
-    beside = found.minus["prior_cam"].said(lambda gain: compared(gain, "plain CAM with its prior"))
-    return [f"Plain CAM with its better prior ({against['prior_cam']}) {plain}. The chosen map's balance is {beside}."]
+def _what_others_do_with_a_prior(found: Verdict, chosen: Candidate, against: Mapping[str, str]) -> list[str]:
+    """Where a prior is part of the chosen map: whether plain CAM and SDD, each with its better prior, do as well."""
+    titles = {"prior_cam": "plain CAM", "prior_sdd": "SDD"}
+    said, unbeaten = list[str](), list[str]()
+    for name in titles if chosen.prior else ():
+        if name in found.minus:
+            other = f"{titles[name]} with its prior"
+            stood = found.over_disc[name].said(stands, SIDES)
+            beside = found.minus[name].said(lambda gain, other=other: compared(gain, other))  # type: ignore[misc]
+            title = titles[name][0].upper() + titles[name][1:]
+            said.append(
+                f"{title} with its better prior ({against[name]}) {stood}. The chosen map's balance is {beside}."
+            )
+            if not any(gain["balance"].low > 0 for gain in found.minus[name].fills.values()):
+                unbeaten.append(other)
+    if unbeaten:
+        said.append(
+            f"So the chosen map is not shown to be better, by the balance under any fill, than {' or '.join(unbeaten)}."
+        )
+    return said
 
 
 def _without_a_prior(found: Verdict) -> str:

@@ -150,7 +150,10 @@ def mean_agreement(
 
 
 def gains_by_condition(
-    table: pd.DataFrame, conditions: ArrayLike, families: ArrayLike, others: Sequence[str] = ("hill", "places", "parts")
+    table: pd.DataFrame,
+    conditions: ArrayLike,
+    families: ArrayLike,
+    others: Sequence[str] = ("wrong_pair", "hill", "places", "parts"),
 ) -> dict[str, dict[str, Estimate | Interval]]:
     """What the map difference gains over each of `others`, pair by pair, under each condition.
 
