@@ -252,7 +252,7 @@ def test_what_has_no_interval_is_null_in_a_results_file_and_said_by_a_page() -> 
         jsonschema.validate(node, schema["$defs"]["interval"])
         assert results.text_of(node, "ci") == said and results.text_of(node, ".0f") == "2"
     assert results.judged_text(plain(same), AGREEMENT) == "undecided: 2.0 (no interval)"
-    assert results.judged_text(plain(apart), AGREEMENT, 0, sign=-1) == "differs: 2 [2, 7]"
+    assert results.judged_text(plain(apart), AGREEMENT, 0) == "agrees: 2 [2, 7]"
     assert results.judged_text(plain(apart) | {"verdict": "better"}, AGREEMENT, 0) == "better: 2 [2, 7]"
     with pytest.raises(results.ResultError, match="is not a number with its interval"):
         results.judged_text(plain(Interval(np.nan, np.nan, np.nan)), AGREEMENT)
