@@ -174,9 +174,12 @@ def test_downloads_are_notebooks_to_be_run(site: Path) -> None:
 @of_each_site
 def test_each_chapter_shows_its_main_figure_before_its_first_section(site: Path) -> None:
     chapters = sorted((site / "notebooks").glob("[0-9][0-9]_*.html"))
-    found = {page.stem: page.read_text(encoding="utf-8") for page in chapters}
-    assert len(found) == 13
-    assert [name for name, text in found.items() if not 0 < text.find('class="opening-figure') < text.find("<h2")] == []
+    assert len(chapters) == 13
+    for page in chapters:
+        text = parsed(page).find(class_="bd-article")
+        assert isinstance(text, Tag)
+        first = text.select_one(".opening-figure, h2")
+        assert first and first.name == "div" and first.find("img") and first.find("a", href=re.compile("^#fig-")), page
 
 
 @needs_site

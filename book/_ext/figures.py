@@ -90,7 +90,11 @@ def show_at_opening(app: Sphinx, doctree: nodes.document) -> None:
     copy = nodes.container("", figure[0].deepcopy(), classes=[OPENING])
     for image in copy.findall(nodes.image):
         image["ids"], image["names"] = [], []
-    copy += nodes.paragraph("", "", nodes.Text("The answer in one figure: "), number, nodes.Text(" explains it."))
+    before, after = (
+        nodes.Text("The answer in one figure. Below it stands again, as "),
+        nodes.Text(", and is explained."),
+    )
+    copy += nodes.paragraph("", "", before, number, after)
     opening = next(iter(doctree.findall(nodes.section)))
     first = next(child for child in opening if "cell" in child.get("classes", []) or isinstance(child, nodes.section))
     opening.insert(opening.index(first), copy)
