@@ -838,6 +838,11 @@ def test_the_words_of_the_findings_hold_for_the_committed_results(quick: str) ->
     for run in ("facescrub12", "lfw"):  # results.md: no map reaches what was aimed at
         reached = node(f"{run}/cell_truth", "agreement")
         assert max(found["value"] for by_fill in reached.values() for found in by_fill.values()) < 0.6
+    for run in ("quick", "facescrub12", "lfw"):  # results.md: with a random output layer
+        changed = f"{run}/sanity", "parameters.{}.head_minus_two_strangers"
+        assert not sure(changed[0], changed[1].format("sdd_sum"), 1)
+        assert sure(changed[0], changed[1].format("guided_backpropagation"), 1)
+    assert sure("facescrub12/sanity", "parameters.sdd_sum.head_minus_two_strangers", -1)
     turns = node("heads/heads", "followed")  # results.md: of two other heads
     assert all(turns[one]["wrong_pair"]["low"] > 0 for one in turns)
     assert turns["turned 60"]["wrong_pair"]["value"] > turns["turned 60"]["difference"]["value"]
